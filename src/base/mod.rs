@@ -1,0 +1,5 @@
+//! Vocabulary with no opinions: ids, units, diagnostics with places, atomic file replacement. Imports nothing of ours.
+
+pub mod diagnostic;
+pub mod disk;
+pub mod ids;

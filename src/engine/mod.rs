@@ -1,0 +1,1 @@
+//! The isolation engine above the system calls: runtime spec to launch steps, root file systems, cgroups, seccomp, capabilities.

@@ -1,0 +1,1 @@
+//! The resolved Compose project as plain values. No I/O, no YAML.

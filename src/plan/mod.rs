@@ -1,0 +1,1 @@
+//! Pure: `model` to `spec`, desired against observed, the DAG of steps with reasons.

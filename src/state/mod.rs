@@ -1,0 +1,1 @@
+//! Where things lie on disk, and the records kept there. Versioned, replaced atomically.

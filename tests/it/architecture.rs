@@ -1,0 +1,114 @@
+//! The layers, as a test: which module of the crate may name which other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Module and what it may import. A module missing here fails the test.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("base", &[]),
+    ("model", &["base"]),
+    ("spec", &["base"]),
+    ("compose", &["base", "model"]),
+    ("plan", &["base", "model", "spec"]),
+    ("control", &["base", "spec", "plan"]),
+    ("state", &["base", "spec"]),
+    ("runtime", &["base", "spec"]),
+    ("reconcile", &["base", "spec", "plan", "runtime"]),
+    ("sys", &["base"]),
+    ("init", &["base", "sys"]),
+    ("keeper", &["base", "sys", "init"]),
+    ("engine", &["base", "spec", "sys", "init"]),
+    ("network", &["base", "spec", "sys"]),
+    ("image", &["base", "spec", "sys"]),
+    ("volume", &["base", "spec", "sys"]),
+    ("logs", &["base", "sys"]),
+    (
+        "supervisor",
+        &[
+            "base",
+            "spec",
+            "plan",
+            "control",
+            "state",
+            "runtime",
+            "reconcile",
+            "sys",
+            "init",
+            "keeper",
+            "engine",
+            "network",
+            "image",
+            "volume",
+            "logs",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "image", "volume",
+            "network", "logs", "ui",
+        ],
+    ),
+    ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),
+    ("cli", &["base", "model", "app", "ui", "keeper", "supervisor"]),
+];
+
+#[test]
+fn modules_import_only_their_row() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for module in modules(&src) {
+        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("`{module}` has no row in the import table"));
+            continue;
+        };
+        for file in rust_files(&src.join(&module)) {
+            let text = fs::read_to_string(&file).unwrap();
+            for (number, line) in text.lines().enumerate() {
+                for name in crate_paths(line) {
+                    let known = MAY_IMPORT.iter().any(|(module, _)| *module == name);
+                    if known && name != module && !allowed.contains(&name) {
+                        let place = file.strip_prefix(&src).unwrap().display();
+                        wrong.push(format!("src/{place}:{}: `{module}` may not import `{name}`", number + 1));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_lives_in_sys_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in rust_files(&src) {
+        let place = file.strip_prefix(&src).unwrap();
+        let allows = fs::read_to_string(&file).unwrap().contains("allow(unsafe_code");
+        assert!(!allows || place.starts_with("sys"), "src/{} allows unsafe code", place.display());
+    }
+}
+
+fn modules(src: &Path) -> Vec<String> {
+    let entries = fs::read_dir(src).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    folders.map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            files.extend(rust_files(&entry));
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            files.push(entry);
+        }
+    }
+    files
+}
+
+/// The first path segments after `crate::` on a line; comments do not count.
+fn crate_paths(line: &str) -> Vec<&str> {
+    let code = line.split("//").next().unwrap_or_default();
+    let after = code.split("crate::").skip(1);
+    after.map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()).collect()
+}
