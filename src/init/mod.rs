@@ -1,1 +1,266 @@
 //! What the forked child of the keeper does before it becomes the container: a list of steps (data) and their interpreter.
+//!
+//! The engine lowers a runtime specification to a [`Launch`]; the keeper forks and the child runs the steps in order.
+//! Order-critical code is therefore data that tests can read. File descriptors travel beside the launch and are named
+//! by their index ([`Slot`]).
+
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Index into the file descriptors sent along with a message.
+pub type Slot = usize;
+
+/// Everything the keeper needs to make one process: a container's pid 1, or a process inside a running container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    pub namespaces: Vec<Namespace>,
+    pub cgroup: CgroupEntry,
+    pub stdio: Stdio,
+    /// Run by the child, in order; the last one is [`Step::Exec`].
+    pub steps: Vec<Step>,
+}
+
+/// One namespace of the new process. A kind that is not named is the keeper's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Namespace {
+    New(NamespaceKind),
+    Join(NamespaceKind, Slot),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NamespaceKind {
+    Pid,
+    Net,
+    Mount,
+    Uts,
+    Ipc,
+    Cgroup,
+    User,
+}
+
+/// How the process gets into its cgroups before it runs any step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CgroupEntry {
+    /// A cgroup2 directory: the process is cloned into it.
+    pub v2: Option<Slot>,
+    /// `cgroup.procs` files of v1 hierarchies, opened for writing: the parent attaches the blocked child.
+    pub v1: Vec<Slot>,
+}
+
+/// Standard streams of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdio {
+    /// Pipes for output and errors; one for input when `stdin` (else /dev/null).
+    Pipes { stdin: bool },
+    /// A pseudo-terminal from the container's own devpts, as controlling terminal. Needs [`Step::Console`].
+    Terminal { rows: u16, columns: u16 },
+}
+
+/// One thing the child does. Paths named `target` are inside the container and are resolved with
+/// `openat2(RESOLVE_IN_ROOT)` below the new root, missing parts being created, until [`Step::PivotRoot`] has run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Step {
+    /// Makes every mount of the new mount namespace private (or slave, when `slave`), recursively.
+    IsolateMounts {
+        slave: bool,
+    },
+    /// Mounts the container's root on `at` (a host path, empty directory) and makes it the root that targets refer to.
+    RootOverlay {
+        at: PathBuf,
+        overlay: Overlay,
+    },
+    /// A host directory (an OCI bundle's rootfs) bound on itself as the root that targets refer to.
+    RootBind {
+        at: PathBuf,
+    },
+    /// A further overlay inside the root, such as the host image's `/usr`.
+    Overlay {
+        target: String,
+        overlay: Overlay,
+    },
+    /// `mount(2)` of a kernel file system.
+    Mount {
+        fstype: String,
+        source: String,
+        target: String,
+        flags: MountFlags,
+        data: String,
+    },
+    /// A bind mount of a host file or directory that the parent opened (`O_PATH`).
+    Bind {
+        source: Slot,
+        target: String,
+        recursive: bool,
+        flags: MountFlags,
+        propagation: Option<Propagation>,
+    },
+    /// A directory inside the root.
+    Directory {
+        target: String,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// A regular file inside the root (on a tmpfs that an earlier step mounted, or the writable layer).
+    File {
+        target: String,
+        contents: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// A device node; falls back to binding the host's where nodes cannot be made (user namespaces).
+    Device {
+        target: String,
+        kind: DeviceKind,
+        major: u32,
+        minor: u32,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    Symlink {
+        target: String,
+        to: String,
+    },
+    /// Opens a pseudo-terminal in the container's devpts, hands the master to the keeper, makes the slave
+    /// stdin/stdout/stderr and the controlling terminal, and binds it on /dev/console when `bind_console`.
+    Console {
+        bind_console: bool,
+    },
+    /// `pivot_root(2)` into the root, old root detached; from here on targets are ordinary paths.
+    PivotRoot,
+    /// Remounts the root read-only.
+    ReadonlyRoot,
+    /// Bind-remounts a path read-only; a missing path is not an error.
+    ReadonlyPath {
+        target: String,
+    },
+    /// Hides a path: /dev/null over a file, an empty read-only tmpfs over a directory; missing is not an error.
+    MaskPath {
+        target: String,
+    },
+    Hostname(String),
+    Domainname(String),
+    /// Written below /proc/sys; dots in the name are slashes in the path.
+    Sysctl {
+        name: String,
+        value: String,
+    },
+    Rlimit {
+        resource: Rlimit,
+        soft: u64,
+        hard: u64,
+    },
+    OomScoreAdj(i32),
+    Umask(u32),
+    /// New session; for processes without a terminal.
+    NewSession,
+    Groups(Vec<u32>),
+    /// `setgid` and `setuid`, keeping capabilities for the [`Step::Capabilities`] that follows.
+    Identity {
+        uid: u32,
+        gid: u32,
+    },
+    /// Bit masks by capability number. The bounding set is dropped to `bounding`.
+    Capabilities {
+        bounding: u64,
+        permitted: u64,
+        effective: u64,
+        inheritable: u64,
+        ambient: u64,
+    },
+    NoNewPrivileges,
+    /// Compiled filters (arrays of `struct sock_filter`, native byte order), installed in order.
+    Seccomp {
+        filters: Vec<Vec<u8>>,
+    },
+    /// Changes to the directory inside the container, making it when missing and `create`.
+    WorkingDirectory {
+        target: String,
+        create: bool,
+    },
+    /// Stays as pid 1 that reaps orphans and forwards signals; the next steps run in its child.
+    Reaper,
+    /// `execve(2)`. `argv[0]` without a slash is looked up in `PATH` of `env`.
+    Exec {
+        argv: Vec<CString>,
+        env: Vec<CString>,
+    },
+}
+
+/// An overlay mount. Layers are host paths, top-most first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overlay {
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// No syncing of the upper layer: it is worth nothing after a power loss.
+    pub volatile: bool,
+}
+
+/// `MS_*` flags that matter, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountFlags {
+    pub read_only: bool,
+    pub no_suid: bool,
+    pub no_dev: bool,
+    pub no_exec: bool,
+    pub no_atime: bool,
+    pub rel_atime: bool,
+    pub strict_atime: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Propagation {
+    pub kind: PropagationKind,
+    pub recursive: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PropagationKind {
+    Private,
+    Shared,
+    Slave,
+    Unbindable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceKind {
+    Char,
+    Block,
+    Fifo,
+}
+
+/// Resource limits by their `RLIMIT_*` name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rlimit {
+    As,
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}
+
+/// How a launch failed: at which step, with which error of the system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchFailure {
+    /// Index into [`Launch::steps`]; `None`: before the first one (clone, namespaces, cgroups).
+    pub step: Option<usize>,
+    pub errno: i32,
+    /// What was being done, when the step does several things (such as a path).
+    pub detail: String,
+}

@@ -1,1 +1,95 @@
 //! The keeper: parent of the containers and holder of their file descriptors. Single-threaded, no async runtime, no YAML.
+
+use serde::{Deserialize, Serialize};
+
+use crate::init::Launch;
+use crate::init::LaunchFailure;
+
+/// From the supervisor to the keeper, one per `SOCK_SEQPACKET` message, file descriptors beside it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Make a process. `id` is the container id, or an id of its own for a process inside a container.
+    /// The exit record is written to `exit_file` before anybody is told.
+    Launch {
+        id: String,
+        exit_file: std::path::PathBuf,
+        oom: Option<OomSource>,
+        launch: Box<Launch>,
+    },
+    /// Send a signal to a process that was launched (by pidfd).
+    Signal {
+        id: String,
+        signal: i32,
+    },
+    /// Keep these descriptors under this name until told otherwise; replaces what had the name.
+    Hold {
+        name: String,
+    },
+    Release {
+        name: String,
+    },
+    /// Take over a process that runs already: its pidfd comes along.
+    Adopt {
+        id: String,
+        pid: i32,
+        exit_file: std::path::PathBuf,
+        oom: Option<OomSource>,
+    },
+    /// Nothing is left to keep: exit once no process is left.
+    Finish,
+}
+
+/// Where to look whether the kernel killed for want of memory, when the process has ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum OomSource {
+    /// A v2 `memory.events` or v1 `memory.oom_control` file: its `oom_kill` counter.
+    Counter(std::path::PathBuf),
+}
+
+/// From the keeper to the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// First message to every supervisor: what runs and what is held. `Held` messages follow, one per name, then `Ready`.
+    Welcome {
+        processes: Vec<Process>,
+    },
+    Held {
+        name: String,
+    },
+    Ready,
+    /// The process runs (its `execve` succeeded). Descriptors: pidfd, then stdout and stderr read ends
+    /// (then stdin write end when asked for), or the pseudo-terminal master. The keeper holds copies
+    /// under `stdio:ID` until the process's id is released.
+    Launched {
+        id: String,
+        process: Process,
+    },
+    LaunchFailed {
+        id: String,
+        failure: LaunchFailure,
+    },
+    Exited {
+        id: String,
+        record: ExitRecord,
+    },
+}
+
+/// A process the keeper is responsible for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub id: String,
+    /// In the keeper's pid namespace.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat: a pid counts only together with it.
+    pub start_time: u64,
+}
+
+/// What lies in an exit file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Exit status, 128 + signal when killed by one; `None`: it could not be learnt.
+    pub code: Option<i32>,
+    pub oom: bool,
+    /// Nanoseconds since the epoch.
+    pub at: i64,
+}

@@ -1,0 +1,76 @@
+//! One service: its containers' common specification, how many, and when they may start.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::ContainerSpec;
+
+/// A service, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    pub name: String,
+    /// Replicas wanted.
+    pub scale: u32,
+    /// Fixed container name; then `scale` is at most 1.
+    pub container_name: Option<String>,
+    /// SHA-256 (hexadecimal) of what makes a container of this service what it is; a difference means recreation.
+    pub config_hash: String,
+    /// The canonical attributes behind `config_hash`, so that a plan can say which field changed.
+    pub fields: serde_json::Map<String, serde_json::Value>,
+    /// By service name.
+    pub depends_on: BTreeMap<String, Dependency>,
+    pub restart: RestartPolicy,
+    pub health: Option<HealthSpec>,
+    /// `None`: the image's, else SIGTERM.
+    pub stop_signal: Option<String>,
+    pub stop_grace: Duration,
+    /// False: `up` does not show this service's output unless asked to.
+    pub attach: bool,
+    pub container: ContainerSpec,
+}
+
+/// What one service needs of another before it may start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    pub condition: Condition,
+    /// False: a failed condition is a warning only.
+    pub required: bool,
+    /// Recreating or restarting the dependency restarts this service too.
+    pub restart: bool,
+}
+
+/// `depends_on` conditions of the Compose Specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    ServiceStarted,
+    ServiceHealthy,
+    ServiceCompletedSuccessfully,
+}
+
+/// What happens when a container exits by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    No,
+    Always,
+    UnlessStopped,
+    /// Only after a non-zero status; at most so many times when given.
+    OnFailure {
+        max_retries: Option<u32>,
+    },
+}
+
+/// A health check. Durations that the file leaves out carry the engine's defaults (30 s, 30 s, 0 s, 5 s, 3 retries).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthSpec {
+    /// The command, exec form; `CMD-SHELL` is already `["/bin/sh", "-c", …]`.
+    pub command: Vec<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub retries: u32,
+    pub start_period: Duration,
+    pub start_interval: Duration,
+}
