@@ -1,0 +1,123 @@
+//! The records on disk.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::ids::ContainerId;
+use crate::spec::ContainerState;
+use crate::spec::Exit;
+use crate::spec::Health;
+use crate::spec::NetworkSpec;
+use crate::spec::Phase;
+use crate::spec::ServiceSpec;
+use crate::spec::observed::Published;
+
+/// `project.json`: what the project is known by when its Compose file is not at hand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProjectRecord {
+    pub working_dir: PathBuf,
+    pub config_files: Vec<PathBuf>,
+    /// Networks that were created, by key.
+    pub networks: BTreeMap<String, NetworkSpec>,
+    /// Host names of the volumes that were created, by key.
+    pub volumes: BTreeMap<String, String>,
+    /// The change under way, as the supervisor wrote it down before it began: a successor goes on with it.
+    pub change: Option<serde_json::Value>,
+}
+
+/// `config.json`: what the container is. Written once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    pub id: ContainerId,
+    pub name: String,
+    /// Replica number from 1; 0 for a one-off container.
+    pub number: u32,
+    pub service: ServiceSpec,
+    pub image_id: String,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// Volume (by host name) behind each target that has a volume, named or anonymous.
+    pub volumes: BTreeMap<String, String>,
+}
+
+/// `state.json`: where the container is in its life.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StateFile {
+    pub run: Option<RunState>,
+    /// The end of the latest run, once it is known; `exit.json` is newer when it is there.
+    pub exit: Option<Exit>,
+    pub restarts: u32,
+    pub stopped_by_user: bool,
+    pub health: Option<Health>,
+    pub addresses: BTreeMap<String, IpAddr>,
+    pub ports: Vec<Published>,
+}
+
+/// A run of the container's program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat; the pid counts only together with it.
+    pub start_time: u64,
+    /// The boot it ran in (/proc/sys/kernel/random/boot_id).
+    pub boot_id: String,
+    /// Nanoseconds since the epoch.
+    pub started_at: i64,
+}
+
+/// The part of `exit.json` that is read here; the keeper writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct ExitFile {
+    pub(crate) code: Option<i32>,
+    pub(crate) oom: bool,
+    pub(crate) at: i64,
+}
+
+/// A container as its directory tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerRecord {
+    pub config: ContainerConfig,
+    pub state: StateFile,
+    pub(crate) exit_file: Option<ExitFile>,
+}
+
+/// Exit status reported when the true one was lost together with both of our processes.
+const UNKNOWN_STATUS: i32 = 255;
+
+impl ContainerRecord {
+    /// The observed state; `alive` says whether the process of a run still exists.
+    pub fn observe(&self, alive: impl Fn(&RunState) -> bool) -> ContainerState {
+        let ContainerConfig { id, name, number, service, image_id, created_at, .. } = self.config.clone();
+        let state = self.state.clone();
+        ContainerState {
+            id,
+            name,
+            number,
+            service,
+            image_id,
+            created_at,
+            phase: self.phase(alive),
+            restarts: state.restarts,
+            stopped_by_user: state.stopped_by_user,
+            addresses: state.addresses,
+            ports: state.ports,
+        }
+    }
+
+    fn phase(&self, alive: impl Fn(&RunState) -> bool) -> Phase {
+        if let Some(exit) = self.exit_file {
+            return Phase::Exited(Exit { code: exit.code.unwrap_or(UNKNOWN_STATUS), oom: exit.oom, at: exit.at });
+        }
+        match (&self.state.run, self.state.exit) {
+            (Some(run), _) if alive(run) => {
+                Phase::Running { pid: run.pid, started_at: run.started_at, health: self.state.health }
+            }
+            (_, Some(exit)) => Phase::Exited(exit),
+            (Some(run), None) => Phase::Exited(Exit { code: UNKNOWN_STATUS, oom: false, at: run.started_at }),
+            (None, None) => Phase::Created,
+        }
+    }
+}
