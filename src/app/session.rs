@@ -1,0 +1,160 @@
+//! Reaching the supervisor of a project, and starting one where there is none.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use crate::control::Connection;
+use crate::control::Reply;
+use crate::control::Request;
+use crate::keeper;
+use crate::state::ProjectDir;
+
+/// Name under which the keeper holds the listening control socket.
+pub const CONTROL: &str = "control";
+
+/// How often a supervisor may vanish during one request before we give up.
+const ATTEMPTS: u32 = 5;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("cannot use `{path}`")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot start the supervisor of project `{project}`")]
+    Start { project: String, source: io::Error },
+    #[error("cannot talk to the supervisor of project `{project}`")]
+    Talk { project: String, source: io::Error },
+    #[error("the supervisor of project `{project}` ended {ATTEMPTS} times without an answer; see `{log}`")]
+    Gone { project: String, log: PathBuf },
+}
+
+/// A project that can be talked to.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub project: String,
+    pub dir: ProjectDir,
+}
+
+impl Session {
+    /// Connects to the running supervisor; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the socket is there but cannot be used.
+    pub fn connect(&self) -> Result<Option<Connection>, SessionError> {
+        let folder = match self.open_run_folder() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|source| self.folder_error(source))?,
+        };
+        match UnixStream::connect(short_path(&folder)) {
+            Ok(stream) => Ok(Some(Connection::new(stream))),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
+            Err(source) => Err(SessionError::Talk { project: self.project.clone(), source }),
+        }
+    }
+
+    /// Connects to the supervisor, starting keeper and supervisor where there are none.
+    ///
+    /// # Errors
+    /// When the directories cannot be made, or the processes cannot be started.
+    pub fn connect_or_start(&self) -> Result<Connection, SessionError> {
+        if let Some(connection) = self.connect()? {
+            return Ok(connection);
+        }
+        for path in [self.dir.run(), self.dir.data()] {
+            std::fs::create_dir_all(path)
+                .map_err(|source| SessionError::Folder { path: path.to_owned(), source })?;
+        }
+        let _lock = self.lock()?;
+        // Another client may have been faster.
+        if let Some(connection) = self.connect()? {
+            return Ok(connection);
+        }
+        self.start().map_err(|source| SessionError::Start { project: self.project.clone(), source })?;
+        self.connect()?.ok_or_else(|| SessionError::Start {
+            project: self.project.clone(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        })
+    }
+
+    /// Sends a request and hands every reply to `on_reply` until that says it is the last one. When the supervisor is
+    /// replaced meanwhile, the same request goes to its successor, which goes on with it.
+    ///
+    /// # Errors
+    /// As [`Session::connect_or_start`], or when supervisors keep vanishing.
+    pub fn request<T>(
+        &self,
+        request: &Request,
+        mut on_reply: impl FnMut(Reply, &mut Connection) -> Option<T>,
+    ) -> Result<T, SessionError> {
+        for _ in 0..ATTEMPTS {
+            let mut connection = self.connect_or_start()?;
+            match exchange(&mut connection, request, &mut on_reply) {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(source) => return Err(SessionError::Talk { project: self.project.clone(), source }),
+            }
+        }
+        Err(SessionError::Gone { project: self.project.clone(), log: self.dir.data().join("supervisor.log") })
+    }
+
+    /// Binds the control socket and starts the keeper with it; whoever connects from now on waits in its backlog.
+    fn start(&self) -> io::Result<()> {
+        let folder = self.open_run_folder()?;
+        match std::fs::remove_file(self.dir.socket()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(short_path(&folder))?;
+        rustix::fs::chmod(short_path(&folder), Mode::RUSR | Mode::WUSR)?;
+        keeper::spawn(&self.project, &self.dir, vec![(CONTROL.to_owned(), OwnedFd::from(listener))])
+    }
+
+    fn lock(&self) -> Result<File, SessionError> {
+        let path = self.dir.lock();
+        let locked = File::create(&path).and_then(|file| {
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        });
+        locked.map_err(|source| SessionError::Folder { path, source })
+    }
+
+    fn open_run_folder(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(self.dir.run(), flags, Mode::empty())?)
+    }
+
+    fn folder_error(&self, source: io::Error) -> SessionError {
+        SessionError::Folder { path: self.dir.run().to_owned(), source }
+    }
+}
+
+/// `None`: the supervisor hung up before the last reply.
+fn exchange<T>(
+    connection: &mut Connection,
+    request: &Request,
+    on_reply: &mut impl FnMut(Reply, &mut Connection) -> Option<T>,
+) -> io::Result<Option<T>> {
+    match connection.send(request) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            return Ok(None);
+        }
+        other => other?,
+    }
+    while let Some(reply) = connection.receive()? {
+        if let Some(answer) = on_reply(reply, connection) {
+            return Ok(Some(answer));
+        }
+    }
+    Ok(None)
+}
+
+/// Socket addresses hold 107 bytes; the folder's descriptor stands for a path of any length.
+fn short_path(folder: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/control.sock", folder.as_raw_fd()))
+}

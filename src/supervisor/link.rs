@@ -1,0 +1,283 @@
+//! The supervisor's side of the keeper: launches, signals, held descriptors, and a new keeper when the old one dies.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::init::Launch;
+use crate::init::LaunchFailure;
+use crate::keeper;
+use crate::keeper::Event;
+use crate::keeper::ExitRecord;
+use crate::keeper::KeeperHandle;
+use crate::keeper::OomSource;
+use crate::keeper::Process;
+use crate::keeper::Request;
+
+/// A process that runs, with its pidfd and its standard streams (stdout, stderr, stdin when asked for; or the
+/// terminal's master alone).
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) process: Process,
+    pub(super) pidfd: OwnedFd,
+    pub(super) streams: Vec<OwnedFd>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LaunchError {
+    #[error("the process could not be made")]
+    Refused(LaunchFailure),
+    #[error("the keeper could not be reached")]
+    Keeper(#[from] io::Error),
+    #[error("the keeper ended while it was starting the process")]
+    Gone,
+}
+
+/// What a process was launched with, so that a new keeper can take it over.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    pub(super) exit_file: PathBuf,
+    pub(super) oom: Option<OomSource>,
+}
+
+/// What the keeper handed to this supervisor when it started.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    pub(super) processes: Vec<Process>,
+    pub(super) held: HashMap<String, Vec<OwnedFd>>,
+}
+
+/// The connection to the keeper. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Link(Rc<Inner>);
+
+struct Inner {
+    project: String,
+    dir: crate::state::ProjectDir,
+    keeper: RefCell<Rc<KeeperHandle>>,
+    launching: RefCell<HashMap<String, oneshot::Sender<Result<Launched, LaunchFailure>>>>,
+    /// Who waits for the end of a process that is no container.
+    waiting: RefCell<HashMap<String, oneshot::Sender<ExitRecord>>>,
+    /// Copies of everything the keeper holds, for its successor.
+    held: RefCell<HashMap<String, Rc<Vec<OwnedFd>>>>,
+    running: RefCell<HashMap<String, (Rc<OwnedFd>, Process, Watched)>>,
+    exits: mpsc::UnboundedSender<(String, ExitRecord)>,
+}
+
+impl Link {
+    /// Takes over the connection after the keeper's greeting has been read.
+    pub(super) fn new(
+        project: &str,
+        dir: &crate::state::ProjectDir,
+        keeper: KeeperHandle,
+    ) -> (Self, mpsc::UnboundedReceiver<(String, ExitRecord)>) {
+        let (exits, ended) = mpsc::unbounded_channel();
+        let inner = Inner {
+            project: project.to_owned(),
+            dir: dir.clone(),
+            keeper: RefCell::new(Rc::new(keeper)),
+            launching: RefCell::default(),
+            waiting: RefCell::default(),
+            held: RefCell::default(),
+            running: RefCell::default(),
+            exits,
+        };
+        (Self(Rc::new(inner)), ended)
+    }
+
+    /// Reads the greeting of a keeper that has just started this supervisor.
+    ///
+    /// # Errors
+    /// When the keeper is gone before it said everything.
+    pub(super) async fn greeting(keeper: &KeeperHandle) -> io::Result<Inherited> {
+        let mut inherited = Inherited::default();
+        loop {
+            match keeper.recv().await? {
+                Some((Event::Welcome { processes }, _)) => inherited.processes = processes,
+                Some((Event::Held { name }, descriptors)) => {
+                    inherited.held.insert(name, descriptors);
+                }
+                Some((Event::Ready, _)) => return Ok(inherited),
+                Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+
+    /// What the keeper held and ran when it started us counts as ours from now on.
+    pub(super) fn restore(&self, name: &str, descriptors: Vec<OwnedFd>) -> Rc<Vec<OwnedFd>> {
+        let descriptors = Rc::new(descriptors);
+        self.0.held.borrow_mut().insert(name.to_owned(), Rc::clone(&descriptors));
+        descriptors
+    }
+
+    /// Notes a process that runs already, so that a later keeper learns of it.
+    pub(super) fn restore_process(&self, process: Process, pidfd: OwnedFd, watched: Watched) {
+        let id = process.id.clone();
+        self.0.running.borrow_mut().insert(id, (Rc::new(pidfd), process, watched));
+    }
+
+    /// Makes the keeper watch a process that it did not start.
+    ///
+    /// # Errors
+    /// When the keeper cannot be reached.
+    pub(super) fn adopt(&self, process: Process, pidfd: OwnedFd, watched: Watched) -> io::Result<()> {
+        let request = adoption(&process, &watched);
+        self.keeper().send(&request, &[pidfd.as_fd()])?;
+        self.restore_process(process, pidfd, watched);
+        Ok(())
+    }
+
+    /// Starts a process and waits until its program has been executed.
+    ///
+    /// # Errors
+    /// When it could not be made: see [`LaunchError`].
+    pub(super) async fn launch(
+        &self,
+        id: &str,
+        launch: Launch,
+        descriptors: &[OwnedFd],
+        watched: Watched,
+    ) -> Result<Launched, LaunchError> {
+        let (tell, told) = oneshot::channel();
+        self.0.launching.borrow_mut().insert(id.to_owned(), tell);
+        let request = Request::Launch {
+            id: id.to_owned(),
+            exit_file: watched.exit_file.clone(),
+            oom: watched.oom.clone(),
+            launch: Box::new(launch),
+        };
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = self.keeper().send(&request, &descriptors) {
+            self.0.launching.borrow_mut().remove(id);
+            return Err(error.into());
+        }
+        let launched = told.await.map_err(|_| LaunchError::Gone)?.map_err(LaunchError::Refused)?;
+        let pidfd = Rc::new(launched.pidfd.try_clone()?);
+        self.0.running.borrow_mut().insert(id.to_owned(), (pidfd, launched.process.clone(), watched));
+        let copies = launched.streams.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        self.restore(&streams_of(id), copies);
+        Ok(launched)
+    }
+
+    /// The end of a process that is no container. To be asked for before the process is launched: it may end at once.
+    pub(super) fn end_of(&self, id: &str) -> oneshot::Receiver<ExitRecord> {
+        let (tell, told) = oneshot::channel();
+        self.0.waiting.borrow_mut().insert(id.to_owned(), tell);
+        told
+    }
+
+    /// Sends a signal; a process that has ended already is no error.
+    ///
+    /// # Errors
+    /// When the keeper cannot be reached.
+    pub(super) fn signal(&self, id: &str, signal: i32) -> io::Result<()> {
+        self.keeper().send(&Request::Signal { id: id.to_owned(), signal }, &[])
+    }
+
+    /// Has the keeper hold these descriptors, for whoever comes after this supervisor.
+    ///
+    /// # Errors
+    /// When the keeper cannot be reached.
+    pub(super) fn hold(&self, name: &str, descriptors: Vec<OwnedFd>) -> io::Result<Rc<Vec<OwnedFd>>> {
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        self.keeper().send(&Request::Hold { name: name.to_owned() }, &borrowed)?;
+        Ok(self.restore(name, descriptors))
+    }
+
+    /// Lets go of held descriptors, or of an ended process and its streams.
+    ///
+    /// # Errors
+    /// When the keeper cannot be reached.
+    pub(super) fn release(&self, name: &str) -> io::Result<()> {
+        let mut held = self.0.held.borrow_mut();
+        held.remove(name);
+        held.remove(&streams_of(name));
+        self.0.running.borrow_mut().remove(name);
+        self.keeper().send(&Request::Release { name: name.to_owned() }, &[])
+    }
+
+    /// The keeper may end with its last process: this supervisor is done.
+    ///
+    /// # Errors
+    /// When the keeper cannot be reached.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        self.keeper().send(&Request::Finish, &[])
+    }
+
+    /// Reads the keeper's events until the end of this process; replaces a keeper that has died.
+    pub(super) async fn run(self) -> io::Result<()> {
+        loop {
+            let keeper = self.keeper();
+            match keeper.recv().await {
+                Ok(Some((event, descriptors))) => self.dispatch(event, descriptors),
+                Ok(None) | Err(_) => self.replace_keeper()?,
+            }
+        }
+    }
+
+    fn keeper(&self) -> Rc<KeeperHandle> {
+        Rc::clone(&self.0.keeper.borrow())
+    }
+
+    fn dispatch(&self, event: Event, mut descriptors: Vec<OwnedFd>) {
+        match event {
+            Event::Launched { id, process } if !descriptors.is_empty() => {
+                let pidfd = descriptors.remove(0);
+                let launched = Launched { process, pidfd, streams: descriptors };
+                if let Some(tell) = self.0.launching.borrow_mut().remove(&id) {
+                    let _ = tell.send(Ok(launched));
+                }
+            }
+            Event::LaunchFailed { id, failure } => {
+                if let Some(tell) = self.0.launching.borrow_mut().remove(&id) {
+                    let _ = tell.send(Err(failure));
+                }
+            }
+            Event::Exited { id, record } => match self.0.waiting.borrow_mut().remove(&id) {
+                Some(tell) => {
+                    let _ = tell.send(record);
+                }
+                None => {
+                    let _ = self.0.exits.send((id, record));
+                }
+            },
+            Event::Launched { .. } | Event::Welcome { .. } | Event::Held { .. } | Event::Ready => {}
+        }
+    }
+
+    /// Starts a new keeper and hands it everything: descriptors first, then the processes.
+    fn replace_keeper(&self) -> io::Result<()> {
+        // Dropping the senders ends the launches that the dead keeper will never answer.
+        self.0.launching.borrow_mut().clear();
+        let keeper = Rc::new(keeper::spawn_replacement(&self.0.project, &self.0.dir)?);
+        for (name, descriptors) in self.0.held.borrow().iter() {
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            keeper.send(&Request::Hold { name: name.clone() }, &borrowed)?;
+        }
+        for (pidfd, process, watched) in self.0.running.borrow().values() {
+            keeper.send(&adoption(process, watched), &[pidfd.as_fd()])?;
+        }
+        *self.0.keeper.borrow_mut() = keeper;
+        Ok(())
+    }
+}
+
+/// The name under which the keeper holds the standard streams of a process.
+pub(super) fn streams_of(id: &str) -> String {
+    format!("stdio:{id}")
+}
+
+fn adoption(process: &Process, watched: &Watched) -> Request {
+    Request::Adopt {
+        id: process.id.clone(),
+        pid: process.pid,
+        exit_file: watched.exit_file.clone(),
+        oom: watched.oom.clone(),
+    }
+}

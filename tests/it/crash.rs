@@ -1,0 +1,178 @@
+//! Killing our own processes loses nothing. Every test here really kills.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal::SIGKILL;
+
+use crate::support::{Project, can_run_containers, eventually, kill};
+
+/// Writes numbered lines for ever and answers on port 80.
+const BUSY: &str = r#"exec perl -MIO::Socket -e '
+    $| = 1;
+    if (fork) { my $i = 0; while (1) { printf "line %d\n", $i++; select undef, undef, undef, 0.0002 } }
+    my $t = IO::Socket::INET->new(Listen => 99, LocalPort => 80, ReuseAddr => 1) or die;
+    while (my $c = $t->accept) { print $c "ok\n"; close $c }'"#;
+
+fn busy_project(port: u16) -> Project {
+    Project::new(&format!(
+        "services:
+  a: {{image: rcompose/host, command: [sh, -c, {script}], stop_signal: SIGKILL, ports: ['{port}:80']}}
+  dies: {{image: rcompose/host, command: [sh, -c, 'sleep 1; exit 42']}}
+  again: {{image: rcompose/host, command: [sh, -c, 'echo run; sleep 0.3; exit 1'], restart: always, stop_signal: SIGKILL}}
+",
+        script = serde_json::to_string(BUSY).unwrap()
+    ))
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The numbered lines of service `a`: none missing, none twice, in order.
+#[track_caller]
+fn assert_every_line_once(project: &Project, at_least: usize) {
+    let logs = project.run(&["logs", "a", "--no-log-prefix"]).ok().out;
+    let numbers: Vec<usize> =
+        logs.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect();
+    assert!(numbers.len() >= at_least, "only {} lines", numbers.len());
+    let wrong = numbers.iter().enumerate().find(|(index, number)| index != *number);
+    assert_eq!(wrong, None, "a line is missing or doubled");
+}
+
+/// Connects over and over until told to stop; counts what went wrong.
+fn client(port: u16, stop: Arc<AtomicBool>, failures: Arc<AtomicU32>, done: Arc<AtomicU32>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let mut text = String::new();
+            let answered = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                stream.read_to_string(&mut text)
+            });
+            if answered.is_err() || text != "ok\n" {
+                failures.fetch_add(1, Ordering::Relaxed);
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+}
+
+#[test]
+fn a_killed_supervisor_loses_no_line_no_request_and_no_status() {
+    if !can_run_containers("a_killed_supervisor_loses_no_line_no_request_and_no_status") {
+        return;
+    }
+    let port = free_port();
+    let project = busy_project(port);
+    project.run(&["up", "-d"]).ok();
+    eventually("the server answers", || TcpStream::connect(("127.0.0.1", port)).ok());
+    let (stop, failures, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
+    let loops = client(port, stop.clone(), failures.clone(), done.clone());
+    for _ in 0..5 {
+        let supervisor = eventually("a supervisor", || project.role("supervisor").first().copied());
+        let before = done.load(Ordering::Relaxed);
+        eventually("requests go on", || (done.load(Ordering::Relaxed) > before + 20).then_some(()));
+        kill(supervisor, SIGKILL);
+        let killed = Instant::now();
+        eventually("another supervisor", || project.role("supervisor").iter().find(|pid| **pid != supervisor).copied());
+        assert!(killed.elapsed() < Duration::from_secs(1), "restarted after {:?}", killed.elapsed());
+    }
+    stop.store(true, Ordering::Relaxed);
+    loops.join().unwrap();
+    assert_eq!(failures.load(Ordering::Relaxed), 0, "of {} requests", done.load(Ordering::Relaxed));
+    eventually("the status of the one that ended meanwhile", || (project.container("dies")["ExitCode"] == 42).then_some(()));
+    let runs = || project.run(&["logs", "again", "--no-log-prefix"]).ok().out.matches("run").count();
+    let before = runs();
+    eventually("restarts go on", || (runs() > before).then_some(()));
+    project.run(&["stop", "a"]).ok();
+    assert_every_line_once(&project, 1000);
+    project.down();
+}
+
+#[test]
+fn containers_outlive_a_killed_keeper() {
+    if !can_run_containers("containers_outlive_a_killed_keeper") {
+        return;
+    }
+    let port = free_port();
+    let project = busy_project(port);
+    project.run(&["up", "-d"]).ok();
+    let id = project.container("a")["ID"].clone();
+    let keeper = project.role("keeper")[0];
+    kill(keeper, SIGKILL);
+    eventually("another keeper", || project.role("keeper").iter().find(|pid| **pid != keeper).copied());
+    assert_eq!(project.container("a")["ID"], id);
+    assert_eq!(project.container("a")["State"], "running");
+    eventually("the server answers", || TcpStream::connect(("127.0.0.1", port)).ok());
+    eventually("`dies` ends", || (project.container("dies")["State"] == "exited").then_some(()));
+    project.run(&["stop", "a"]).ok();
+    assert_eq!(project.container("a")["State"], "exited");
+    assert_every_line_once(&project, 100);
+    project.down();
+}
+
+#[test]
+fn both_killed_while_running_the_next_command_takes_over() {
+    if !can_run_containers("both_killed_while_running_the_next_command_takes_over") {
+        return;
+    }
+    let port = free_port();
+    let project = busy_project(port);
+    project.run(&["up", "-d"]).ok();
+    let keeper = project.role("keeper")[0];
+    let supervisor = project.role("supervisor")[0];
+    kill(keeper, SIGKILL);
+    kill(supervisor, SIGKILL);
+    eventually("both are gone", || {
+        (!project.role("keeper").contains(&keeper) && !project.role("supervisor").contains(&supervisor)).then_some(())
+    });
+    project.run(&["up", "-d"]).ok();
+    eventually("the server answers", || TcpStream::connect(("127.0.0.1", port)).ok());
+    assert_eq!(project.container("a")["State"], "running");
+    project.down();
+}
+
+/// The machine crashes in the middle of `up`: both processes are killed at a random moment. The next `up` converges,
+/// `down` leaves nothing.
+#[test]
+fn a_crash_in_the_middle_of_up_is_mended_by_the_next_up() {
+    if !can_run_containers("a_crash_in_the_middle_of_up_is_mended_by_the_next_up") {
+        return;
+    }
+    let services: String = (0..6)
+        .map(|n| {
+            let needs = if n > 2 { format!(", depends_on: [s{}]", n - 3) } else { String::new() };
+            format!(
+                "  s{n}: {{image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL, volumes: ['v{n}:/v'], \
+                 ports: ['80']{needs}}}\n"
+            )
+        })
+        .collect();
+    let volumes: String = (0..6).map(|n| format!("  v{n}: {{}}\n")).collect();
+    let project = Project::new(&format!("services:\n{services}volumes:\n{volumes}"));
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64 ^ u64::from(std::process::id());
+    for round in 0..50 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let moment = Duration::from_micros((seed >> 33) % 120_000);
+        let mut up = project.command(&["up", "-d"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        // The moment of a crash is what the test is about: it is a time, not an event.
+        std::thread::sleep(moment);
+        kill(up.id() as i32, SIGKILL);
+        for role in ["keeper", "supervisor", "keeper", "supervisor"] {
+            for pid in project.role(role) {
+                kill(pid, SIGKILL);
+            }
+        }
+        up.wait().unwrap();
+        let again = project.run(&["up", "-d"]);
+        assert_eq!(again.code, 0, "round {round}, killed after {moment:?}:\n{}", again.err);
+        let running = project.ps().iter().filter(|container| container["State"] == "running").count();
+        assert_eq!(running, 6, "round {round}, killed after {moment:?}");
+        let down = project.run(&["down", "-v"]);
+        assert_eq!(down.code, 0, "round {round}, killed after {moment:?}:\n{}", down.err);
+        project.assert_nothing_left();
+    }
+}

@@ -1,0 +1,240 @@
+//! A place of its own for each test: its own root directory, projects with unique names, and a clean-up that also runs
+//! when the test fails.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest a condition may take to come true before the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A project in a temporary folder, under a root of its own.
+pub struct Project {
+    folder: tempfile::TempDir,
+    pub name: String,
+}
+
+/// What came out of a finished command.
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub fn fails(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// True when the test can make containers here; says why not otherwise.
+pub fn can_run_containers(test: &str) -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    println!("{test}: skipped: needs root");
+    false
+}
+
+impl Project {
+    /// A project with this `compose.yaml`.
+    pub fn new(compose: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::Builder::new().prefix("rcompose-test-").tempdir().unwrap();
+        fs::create_dir(folder.path().join("project")).unwrap();
+        let project = Self { folder, name };
+        project.write("compose.yaml", compose);
+        project
+    }
+
+    /// The folder that holds `compose.yaml`.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().join("project")
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    pub fn write(&self, file: &str, text: &str) {
+        fs::write(self.folder().join(file), text).unwrap();
+    }
+
+    /// `rcompose -p NAME ARGS`, not started yet.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
+        command.args(["-p", &self.name]).args(args);
+        command.current_dir(self.folder()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.folder.path()).env("RCOMPOSE_ROOT", self.root());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `rcompose -p NAME ARGS` to its end.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        self.command(args).output().unwrap().into()
+    }
+
+    /// Starts `rcompose -p NAME ARGS`, output to pipes.
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Objects of `ps --format json`, one-offs and stopped ones too.
+    pub fn ps(&self) -> Vec<serde_json::Value> {
+        let listed = self.run(&["ps", "-a", "--format", "json"]).ok();
+        listed.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The one container of a service, as `ps` shows it.
+    #[track_caller]
+    pub fn container(&self, service: &str) -> serde_json::Value {
+        let all = self.ps();
+        let found = all.iter().find(|container| container["Service"] == service);
+        found.unwrap_or_else(|| panic!("no container of {service} in {all:?}")).clone()
+    }
+
+    /// Pids of this project's own processes with that role.
+    pub fn role(&self, role: &str) -> Vec<i32> {
+        let wanted = format!("rcompose: {role} {}", self.name);
+        processes().filter(|(_, arguments)| arguments.trim_end().starts_with(&wanted)).map(|(pid, _)| pid).collect()
+    }
+
+    /// Takes the project down and checks that nothing of it is left.
+    #[track_caller]
+    pub fn down(&self) {
+        self.run(&["down", "-v", "-t", "0", "--remove-orphans"]).ok();
+        self.assert_nothing_left();
+    }
+
+    /// Waits until nothing of the project is left on the machine; what is left after a while fails the test.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = self.left();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "left behind: {left:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for role in ["keeper", "supervisor"] {
+            left.extend(self.role(role).iter().map(|pid| format!("{role} {pid}")));
+        }
+        let root = self.root();
+        let text = root.to_string_lossy().into_owned();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        left.extend(mounts.lines().filter(|line| line.contains(&text)).map(|line| format!("mount {line}")));
+        let containers = root.join("data/projects").join(&self.name).join("containers");
+        left.extend(entries(&containers).into_iter().map(|name| format!("container {name}")));
+        left.extend(entries(&root.join("data/networks")).into_iter().map(|name| format!("network {name}")));
+        left.extend(entries(&root.join("data/volumes")).into_iter().map(|name| format!("volume {name}")));
+        left.extend(cgroups_of(&self.name).into_iter().map(|path| format!("cgroup {}", path.display())));
+        left
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let _ = self.command(&["down", "-v", "-t", "0", "--remove-orphans"]).output();
+        for role in ["supervisor", "keeper"] {
+            for pid in self.role(role) {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+/// Network links that the engine made, on the whole machine.
+pub fn links() -> BTreeSet<String> {
+    entries(Path::new("/sys/class/net")).into_iter().filter(|name| name.starts_with("rc-")).collect()
+}
+
+/// Waits until `condition` gives something.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends a signal to a process by number.
+pub fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+}
+
+/// Reads a child's standard output to its end, and its status.
+pub fn finish(mut child: Child) -> Ran {
+    let mut out = String::new();
+    let mut err = String::new();
+    if let Some(mut stream) = child.stdout.take() {
+        let _ = stream.read_to_string(&mut out);
+    }
+    if let Some(mut stream) = child.stderr.take() {
+        let _ = stream.read_to_string(&mut err);
+    }
+    let code = child.wait().unwrap().code().unwrap_or(-1);
+    Ran { code, out, err }
+}
+
+fn processes() -> impl Iterator<Item = (i32, String)> {
+    entries(Path::new("/proc")).into_iter().filter_map(|name| {
+        let pid = name.parse().ok()?;
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&arguments).replace('\0', " ")))
+    })
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+/// Control groups named after the project, in any hierarchy.
+fn cgroups_of(project: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
+        let hierarchy = Path::new("/sys/fs/cgroup").join(hierarchy);
+        for parent in entries(&hierarchy).iter().filter(|name| name.starts_with("rcompose")) {
+            found.extend([hierarchy.join(parent).join(project)].into_iter().filter(|path| path.exists()));
+        }
+        if hierarchy.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rcompose")) {
+            found.extend([hierarchy.join(project)].into_iter().filter(|path| path.exists()));
+        }
+    }
+    found
+}
