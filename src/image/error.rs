@@ -10,7 +10,10 @@ use super::digest::Digest;
 pub enum Error {
     #[error("`{text}` is not an image name")]
     BadName { text: String },
-    #[error("image `{name}` is not in the store{}; load it with `rcompose image load -i FILE`, or make it from a root file system with `rcompose image import FILE {name}`", did_you_mean(near))]
+    #[error(
+        "image `{name}` is not in the store{}; load it with `rcompose image load -i FILE`, or make it from a root file system with `rcompose image import FILE {name}`",
+        did_you_mean(near)
+    )]
     NotFound { name: String, near: Vec<String> },
     #[error("image id `{prefix}` is ambiguous: {} images begin with it", matches.len())]
     AmbiguousId { prefix: String, matches: Vec<Digest> },
@@ -32,10 +35,12 @@ pub enum Error {
     WrongDigest { member: String, expected: Digest, found: Digest },
     #[error("layer {layer} cannot be unpacked")]
     Unpack { layer: String, source: UnpackError },
-    #[error("layer {layer} in the store is damaged; load its image again")]
-    DamagedLayer { layer: Digest },
+    #[error("layer {layer} in the store is damaged; remove its images and load them again")]
+    DamagedLayer { layer: Digest, source: Option<io::Error> },
     #[error("change `{change}` is not valid: {reason}")]
     BadChange { change: String, reason: String },
+    #[error("the archive cannot be written")]
+    Write(#[source] io::Error),
     #[error("no space left on the disk that holds `{}`", path.display())]
     DiskFull { path: PathBuf },
     #[error("no permission to {doing} `{}`; run as root, or choose another place with RCOMPOSE_ROOT", path.display())]
@@ -89,7 +94,7 @@ pub(super) fn cannot(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce
         let path = path.as_ref().to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull => Error::DiskFull { path },
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::NoPermission { doing, path },
+            io::ErrorKind::PermissionDenied => Error::NoPermission { doing, path },
             _ => Error::Io { doing, path, source },
         }
     }

@@ -32,7 +32,8 @@ impl Reference {
             return None;
         }
         let (registry, path) = split_registry(name);
-        let path = if registry == DEFAULT_REGISTRY && !path.contains('/') { format!("library/{path}") } else { path.into() };
+        let path =
+            if registry == DEFAULT_REGISTRY && !path.contains('/') { format!("library/{path}") } else { path.into() };
         if !is_registry(registry) || !path.split('/').all(is_path_component) || registry.len() + path.len() > 254 {
             return None;
         }
@@ -95,7 +96,9 @@ fn split_registry(name: &str) -> (&str, &str) {
     match name.split_once('/') {
         Some(("index.docker.io", path)) => (DEFAULT_REGISTRY, path),
         Some((first, path))
-            if first.contains(['.', ':']) || first == "localhost" || first.contains(|c: char| c.is_ascii_uppercase()) =>
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.contains(|c: char| c.is_ascii_uppercase()) =>
         {
             (first, path)
         }
@@ -169,7 +172,11 @@ mod tests {
             ("docker.io/redis", "docker.io/library/redis:latest", "redis:latest"),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
             ("a__b/c-----d.e_f", "docker.io/a__b/c-----d.e_f:latest", "a__b/c-----d.e_f:latest"),
-            (&format!("redis@sha256:{hex}"), &format!("docker.io/library/redis@sha256:{hex}"), &format!("redis@sha256:{hex}")),
+            (
+                &format!("redis@sha256:{hex}"),
+                &format!("docker.io/library/redis@sha256:{hex}"),
+                &format!("redis@sha256:{hex}"),
+            ),
         ];
         for (text, full, familiar) in cases {
             let reference = Reference::parse(text).unwrap_or_else(|| panic!("{text}"));
@@ -188,7 +195,23 @@ mod tests {
     fn what_is_no_name_is_refused() {
         let hex = "c".repeat(64);
         let too_long = "a".repeat(300);
-        let bad = ["", "Redis", "re dis", "a//b", "/a", "a/", "a:", ":a", "-a", "a-", "a..b", "a:b c", "a@sha256:12", "../x", "h.io/"];
+        let bad = [
+            "",
+            "Redis",
+            "re dis",
+            "a//b",
+            "/a",
+            "a/",
+            "a:",
+            ":a",
+            "-a",
+            "a-",
+            "a..b",
+            "a:b c",
+            "a@sha256:12",
+            "../x",
+            "h.io/",
+        ];
         for text in bad.into_iter().chain([hex.as_str(), too_long.as_str()]) {
             assert_eq!(Reference::parse(text), None, "{text}");
         }
