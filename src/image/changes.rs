@@ -7,22 +7,25 @@ use super::error::Error;
 pub(super) fn apply(change: &str, config: &mut ImageConfig) -> Result<(), Error> {
     let (keyword, rest) = change.trim().split_once(char::is_whitespace).unwrap_or((change.trim(), ""));
     let rest = rest.trim();
-    let applied = match keyword.to_ascii_uppercase().as_str() {
-        _ if rest.is_empty() => Err("it says nothing after its first word".to_owned()),
-        "CMD" => Ok(config.cmd = Some(command(rest, config))),
-        "ENTRYPOINT" => Ok(config.entrypoint = Some(command(rest, config))),
-        "ENV" => pairs(rest).map(|pairs| pairs.into_iter().for_each(|(name, value)| set_env(config, &name, &value))),
-        "EXPOSE" => ports(rest).map(|ports| config.exposed_ports.extend(ports)),
-        "HEALTHCHECK" => healthcheck(rest, config).map(|check| config.healthcheck = Some(check)),
-        "LABEL" => pairs(rest).map(|pairs| config.labels.extend(pairs)),
-        "ONBUILD" => Ok(config.on_build.push(rest.to_owned())),
-        "STOPSIGNAL" => Ok(config.stop_signal = Some(rest.to_owned())),
-        "USER" => Ok(rest.clone_into(&mut config.user)),
-        "VOLUME" => list(rest).map(|paths| config.volumes.extend(paths)),
-        "WORKDIR" => Ok(config.working_dir = working_dir(&config.working_dir, rest)),
-        _ => Err(format!("`{keyword}` is not an instruction that changes the configuration")),
-    };
-    applied.map_err(|reason| Error::BadChange { change: change.to_owned(), reason })
+    let bad = |reason: String| Error::BadChange { change: change.to_owned(), reason };
+    if rest.is_empty() {
+        return Err(bad("it says nothing after its first word".to_owned()));
+    }
+    match keyword.to_ascii_uppercase().as_str() {
+        "CMD" => config.cmd = Some(command(rest, config)),
+        "ENTRYPOINT" => config.entrypoint = Some(command(rest, config)),
+        "ENV" => pairs(rest).map_err(bad)?.iter().for_each(|(name, value)| set_env(config, name, value)),
+        "EXPOSE" => config.exposed_ports.extend(ports(rest).map_err(bad)?),
+        "HEALTHCHECK" => config.healthcheck = Some(healthcheck(rest, config).map_err(bad)?),
+        "LABEL" => config.labels.extend(pairs(rest).map_err(bad)?),
+        "ONBUILD" => config.on_build.push(rest.to_owned()),
+        "STOPSIGNAL" => config.stop_signal = Some(rest.to_owned()),
+        "USER" => rest.clone_into(&mut config.user),
+        "VOLUME" => config.volumes.extend(list(rest).map_err(bad)?),
+        "WORKDIR" => config.working_dir = working_dir(&config.working_dir, rest),
+        _ => return Err(bad(format!("`{keyword}` is not an instruction that changes the configuration"))),
+    }
+    Ok(())
 }
 
 /// `["a", "b"]` is a command, anything else a line for the shell.

@@ -1,7 +1,7 @@
 //! One layer on its way from an archive into a directory: read and decompressed, hashed, and unpacked, each in a thread.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
@@ -154,12 +154,8 @@ fn feed(input: impl Read, known: bool, unpacker: &SyncSender<io::Result<Chunk>>,
         }
     }
     // What follows the compressed data is part of the blob.
-    while known && compression != Compression::None {
-        match input.fill_buf().map(<[u8]>::len) {
-            Ok(0) => break,
-            Ok(length) => input.consume(length),
-            Err(_already_told) => return Fed::Broken,
-        }
+    if known && compression != Compression::None && io::copy(&mut input, &mut io::sink()).is_err() {
+        return Fed::Broken;
     }
     input.into_inner().hash.map_or(Fed::Plain, |hash| Fed::Compressed(Digest::finish(hash)))
 }

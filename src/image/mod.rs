@@ -3,6 +3,7 @@
 //! [`Store`] is the way in. Archives are hostile: what they say is checked against digests, and their paths are resolved
 //! by the kernel inside the layer's own root. The store knows no registry and no container.
 
+mod attributes;
 mod changes;
 mod compression;
 mod config;

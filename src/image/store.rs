@@ -14,9 +14,9 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::config::ImageDocument;
@@ -88,7 +88,7 @@ impl Store {
             let path = folder.join(name);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(cannot("create", &path))?;
         }
-        let open = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o755));
+        let open = Permissions::from_mode(0o755);
         fs::set_permissions(folder.join("empty"), open).map_err(cannot("open to all", folder.join("empty")))?;
         Ok(Self { folder, trash: Trash::new(data_dir), rights: Rights::of_this_process() })
     }

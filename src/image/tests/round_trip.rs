@@ -105,7 +105,10 @@ fn a_layer_comes_out_byte_for_byte_whatever_it_overwrites() {
         .file("with-pax", b"pax")
         .end();
     let fixture = Fixture::new();
-    fixture.store.load(&fixture.write("archive", &docker_archive("app", &[layer.clone()], Compression::None))).unwrap();
+    fixture
+        .store
+        .load(&fixture.write("archive", &docker_archive("app", std::slice::from_ref(&layer), Compression::None)))
+        .unwrap();
     let root = &fixture.store.resolve("app").unwrap().layers[0];
     assert_eq!(fs::read_link(root.join("a")).unwrap(), Path::new("e"));
     assert_eq!(fs::read(root.join("d")).unwrap(), b"file");
