@@ -1,1 +1,37 @@
 //! The image store: blobs by digest, unpacked layers, names, load and import, and the host image.
+//!
+//! [`Store`] is the way in. Archives are hostile: what they say is checked against digests, and their paths are resolved
+//! by the kernel inside the layer's own root. The store knows no registry and no container.
+
+mod attributes;
+mod changes;
+mod compression;
+mod config;
+mod database;
+mod digest;
+mod error;
+mod host;
+mod import;
+mod incoming;
+mod layer;
+mod load;
+mod locks;
+mod recipe;
+mod reference;
+mod save;
+mod source;
+mod staging;
+mod store;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
+pub use compression::Compression;
+pub use config::{Healthcheck, History, ImageConfig, ImageDocument, RootFs};
+pub use digest::Digest;
+pub use error::{Error, UnpackError};
+pub use host::NAME as HOST_IMAGE;
+pub use load::Loaded;
+pub use reference::Reference;
+pub use save::Format;
+pub use store::{HostTree, Image, Removed, Store};

@@ -1,0 +1,226 @@
+//! Unpacked layers without a second copy of their archive: the recipe to write the same archive again, byte for byte.
+//!
+//! A recipe holds everything of a tar stream but the contents of regular files, which lie in the unpacked layer. It is a
+//! zstd stream of records: `0, length: u32, bytes` (taken as they are) and `1, size: u64, length: u32, path` (contents of
+//! that file). All numbers are little-endian.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::digest::Digest;
+use crate::sys::inroot;
+
+const BYTES: u8 = 0;
+const CONTENT: u8 = 1;
+/// Bytes are collected up to this before they become a record.
+const RECORD: usize = 64 * 1024;
+/// A tar reader keeps long names and extended headers in memory: more than this of them before an entry is an attack.
+const MAX_HEADER: usize = 1024 * 1024;
+
+/// An entry that a later entry of the same archive replaced: it is kept aside, because its contents belong to the archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Displaced {
+    /// Where it was, from the layer's root.
+    pub(super) path: Vec<u8>,
+    /// How many contents had been recorded when it was moved.
+    pub(super) before: u64,
+}
+
+/// A tar stream that writes down what is read through it.
+pub(super) struct Recorder<R> {
+    input: R,
+    state: Rc<RefCell<State>>,
+}
+
+/// The other end of a [`Recorder`], for whoever knows what the bytes mean.
+#[derive(Clone)]
+pub(super) struct RecipeHandle(Rc<RefCell<State>>);
+
+struct State {
+    output: zstd::stream::write::Encoder<'static, BufWriter<File>>,
+    pending: Vec<u8>,
+    /// Reading contents that the layer will hold.
+    in_content: bool,
+    contents: u64,
+    header: usize,
+}
+
+impl<R: Read> Recorder<R> {
+    pub(super) fn new(input: R, output: File) -> io::Result<(Self, RecipeHandle)> {
+        let output = zstd::stream::write::Encoder::new(BufWriter::new(output), 1)?;
+        let state = State { output, pending: Vec::with_capacity(RECORD), in_content: false, contents: 0, header: 0 };
+        let state = Rc::new(RefCell::new(state));
+        Ok((Self { input, state: Rc::clone(&state) }, RecipeHandle(state)))
+    }
+}
+
+impl<R: Read> Read for Recorder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        let mut state = self.state.borrow_mut();
+        if !state.in_content {
+            state.header += read;
+            if state.header > MAX_HEADER {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the header of an entry is too long"));
+            }
+            state.bytes(buffer.get(..read).unwrap_or_default())?;
+        }
+        Ok(read)
+    }
+}
+
+impl RecipeHandle {
+    /// What is read from here on is the contents of `path`, until [`Self::end_content`].
+    pub(super) fn begin_content(&self, size: u64, path: &[u8]) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.flush()?;
+        let length = u32::try_from(path.len()).map_err(io::Error::other)?;
+        state.output.write_all(&[CONTENT])?;
+        state.output.write_all(&size.to_le_bytes())?;
+        state.output.write_all(&length.to_le_bytes())?;
+        state.output.write_all(path)?;
+        state.contents += 1;
+        state.in_content = true;
+        Ok(())
+    }
+
+    pub(super) fn end_content(&self) {
+        self.0.borrow_mut().in_content = false;
+    }
+
+    /// The header of an entry is over: bytes that follow are no header until the next call.
+    pub(super) fn entry_read(&self) {
+        self.0.borrow_mut().header = 0;
+    }
+
+    /// How many contents have been recorded.
+    pub(super) fn contents(&self) -> u64 {
+        self.0.borrow().contents
+    }
+
+    pub(super) fn finish(self) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.flush()?;
+        state.output.do_finish()?;
+        state.output.get_mut().flush()
+    }
+}
+
+impl State {
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= RECORD { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let length = u32::try_from(self.pending.len()).map_err(io::Error::other)?;
+        self.output.write_all(&[BYTES])?;
+        self.output.write_all(&length.to_le_bytes())?;
+        self.output.write_all(&self.pending)?;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+/// Why an archive was not written again.
+pub(super) enum ReplayError {
+    /// The layer or its recipe is damaged.
+    Layer(io::Error),
+    Output(io::Error),
+}
+
+impl From<io::Error> for ReplayError {
+    fn from(error: io::Error) -> Self {
+        Self::Layer(error)
+    }
+}
+
+/// Writes the archive of the layer in `folder` (with `fs`, `recipe` and `displaced`) and returns its digest.
+pub(super) fn replay(folder: &Path, displaced: &[Displaced], output: &mut dyn Write) -> Result<Digest, ReplayError> {
+    let root = File::open(folder.join("fs"))?;
+    let mut recipe = BufReader::new(zstd::stream::read::Decoder::new(File::open(folder.join("recipe"))?)?);
+    let mut output = Hashing { output, hash: Sha256::new(), buffer: vec![0; RECORD] };
+    let mut contents = 0;
+    let mut kind = [0];
+    while recipe.read(&mut kind)? == 1 {
+        match kind {
+            [BYTES] => {
+                let length = read_u32(&mut recipe)?;
+                output.copy(&mut recipe, u64::from(length))?;
+            }
+            [CONTENT] => {
+                let size = read_u64(&mut recipe)?;
+                let mut path = Vec::new();
+                let length = u64::from(read_u32(&mut recipe)?);
+                recipe.by_ref().take(length).read_to_end(&mut path)?;
+                let mut file = open_content(folder, &root, &path, displaced, contents)?;
+                output.copy(&mut file, size)?;
+                contents += 1;
+            }
+            _ => return Err(ReplayError::Layer(io::ErrorKind::InvalidData.into())),
+        }
+    }
+    Ok(Digest::finish(output.hash))
+}
+
+/// Finds the contents that were recorded as number `contents`: in the layer, or where a later entry moved them.
+fn open_content(folder: &Path, root: &File, path: &[u8], displaced: &[Displaced], contents: u64) -> io::Result<File> {
+    let moved = displaced.iter().enumerate().find_map(|(number, displaced)| {
+        let rest = path.strip_prefix(displaced.path.as_slice())?;
+        let inside = rest.is_empty() || rest.starts_with(b"/");
+        (displaced.before > contents && inside).then_some((number, rest))
+    });
+    match moved {
+        None => inroot::open_file(root, path),
+        Some((number, rest)) => {
+            let aside = File::open(folder.join("displaced"))?;
+            inroot::open_file(&aside, &[number.to_string().as_bytes(), rest].concat())
+        }
+    }
+}
+
+struct Hashing<'a> {
+    output: &'a mut dyn Write,
+    hash: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl Hashing<'_> {
+    /// Copies exactly `size` bytes.
+    fn copy(&mut self, input: &mut impl Read, size: u64) -> Result<(), ReplayError> {
+        let mut left = size;
+        while left > 0 {
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let read = input.read(self.buffer.get_mut(..length).unwrap_or_default())?;
+            if read == 0 {
+                return Err(ReplayError::Layer(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let bytes = self.buffer.get(..read).unwrap_or_default();
+            self.hash.update(bytes);
+            self.output.write_all(bytes).map_err(ReplayError::Output)?;
+            left -= read as u64;
+        }
+        Ok(())
+    }
+}
+
+fn read_u32(input: &mut impl Read) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    input.read_exact(&mut bytes)?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+fn read_u64(input: &mut impl Read) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    input.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}

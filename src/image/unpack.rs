@@ -1,0 +1,462 @@
+//! Unpacking a layer's tar stream into a directory that overlayfs can use, whatever the stream says.
+//!
+//! Every path is resolved by the kernel inside the layer's root; the last component is never followed. Whiteouts
+//! (<https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts>) become what overlayfs knows: `.wh.x` a
+//! character device 0:0 named `x`, `.wh..wh..opq` the xattr `overlay.opaque` of its directory.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
+use tar::EntryType;
+
+use super::attributes::{Attributes, attributes, both_times, finish_open, owner};
+use super::error::UnpackError;
+use super::recipe::{Displaced, RecipeHandle, Recorder};
+use crate::sys::inroot;
+
+/// More than any real layer has; bounds what is remembered of directories.
+const MAX_ENTRIES: u64 = 5_000_000;
+/// A sparse file is written out as holes, but its reader walks through every zero.
+const MAX_SPARSE: u64 = 64 << 30;
+const BUFFER: usize = 256 * 1024;
+
+/// What the process may do to the files it unpacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rights {
+    /// Owners, device nodes and `trusted.` xattrs as the archive says.
+    Root,
+    /// Everything belongs to the caller, device nodes are left out, overlayfs reads `user.` xattrs.
+    User,
+}
+
+impl Rights {
+    pub(super) fn of_this_process() -> Self {
+        if rustix::process::geteuid().is_root() { Self::Root } else { Self::User }
+    }
+
+    fn opaque_xattr(self) -> &'static str {
+        match self {
+            Self::Root => "trusted.overlay.opaque",
+            Self::User => "user.overlay.opaque",
+        }
+    }
+}
+
+/// What came of a layer.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    /// Sum of the sizes of its regular files, in bytes.
+    pub(super) size: u64,
+    pub(super) displaced: Vec<Displaced>,
+}
+
+/// Unpacks into `folder/fs`, which must be an empty directory, and writes `folder/recipe`. Reads `input` to its end.
+pub(super) fn unpack(
+    input: impl Read,
+    folder: &Path,
+    rights: Rights,
+    stop: &AtomicBool,
+) -> Result<Unpacked, UnpackError> {
+    let recipe = File::create(folder.join("recipe")).map_err(UnpackError::Recipe)?;
+    let (recorder, recipe) = Recorder::new(input, recipe).map_err(UnpackError::Recipe)?;
+    let root = File::open(folder.join("fs")).map_err(|source| UnpackError::Create { entry: "/".into(), source })?;
+    let mut unpacker = Unpacker {
+        root,
+        folder,
+        rights,
+        recipe: recipe.clone(),
+        parent: None,
+        directories: Vec::new(),
+        displaced: Vec::new(),
+        size: 0,
+        buffer: vec![0; BUFFER],
+    };
+    let mut archive = tar::Archive::new(recorder);
+    for (number, entry) in (0_u64..).zip(archive.entries().map_err(UnpackError::Read)?) {
+        let mut entry = entry.map_err(UnpackError::Read)?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(UnpackError::Cancelled);
+        }
+        if number == MAX_ENTRIES {
+            return Err(UnpackError::TooManyEntries { limit: MAX_ENTRIES });
+        }
+        recipe.entry_read();
+        unpacker.entry(&mut entry)?;
+    }
+    let mut rest = archive.into_inner();
+    while rest.read(&mut unpacker.buffer).map_err(UnpackError::Read)? > 0 {
+        recipe.entry_read();
+    }
+    unpacker.finish_directories()?;
+    recipe.finish().map_err(UnpackError::Recipe)?;
+    Ok(Unpacked { size: unpacker.size, displaced: unpacker.displaced })
+}
+
+struct Unpacker<'a> {
+    root: File,
+    folder: &'a Path,
+    rights: Rights,
+    recipe: RecipeHandle,
+    /// The directory of the last entry: most entries follow one of the same directory.
+    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// Modes and times are set when nothing more comes into the directories.
+    directories: Vec<Directory>,
+    displaced: Vec<Displaced>,
+    size: u64,
+    buffer: Vec<u8>,
+}
+
+struct Directory {
+    path: Vec<u8>,
+    attributes: Attributes,
+}
+
+/// Where an entry goes: an open directory and a name in it.
+struct Place<'a> {
+    parent: Rc<OwnedFd>,
+    name: &'a [u8],
+    path: &'a [u8],
+}
+
+impl Unpacker<'_> {
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), UnpackError> {
+        let mut kind = entry.header().entry_type();
+        if kind == EntryType::XGlobalHeader {
+            return Ok(());
+        }
+        if kind == EntryType::Regular && entry.path_bytes().ends_with(b"/") {
+            kind = EntryType::Directory; // as tar wrote them before there was a type for it
+        }
+        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let refused = |reason| UnpackError::Refused { entry: shown.clone(), reason };
+        let path = clean(&entry.path_bytes()).map_err(refused)?;
+        let outcome = self.place(entry, kind, &path);
+        outcome.map_err(|failure| match failure {
+            Failure::Refused(reason) => refused(reason),
+            Failure::Read(error) => UnpackError::Read(error),
+            Failure::Recipe(error) => UnpackError::Recipe(error),
+            Failure::Create(source) => UnpackError::Create { entry: shown.clone(), source },
+        })
+    }
+
+    fn place<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, kind: EntryType, path: &[u8]) -> Result<(), Failure> {
+        let attributes = attributes(entry)?;
+        if path.is_empty() {
+            return match kind {
+                EntryType::Directory => {
+                    self.directories.push(Directory { path: Vec::new(), attributes });
+                    Ok(())
+                }
+                _ => Err(Failure::Refused("the root must be a directory")),
+            };
+        }
+        let (folder, name) = split(path);
+        let parent = self.open_parent(folder)?;
+        let place = Place { parent, name, path };
+        match name.strip_prefix(b".wh.") {
+            Some(b".wh..opq") => return self.set_opaque(&place.parent),
+            // Bookkeeping of aufs, never part of the layer.
+            Some(hidden) if hidden.starts_with(b".wh.") => return Ok(()),
+            Some(b"" | b"." | b"..") => return Err(Failure::Refused("a whiteout of nothing")),
+            Some(hidden) => return self.whiteout(&place, hidden),
+            None => {}
+        }
+        match kind {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.regular(entry, &place, kind, &attributes)
+            }
+            EntryType::Directory => self.directory(&place, attributes),
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().ok_or(Failure::Refused("a link without a target"))?.into_owned();
+                self.create(&place, || rustix::fs::symlinkat(&*target, &place.parent, name))?;
+                self.finish_by_name(&place, &attributes)
+            }
+            EntryType::Link => self.hard_link(entry, &place),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => self.node(entry, &place, kind, &attributes),
+            _ => Err(Failure::Refused("its type is not one that a layer may have")),
+        }
+    }
+
+    fn regular<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        place: &Place<'_>,
+        kind: EntryType,
+        attributes: &Attributes,
+    ) -> Result<(), Failure> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = self.create(place, || rustix::fs::openat(&place.parent, place.name, flags, mode))?;
+        let mut file = File::from(file);
+        if kind == EntryType::GNUSparse {
+            // What is read of a sparse entry is not what is in the stream, so its data stays in the recipe.
+            self.size += self.write_sparse(entry, &mut file)?;
+        } else {
+            let size = entry.size();
+            self.recipe.begin_content(size, place.path).map_err(Failure::Recipe)?;
+            let mut left = size;
+            while left > 0 {
+                let read = entry.read(&mut self.buffer).map_err(Failure::Read)?;
+                if read == 0 {
+                    return Err(Failure::Read(io::ErrorKind::UnexpectedEof.into()));
+                }
+                file.write_all(self.buffer.get(..read).unwrap_or_default())?;
+                left = left.saturating_sub(read as u64);
+            }
+            self.recipe.end_content();
+            self.size += size;
+        }
+        finish_open(&file, attributes, self.rights)
+    }
+
+    fn write_sparse<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, file: &mut File) -> Result<u64, Failure> {
+        if entry.size() > MAX_SPARSE {
+            return Err(Failure::Refused("a sparse file of more than 64 GiB"));
+        }
+        let mut position = 0;
+        loop {
+            let read = entry.read(&mut self.buffer).map_err(Failure::Read)?;
+            let bytes = self.buffer.get(..read).unwrap_or_default();
+            if bytes.is_empty() {
+                file.set_len(position)?;
+                return Ok(position);
+            }
+            if bytes.iter().any(|byte| *byte != 0) {
+                std::os::unix::fs::FileExt::write_all_at(file, bytes, position)?;
+            }
+            position += read as u64;
+            self.recipe.entry_read();
+        }
+    }
+
+    fn directory(&mut self, place: &Place<'_>, attributes: Attributes) -> Result<(), Failure> {
+        self.make_directory(&place.parent, place.name, place.path)?;
+        self.directories.push(Directory { path: place.path.to_owned(), attributes });
+        Ok(())
+    }
+
+    /// A directory that is there stays; anything else makes way. One that comes after its own whiteout is new, so
+    /// nothing of the lower layers may show in it.
+    fn make_directory(&mut self, parent: &Rc<OwnedFd>, name: &[u8], path: &[u8]) -> Result<(), Failure> {
+        let mode = Mode::RWXU;
+        match rustix::fs::mkdirat(parent, name, mode) {
+            Err(Errno::EXIST) => {}
+            made => return Ok(made?),
+        }
+        let there = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(there.st_mode) == FileType::Directory {
+            return Ok(());
+        }
+        self.displace(parent, name, path)?;
+        rustix::fs::mkdirat(parent, name, mode)?;
+        if is_whiteout(&there) {
+            self.set_opaque(&inroot::open(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?)?;
+        }
+        Ok(())
+    }
+
+    fn hard_link<R: Read>(&mut self, entry: &tar::Entry<'_, R>, place: &Place<'_>) -> Result<(), Failure> {
+        let target = entry.link_name_bytes().ok_or(Failure::Refused("a link without a target"))?;
+        let target = clean(&target).map_err(Failure::Refused)?;
+        if target.is_empty() || target == place.path {
+            return Err(Failure::Refused("a hard link to itself or to the root"));
+        }
+        let (folder, name) = split(&target);
+        let from = inroot::open_directory(&self.root, folder)?;
+        Ok(self.create(place, || rustix::fs::linkat(&from, name, &place.parent, place.name, AtFlags::empty()))?)
+    }
+
+    fn node<R: Read>(
+        &mut self,
+        entry: &tar::Entry<'_, R>,
+        place: &Place<'_>,
+        kind: EntryType,
+        attributes: &Attributes,
+    ) -> Result<(), Failure> {
+        let (file_type, device) = match kind {
+            EntryType::Fifo => (FileType::Fifo, 0),
+            _ if self.rights == Rights::User => return Ok(()),
+            kind => {
+                let header = entry.header();
+                let number = |part: io::Result<Option<u32>>| part.map(Option::unwrap_or_default).map_err(Failure::Read);
+                let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
+                let file_type = if kind == EntryType::Char { FileType::CharacterDevice } else { FileType::BlockDevice };
+                (file_type, device)
+            }
+        };
+        let mode = Mode::empty();
+        self.create(place, || rustix::fs::mknodat(&place.parent, place.name, file_type, mode, device))?;
+        self.finish_by_name(place, attributes)?;
+        // The name was made by the call above in a directory of ours, so it is no link to follow.
+        Ok(rustix::fs::chmodat(&place.parent, place.name, attributes.mode, AtFlags::empty())?)
+    }
+
+    fn whiteout(&mut self, place: &Place<'_>, hidden: &[u8]) -> Result<(), Failure> {
+        match rustix::fs::mknodat(&place.parent, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+            // Whiteouts speak of the layers below: what this layer has itself stays, and a directory of it is all there is.
+            Err(Errno::EXIST) => {
+                match inroot::open(&place.parent, hidden, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+                    Ok(directory) => self.set_opaque(&directory),
+                    Err(_not_a_directory) => Ok(()),
+                }
+            }
+            made => Ok(made?),
+        }
+    }
+
+    fn set_opaque(&self, directory: &OwnedFd) -> Result<(), Failure> {
+        Ok(rustix::fs::fsetxattr(directory, self.rights.opaque_xattr(), b"y", XattrFlags::empty())?)
+    }
+
+    /// Makes something new; what has its name already is put aside.
+    fn create<T>(&mut self, place: &Place<'_>, make: impl Fn() -> rustix::io::Result<T>) -> io::Result<T> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.displace(&place.parent, place.name, place.path)?;
+                Ok(make()?)
+            }
+            made => Ok(made?),
+        }
+    }
+
+    fn displace(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> io::Result<()> {
+        let aside = self.folder.join("displaced");
+        if self.displaced.is_empty() {
+            fs::create_dir(&aside)?;
+        }
+        let aside = File::open(aside)?;
+        rustix::fs::renameat(parent, name, aside, self.displaced.len().to_string())?;
+        self.displaced.push(Displaced { path: path.to_owned(), before: self.recipe.contents() });
+        self.directories.retain(|directory| !is_inside(&directory.path, path));
+        self.parent = None;
+        Ok(())
+    }
+
+    fn open_parent(&mut self, folder: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
+        if let Some((path, directory)) = &self.parent
+            && path == folder
+        {
+            return Ok(Rc::clone(directory));
+        }
+        let directory = match inroot::open_directory(&self.root, folder) {
+            Ok(directory) => Rc::new(directory),
+            Err(error)
+                if matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::NOTDIR)) =>
+            {
+                self.make_parents(folder)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.parent = Some((folder.to_owned(), Rc::clone(&directory)));
+        Ok(directory)
+    }
+
+    /// Directories that no entry speaks of belong to root and are open to all.
+    fn make_parents(&mut self, folder: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
+        let mut directory = Rc::new(inroot::open_directory(&self.root, b"")?);
+        let ends = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| index);
+        for end in ends.chain([folder.len()]) {
+            let path = folder.get(..end).unwrap_or_default();
+            if let Ok(there) = inroot::open_directory(&self.root, path) {
+                directory = Rc::new(there);
+                continue;
+            }
+            let (_, name) = split(path);
+            let free = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => true,
+                there => is_whiteout(&there?),
+            };
+            if !free {
+                return Err(Failure::Refused("its parent is not a directory"));
+            }
+            self.make_directory(&directory, name, path)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            let made = inroot::open(&directory, name, flags)?;
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+            directory = Rc::new(made);
+        }
+        Ok(directory)
+    }
+
+    fn finish_by_name(&self, place: &Place<'_>, attributes: &Attributes) -> Result<(), Failure> {
+        if self.rights == Rights::Root {
+            let (uid, gid) = owner(attributes);
+            rustix::fs::chownat(&place.parent, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        let times = both_times(attributes.mtime);
+        Ok(rustix::fs::utimensat(&place.parent, place.name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn finish_directories(&mut self) -> Result<(), UnpackError> {
+        for directory in self.directories.iter().rev() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            let opened = inroot::open(&self.root, &directory.path, flags).map_err(Failure::Create);
+            let finished = opened.and_then(|opened| finish_open(&opened, &directory.attributes, self.rights));
+            if let Err(Failure::Create(source)) = finished {
+                let entry = String::from_utf8_lossy(&directory.path).into_owned();
+                return Err(UnpackError::Create { entry, source });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A failure without the entry's name.
+pub(super) enum Failure {
+    Refused(&'static str),
+    Read(io::Error),
+    Recipe(io::Error),
+    Create(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Create(error)
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(error: Errno) -> Self {
+        Self::Create(error.into())
+    }
+}
+
+fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+fn is_inside(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// The path without a leading `/`, empty and `.` components.
+fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let mut cleaned: Vec<u8> = Vec::with_capacity(path.len());
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err("it leads upwards with `..`"),
+            _ if part.contains(&0) => return Err("its name has a NUL byte"),
+            _ => {
+                if !cleaned.is_empty() {
+                    cleaned.push(b'/');
+                }
+                cleaned.extend_from_slice(part);
+            }
+        }
+    }
+    Ok(cleaned)
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default()),
+        None => (b"", path),
+    }
+}
