@@ -1,1 +1,7 @@
-//! The only home of `unsafe`: raw system calls, fd passing, clone3, mounts by fd, signals, terminals.
+//! The only home of `unsafe`: system calls that no safe wrapper offers, and descriptor passing.
+
+pub mod message;
+pub mod mount;
+pub mod process;
+pub mod security;
+pub mod watch;
