@@ -1,5 +1,10 @@
 //! The program: hidden process roles first, then the command line.
 
-fn main() -> std::process::ExitCode {
-    rcompose::cli::main()
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match std::env::args_os().nth(1) {
+        Some(role) if role == rcompose::keeper::ROLE => rcompose::keeper::main(),
+        _ => rcompose::cli::main(),
+    }
 }

@@ -4,10 +4,22 @@
 //! Order-critical code is therefore data that tests can read. File descriptors travel beside the launch and are named
 //! by their index ([`Slot`]).
 
+mod console;
+mod exec;
+mod fault;
+mod inroot;
+mod mounts;
+mod reaper;
+mod restrict;
+mod run;
+
 use std::ffi::CString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED};
+pub use run::{Inherited, Streams, launch_steps, prepare_bind};
 
 /// Index into the file descriptors sent along with a message.
 pub type Slot = usize;

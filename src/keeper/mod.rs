@@ -1,40 +1,44 @@
 //! The keeper: parent of the containers and holder of their file descriptors. Single-threaded, no async runtime, no YAML.
+//!
+//! A client starts it ([`spawn`]); it starts the supervisor, with its end of a `SOCK_SEQPACKET` pair as standard input
+//! ([`KeeperHandle::from_stdin`]), and starts it again when it dies. A supervisor whose keeper died starts the next one
+//! ([`spawn_replacement`]) and hands back what that must hold.
+
+mod channel;
+mod handle;
+mod launch;
+mod serve;
+mod spawn;
+mod supervise;
+mod table;
 
 use serde::{Deserialize, Serialize};
 
 use crate::init::Launch;
 use crate::init::LaunchFailure;
 
+pub use handle::KeeperHandle;
+pub use serve::main;
+pub use spawn::{Program, SpawnOptions, spawn, spawn_replacement};
+
+/// First argument of the keeper process, which `main.rs` dispatches on.
+pub const ROLE: &str = "keeper-process";
+
 /// From the supervisor to the keeper, one per `SOCK_SEQPACKET` message, file descriptors beside it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Make a process. `id` is the container id, or an id of its own for a process inside a container.
     /// The exit record is written to `exit_file` before anybody is told.
-    Launch {
-        id: String,
-        exit_file: std::path::PathBuf,
-        oom: Option<OomSource>,
-        launch: Box<Launch>,
-    },
+    Launch { id: String, exit_file: std::path::PathBuf, oom: Option<OomSource>, launch: Box<Launch> },
     /// Send a signal to a process that was launched (by pidfd).
-    Signal {
-        id: String,
-        signal: i32,
-    },
+    Signal { id: String, signal: i32 },
     /// Keep these descriptors under this name until told otherwise; replaces what had the name.
-    Hold {
-        name: String,
-    },
-    Release {
-        name: String,
-    },
+    Hold { name: String },
+    /// Lets go of what has this name. When it is the id of a process: of its `stdio:ID` and `stdin:ID`, and of its exit
+    /// record when it has ended (until then every new supervisor is told of its end again).
+    Release { name: String },
     /// Take over a process that runs already: its pidfd comes along.
-    Adopt {
-        id: String,
-        pid: i32,
-        exit_file: std::path::PathBuf,
-        oom: Option<OomSource>,
-    },
+    Adopt { id: String, pid: i32, exit_file: std::path::PathBuf, oom: Option<OomSource> },
     /// Nothing is left to keep: exit once no process is left.
     Finish,
 }
@@ -49,7 +53,8 @@ pub enum OomSource {
 /// From the keeper to the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// First message to every supervisor: what runs and what is held. `Held` messages follow, one per name, then `Ready`.
+    /// First message to every supervisor: what runs (also what is about to) and what is held. `Held` messages follow, one
+    /// per name, `Exited` for what has ended and is not released, then `Ready`.
     Welcome {
         processes: Vec<Process>,
     },
@@ -58,8 +63,9 @@ pub enum Event {
     },
     Ready,
     /// The process runs (its `execve` succeeded). Descriptors: pidfd, then stdout and stderr read ends
-    /// (then stdin write end when asked for), or the pseudo-terminal master. The keeper holds copies
-    /// under `stdio:ID` until the process's id is released.
+    /// (then stdin write end when asked for), or pidfd and the pseudo-terminal master. The keeper holds copies of them
+    /// under `stdio:ID`, but of the stdin write end under `stdin:ID`, until the process's id is released: end of input
+    /// reaches the program when `stdin:ID` is released too.
     Launched {
         id: String,
         process: Process,

@@ -1,3 +1,8 @@
-//! The only home of `unsafe`: raw system calls, fd passing, clone3, mounts by fd, signals, terminals.
+//! The only home of `unsafe`: system calls that no safe wrapper offers, descriptor passing, paths inside foreign trees.
 
 pub mod inroot;
+pub mod message;
+pub mod mount;
+pub mod process;
+pub mod security;
+pub mod watch;

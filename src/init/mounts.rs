@@ -1,0 +1,356 @@
+//! The file systems of the container, mounted by descriptor.
+
+use std::fs::remove_dir_all;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self as rfs, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+
+use super::fault::{At, Fault, fault};
+use super::inroot;
+use super::{DeviceKind, MountFlags, Overlay, Propagation, PropagationKind};
+use crate::sys::mount::{MountAttributes, set_attributes};
+
+/// Every mount of this mount namespace, private or slave.
+pub(super) fn isolate(slave: bool) -> Result<(), Fault> {
+    let kind = if slave { mount::MountPropagationFlags::DOWNSTREAM } else { mount::MountPropagationFlags::PRIVATE };
+    mount::mount_change("/", kind | mount::MountPropagationFlags::REC).at("making mounts private")
+}
+
+/// Mounts an overlay on a host directory and returns its root.
+pub(super) fn root_overlay(at: &Path, overlay: &Overlay) -> Result<OwnedFd, Fault> {
+    let directory = host_directory(at)?;
+    attach_overlay(overlay, &directory)?;
+    host_directory(at)
+}
+
+/// Binds a host directory on itself and returns the mount's root.
+pub(super) fn root_bind(at: &Path) -> Result<OwnedFd, Fault> {
+    let directory = host_directory(at)?;
+    let clone = clone_tree(&directory, true).at(at.to_string_lossy())?;
+    attach(&clone, &directory).at(at.to_string_lossy())?;
+    host_directory(at)
+}
+
+fn host_directory(path: &Path) -> Result<OwnedFd, Fault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rfs::open(path, flags, Mode::empty()).at(path.to_string_lossy())
+}
+
+pub(super) fn overlay(root: &OwnedFd, target: &str, overlay: &Overlay) -> Result<(), Fault> {
+    let directory = directory_target(root, target)?;
+    attach_overlay(overlay, &directory)
+}
+
+fn attach_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> {
+    if overlay.volatile {
+        // Left by an earlier run on this boot: the layer is whole then, as nothing but a power loss can harm it.
+        match remove_dir_all(overlay.work.join("work/incompat")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).at("removing the volatile mark");
+            }
+            _ => {}
+        }
+    }
+    match new_overlay(overlay) {
+        Ok(new) => attach(&new, directory).at("attaching the overlay"),
+        // Kernels before 6.5 have no `lowerdir+`, and a value of this interface holds 255 bytes at most.
+        Err(Fault { errno: libc::EINVAL, .. }) => classic_overlay(overlay, directory),
+        Err(error) => Err(error),
+    }
+}
+
+fn new_overlay(overlay: &Overlay) -> Result<OwnedFd, Fault> {
+    let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at("overlay")?;
+    let set = |key: &str, value: &str| mount::fsconfig_set_string(context.as_fd(), key, value).at(key);
+    for layer in &overlay.lower {
+        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path()).at(layer.to_string_lossy())?;
+    }
+    set("upperdir", &text(&overlay.upper)?.replace('\\', "\\\\"))?;
+    set("workdir", &text(&overlay.work)?.replace('\\', "\\\\"))?;
+    for key in ["index", "xino", "metacopy"] {
+        set(key, "off")?;
+    }
+    if overlay.volatile {
+        mount::fsconfig_set_flag(context.as_fd(), "volatile").at("volatile")?;
+    }
+    create(&context, "overlay", MountAttrFlags::empty())
+}
+
+fn classic_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> {
+    // `\` and `,` part the options, `:` the layers.
+    let escape =
+        |path: &PathBuf| text(path).map(|path| path.replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:"));
+    let lower = overlay.lower.iter().map(escape).collect::<Result<Vec<_>, _>>()?.join(":");
+    let (upper, work) = (escape(&overlay.upper)?, escape(&overlay.work)?);
+    let mut data = format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,xino=off,metacopy=off");
+    if overlay.volatile {
+        data.push_str(",volatile");
+    }
+    let data = std::ffi::CString::new(data).map_err(io::Error::from).at("overlay options")?;
+    let target = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    mount::mount("overlay", target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()))
+        .at(data.to_string_lossy())
+}
+
+fn text(path: &Path) -> Result<&str, Fault> {
+    path.to_str().map_or_else(|| fault(libc::EILSEQ, path.to_string_lossy()), Ok)
+}
+
+/// Mounts a kernel file system.
+pub(super) fn mount(
+    root: &OwnedFd,
+    (fstype, source, data): (&str, &str, &str),
+    target: &str,
+    flags: MountFlags,
+) -> Result<(), Fault> {
+    let directory = directory_target(root, target)?;
+    if matches!(fstype, "proc" | "sysfs") {
+        // What later steps mask and write to must be where they look for it.
+        inroot::open_without_links(root, target, OFlags::PATH).at(target)?;
+    }
+    let context = mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).at(fstype)?;
+    if !source.is_empty() {
+        mount::fsconfig_set_string(context.as_fd(), "source", source).at(fstype)?;
+    }
+    for option in data.split(',').filter(|option| !option.is_empty()) {
+        let set = match option.split_once('=') {
+            Some((key, value)) => mount::fsconfig_set_string(context.as_fd(), key, value),
+            None => mount::fsconfig_set_flag(context.as_fd(), option),
+        };
+        set.at(format!("{fstype} option {option}"))?;
+    }
+    let new = create(&context, fstype, attribute_flags(flags))?;
+    attach(&new, &directory).at(target)
+}
+
+fn create(context: &OwnedFd, fstype: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Fault> {
+    mount::fsconfig_create(context.as_fd()).map_err(|error| Fault {
+        errno: error.raw_os_error(),
+        detail: format!("{fstype}{}", kernel_message(context)),
+    })?;
+    mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(fstype)
+}
+
+/// What the file system had to say, when it did.
+fn kernel_message(context: &OwnedFd) -> String {
+    let mut text = [0; 512];
+    match rustix::io::read(context, &mut text) {
+        Ok(length) => format!(": {}", String::from_utf8_lossy(text.get(2..length).unwrap_or_default()).trim_end()),
+        Err(_) => String::new(),
+    }
+}
+
+/// A directory to mount on, made when missing; never the root itself, which a link of the image may lead to.
+fn directory_target(root: &OwnedFd, target: &str) -> Result<OwnedFd, Fault> {
+    let (directory, _) = inroot::make_directory(root, target, 0o755).at(target)?;
+    not_the_root(root, directory, target)
+}
+
+fn not_the_root(root: &OwnedFd, found: OwnedFd, target: &str) -> Result<OwnedFd, Fault> {
+    if inroot::same_file(root, &found).at(target)? {
+        return fault(libc::EINVAL, format!("{target} leads to the root itself"));
+    }
+    Ok(found)
+}
+
+/// Attaches a detached mount, made from a host file or directory, on a file or directory made to match.
+pub(super) fn bind(
+    root: &OwnedFd,
+    source: &OwnedFd,
+    target: &str,
+    recursive: bool,
+    flags: MountFlags,
+    propagation: Option<Propagation>,
+) -> Result<(), Fault> {
+    let on = if inroot::is_directory(source).at(target)? {
+        directory_target(root, target)?
+    } else {
+        let file = inroot::make_file(root, target).at(target)?;
+        not_the_root(root, file, target)?
+    };
+    let set = attribute_flags(flags);
+    // A bind keeps the access time mode of its source unless one is asked for.
+    let time = flags.no_atime || flags.rel_atime || flags.strict_atime;
+    let clear = if time { MountAttrFlags::MOUNT_ATTR__ATIME } else { MountAttrFlags::empty() };
+    let attributes =
+        MountAttributes { set: set.bits().into(), clear: clear.bits().into(), ..MountAttributes::default() };
+    if attributes.set != 0 || attributes.clear != 0 {
+        set_attributes(source, &attributes, recursive).at(target)?;
+    }
+    if let Some(Propagation { kind, recursive }) = propagation {
+        let propagation = match kind {
+            PropagationKind::Private => libc::MS_PRIVATE,
+            PropagationKind::Shared => libc::MS_SHARED,
+            PropagationKind::Slave => libc::MS_SLAVE,
+            PropagationKind::Unbindable => libc::MS_UNBINDABLE,
+        };
+        set_attributes(source, &MountAttributes { propagation, ..MountAttributes::default() }, recursive).at(target)?;
+    }
+    attach(source, &on).at(target)
+}
+
+fn attribute_flags(flags: MountFlags) -> MountAttrFlags {
+    let mut set = MountAttrFlags::empty();
+    set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, flags.read_only);
+    set.set(MountAttrFlags::MOUNT_ATTR_NOSUID, flags.no_suid);
+    set.set(MountAttrFlags::MOUNT_ATTR_NODEV, flags.no_dev);
+    set.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, flags.no_exec);
+    if flags.no_atime {
+        set |= MountAttrFlags::MOUNT_ATTR_NOATIME;
+    } else if flags.strict_atime {
+        set |= MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    }
+    set
+}
+
+pub(super) fn clone_tree(file: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    mount::open_tree(file, "", flags)
+}
+
+pub(super) fn attach(detached: &OwnedFd, on: &OwnedFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    mount::move_mount(detached, "", on, "", flags)
+}
+
+/// Makes `root` the root of this mount namespace and lets go of the old one.
+pub(super) fn pivot(root: &OwnedFd) -> Result<OwnedFd, Fault> {
+    rustix::process::fchdir(root).at("entering the root")?;
+    rustix::process::pivot_root(".", ".").at("pivot_root")?;
+    // The old root lies over the new one now; slave mounts inside it must not carry the unmounting to the host.
+    mount::mount_change(".", mount::MountPropagationFlags::DOWNSTREAM | mount::MountPropagationFlags::REC)
+        .at("detaching the old root")?;
+    mount::unmount(".", mount::UnmountFlags::DETACH).at("detaching the old root")?;
+    rustix::process::chdir("/").at("/")?;
+    host_directory(Path::new("/"))
+}
+
+pub(super) fn readonly_root(root: &OwnedFd) -> Result<(), Fault> {
+    set_attributes(root, &read_only(), false).at("/")
+}
+
+fn read_only() -> MountAttributes {
+    MountAttributes { set: MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), ..MountAttributes::default() }
+}
+
+pub(super) fn readonly_path(root: &OwnedFd, target: &str) -> Result<(), Fault> {
+    let Some(file) = existing(root, target)? else { return Ok(()) };
+    let clone = clone_tree(&file, true).at(target)?;
+    set_attributes(&clone, &read_only(), true).at(target)?;
+    attach(&clone, &file).at(target)
+}
+
+pub(super) fn mask(root: &OwnedFd, target: &str) -> Result<(), Fault> {
+    let Some(file) = existing(root, target)? else { return Ok(()) };
+    let cover = if inroot::is_directory(&file).at(target)? {
+        let context = mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).at("tmpfs")?;
+        create(&context, "tmpfs", MountAttrFlags::MOUNT_ATTR_RDONLY)?
+    } else {
+        let null = inroot::open_without_links(root, "dev/null", OFlags::PATH).at("/dev/null")?;
+        let status = rfs::fstat(&null).at("/dev/null")?;
+        let device = (rfs::major(status.st_rdev), rfs::minor(status.st_rdev));
+        if FileType::from_raw_mode(status.st_mode) != FileType::CharacterDevice || device != (1, 3) {
+            return fault(libc::EINVAL, "/dev/null is not the null device");
+        }
+        clone_tree(&null, false).at("/dev/null")?
+    };
+    attach(&cover, &file).at(target)
+}
+
+/// What a protected path names; `None` when it is not there. A symbolic link in its place is refused.
+fn existing(root: &OwnedFd, target: &str) -> Result<Option<OwnedFd>, Fault> {
+    match inroot::open_without_links(root, target, OFlags::PATH) {
+        Ok(file) => not_the_root(root, file, target).map(Some),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error).at(target),
+    }
+}
+
+pub(super) fn directory(root: &OwnedFd, target: &str, mode: u32, uid: u32, gid: u32) -> Result<(), Fault> {
+    let (directory, made) = inroot::make_directory(root, target, mode).at(target)?;
+    if made {
+        rfs::chownat(&directory, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), rfs::AtFlags::EMPTY_PATH)
+            .at(target)?;
+    }
+    Ok(())
+}
+
+pub(super) fn file(
+    root: &OwnedFd,
+    target: &str,
+    contents: &[u8],
+    (mode, uid, gid): (u32, u32, u32),
+) -> Result<(), Fault> {
+    inroot::make_file(root, target).at(target)?;
+    let file = inroot::open(root, target, OFlags::WRONLY | OFlags::NONBLOCK).at(target)?;
+    if FileType::from_raw_mode(rfs::fstat(&file).at(target)?.st_mode) != FileType::RegularFile {
+        return fault(libc::EEXIST, target);
+    }
+    let mut file = std::fs::File::from(file);
+    file.set_len(0).at(target)?;
+    io::Write::write_all(&mut file, contents).at(target)?;
+    rfs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).at(target)?;
+    rfs::fchmod(&file, Mode::from_raw_mode(mode)).at(target)
+}
+
+pub(super) fn symlink(root: &OwnedFd, target: &str, to: &str) -> Result<(), Fault> {
+    let (parent, name) = inroot::make_parent(root, target).at(target)?;
+    match rfs::symlinkat(to, &parent, name) {
+        Err(Errno::EXIST) => match rfs::readlinkat(&parent, name, Vec::new()) {
+            Ok(there) if there.as_bytes() == to.as_bytes() => Ok(()),
+            _ => fault(libc::EEXIST, target),
+        },
+        result => result.at(target),
+    }
+}
+
+pub(super) fn device(
+    root: &OwnedFd,
+    target: &str,
+    (kind, major, minor): (DeviceKind, u32, u32),
+    (mode, uid, gid): (u32, u32, u32),
+) -> Result<(), Fault> {
+    let (parent, name) = inroot::make_parent(root, target).at(target)?;
+    let file_type = match kind {
+        DeviceKind::Char => FileType::CharacterDevice,
+        DeviceKind::Block => FileType::BlockDevice,
+        DeviceKind::Fifo => FileType::Fifo,
+    };
+    match rfs::mknodat(&parent, name, file_type, Mode::from_raw_mode(mode), rfs::makedev(major, minor)) {
+        Ok(()) => rfs::chownat(
+            &parent,
+            name,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+            rfs::AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .at(target),
+        Err(Errno::PERM) => bind_host_device(root, target, name, file_type, (major, minor)),
+        Err(error) => Err(error).at(target),
+    }
+}
+
+/// Where device nodes cannot be made: the host's of the same name, once it is seen to be the same device.
+fn bind_host_device(
+    root: &OwnedFd,
+    target: &str,
+    name: &str,
+    file_type: FileType,
+    device: (u32, u32),
+) -> Result<(), Fault> {
+    let path = format!("/dev/{name}");
+    let node = rfs::open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).at(&*path)?;
+    let status = rfs::fstat(&node).at(&*path)?;
+    let found = (rfs::major(status.st_rdev), rfs::minor(status.st_rdev));
+    if FileType::from_raw_mode(status.st_mode) != file_type || found != device {
+        return fault(libc::EPERM, target);
+    }
+    let clone = clone_tree(&node, false).at(path)?;
+    let on = inroot::make_file(root, target).at(target)?;
+    attach(&clone, &on).at(target)
+}

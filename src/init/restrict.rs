@@ -1,0 +1,126 @@
+//! What takes rights away: identity, capabilities, limits; and sysctls.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{self, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::process::Resource;
+use rustix::thread::{self, CapabilitySet, CapabilitySets};
+
+use super::Rlimit;
+use super::fault::{At, Fault, fault};
+
+/// Magic of procfs (`<linux/magic.h>`).
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// The host's /proc, seen to be procfs: what is written below it never depends on the container's files.
+pub(super) fn host_proc() -> Result<OwnedFd, Fault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = fs::open("/proc", flags, Mode::empty()).at("/proc")?;
+    if u64::try_from(fs::fstatfs(&proc).at("/proc")?.f_type) != Ok(PROC_SUPER_MAGIC) {
+        return fault(libc::EINVAL, "/proc is not procfs");
+    }
+    Ok(proc)
+}
+
+pub(super) fn sysctl(proc: &OwnedFd, name: &str, value: &str) -> Result<(), Fault> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let path = format!("sys/{}", name.replace('.', "/"));
+    let file = fs::openat2(proc, &*path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve).at(name)?;
+    std::fs::File::from(file).write_all(value.as_bytes()).at(name)
+}
+
+pub(super) fn oom_score(proc: &OwnedFd, score: i32) -> Result<(), Fault> {
+    let file = fs::openat(proc, "self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    std::fs::File::from(file.at("oom_score_adj")?).write_all(score.to_string().as_bytes()).at("oom_score_adj")
+}
+
+pub(super) fn rlimit(resource: Rlimit, soft: u64, hard: u64) -> Result<(), Fault> {
+    let kind = match resource {
+        Rlimit::As => Resource::As,
+        Rlimit::Core => Resource::Core,
+        Rlimit::Cpu => Resource::Cpu,
+        Rlimit::Data => Resource::Data,
+        Rlimit::Fsize => Resource::Fsize,
+        Rlimit::Locks => Resource::Locks,
+        Rlimit::Memlock => Resource::Memlock,
+        Rlimit::Msgqueue => Resource::Msgqueue,
+        Rlimit::Nice => Resource::Nice,
+        Rlimit::Nofile => Resource::Nofile,
+        Rlimit::Nproc => Resource::Nproc,
+        Rlimit::Rss => Resource::Rss,
+        Rlimit::Rtprio => Resource::Rtprio,
+        Rlimit::Rttime => Resource::Rttime,
+        Rlimit::Sigpending => Resource::Sigpending,
+        Rlimit::Stack => Resource::Stack,
+    };
+    let limit = |value| (value != u64::MAX).then_some(value);
+    let new = rustix::process::Rlimit { current: limit(soft), maximum: limit(hard) };
+    rustix::process::setrlimit(kind, new).at(format!("{resource:?}"))
+}
+
+pub(super) fn groups(groups: &[u32]) -> Result<(), Fault> {
+    let groups: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    thread::set_thread_groups(&groups).at("groups")
+}
+
+/// The streams become the user's, so that it may open /dev/stdout again; then it becomes that user.
+pub(super) fn identity(uid: u32, gid: u32) -> Result<(), Fault> {
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for stream in streams {
+        let status = fs::fstat(stream).at("standard streams")?;
+        // /dev/null is the host's.
+        let device =
+            FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice && fs::major(status.st_rdev) == 1;
+        if !device && status.st_uid != uid {
+            fs::fchown(stream, Some(user), None).at("standard streams")?;
+        }
+    }
+    thread::set_keep_capabilities(true).at("keeping capabilities")?;
+    thread::set_thread_res_gid(group, group, group).at(format!("group {gid}"))?;
+    thread::set_thread_res_uid(user, user, user).at(format!("user {uid}"))
+}
+
+/// The masks of [`super::Step::Capabilities`].
+pub(super) struct Masks {
+    pub(super) bounding: u64,
+    pub(super) permitted: u64,
+    pub(super) effective: u64,
+    pub(super) inheritable: u64,
+    pub(super) ambient: u64,
+}
+
+pub(super) fn capabilities(masks: &Masks) -> Result<(), Fault> {
+    let set = CapabilitySet::from_bits_retain;
+    // Changing the user cleared the effective set; dropping from the bounding set needs CAP_SETPCAP in it.
+    let mut now = thread::capabilities(None).at("capget")?;
+    now.effective = now.permitted;
+    let held = now.permitted;
+    thread::set_capabilities(None, now).at("capset")?;
+    for number in 0..64 {
+        let one = set(1 << number);
+        if masks.bounding & (1 << number) != 0 {
+            continue;
+        }
+        match thread::capability_is_in_bounding_set(one) {
+            Ok(true) => thread::remove_capability_from_bounding_set(one).at(format!("capability {number}"))?,
+            Ok(false) => {}
+            // The first number that this kernel does not know.
+            Err(_) => break,
+        }
+    }
+    // A kernel that does not have a capability, or a parent that lacks it, cannot give it.
+    let sets = CapabilitySets {
+        effective: set(masks.effective) & held,
+        permitted: set(masks.permitted) & held,
+        inheritable: set(masks.inheritable) & held,
+    };
+    thread::set_capabilities(None, sets).at("capset")?;
+    thread::clear_ambient_capability_set().at("ambient capabilities")?;
+    for number in (0..64).filter(|number| masks.ambient & held.bits() & (1 << number) != 0) {
+        thread::configure_capability_in_ambient_set(set(1 << number), true)
+            .at(format!("ambient capability {number}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! The interpreter: what runs in the forked child.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::DumpableBehavior;
+
+use super::fault::{At, Fault, fault};
+use super::restrict::{self, Masks};
+use super::{Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
+use super::{console, exec, mounts, reaper};
+use crate::sys::process::{self, SingleThreaded};
+use crate::sys::security;
+
+/// First byte of what the child reports: the program is about to be executed. Then the pipe closes, or a failure follows.
+pub(crate) const ABOUT_TO_EXECUTE: u8 = b'x';
+/// A [`LaunchFailure`] follows, in postcard's encoding.
+pub(crate) const FAILED: u8 = b'f';
+
+/// What the child gets from its parent, besides the launch itself.
+#[derive(Debug)]
+pub struct Inherited<'a> {
+    pub slots: &'a [OwnedFd],
+    /// Detached mounts of the [`Step::Bind`]s, by index of the step ([`prepare_bind`]).
+    pub binds: &'a BTreeMap<usize, OwnedFd>,
+    /// Read end: one byte means go, the end of it means that the parent is gone.
+    pub go: BorrowedFd<'a>,
+    /// Write end, for the report.
+    pub status: BorrowedFd<'a>,
+    pub streams: Streams<'a>,
+    pub single: SingleThreaded,
+}
+
+/// Standard streams of the child.
+#[derive(Clone, Copy, Debug)]
+pub enum Streams<'a> {
+    Pipes {
+        stdin: BorrowedFd<'a>,
+        stdout: BorrowedFd<'a>,
+        stderr: BorrowedFd<'a>,
+    },
+    /// Until there is a terminal they are `null`; its master is sent over `socket`.
+    Terminal {
+        null: BorrowedFd<'a>,
+        socket: BorrowedFd<'a>,
+        rows: u16,
+        columns: u16,
+    },
+}
+
+impl Inherited<'_> {
+    /// The descriptors that the child needs.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let mut all: Vec<RawFd> = self.slots.iter().chain(self.binds.values()).map(AsRawFd::as_raw_fd).collect();
+        all.extend([self.go.as_raw_fd(), self.status.as_raw_fd()]);
+        match self.streams {
+            Streams::Pipes { stdin, stdout, stderr } => all.extend([stdin, stdout, stderr].map(|fd| fd.as_raw_fd())),
+            Streams::Terminal { null, socket, .. } => all.extend([null, socket].map(|fd| fd.as_raw_fd())),
+        }
+        all
+    }
+}
+
+/// Clones what a [`Step::Bind`] binds into a detached mount. Only the mount namespace it lies in can do that: the parent's.
+///
+/// # Errors
+/// Whatever `open_tree(2)` says.
+pub fn prepare_bind(source: BorrowedFd<'_>, recursive: bool) -> std::io::Result<OwnedFd> {
+    Ok(mounts::clone_tree(source, recursive)?)
+}
+
+/// Runs the launch's steps in a child that was just forked. Returns only when that failed (and has been reported): with
+/// the status to exit with.
+pub fn launch_steps(launch: &Launch, inherited: &Inherited<'_>) -> i32 {
+    match wait_for_go(inherited) {
+        Ok(true) => {}
+        // Nobody is left who would want this process.
+        Ok(false) => return 1,
+        Err(error) => return report(inherited, None, error),
+    }
+    let mut child = match enter(launch, inherited) {
+        Ok(child) => child,
+        Err(error) => return report(inherited, None, error),
+    };
+    for (index, step) in launch.steps.iter().enumerate() {
+        if let Err(error) = child.apply(index, step) {
+            return report(inherited, Some(index), error);
+        }
+    }
+    report(inherited, None, Fault { errno: libc::EINVAL, detail: "the steps end without a program".to_owned() })
+}
+
+/// Tells the parent. When it is gone the report has no reader, and the exit status is all there is.
+fn report(inherited: &Inherited<'_>, step: Option<usize>, Fault { errno, detail }: Fault) -> i32 {
+    let failure = LaunchFailure { step, errno, detail };
+    if let Ok(bytes) = postcard::to_extend(&failure, vec![FAILED]) {
+        let _ = rustix::io::write(inherited.status, &bytes);
+    }
+    1
+}
+
+fn wait_for_go(inherited: &Inherited<'_>) -> Result<bool, Fault> {
+    // From here on no process of a container may look into this one (memory, /proc/PID/exe, descriptors).
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("dumpable")?;
+    let mut byte = [0];
+    Ok(rustix::io::retry_on_intr(|| rustix::io::read(inherited.go, &mut byte)).at("waiting for the parent")? == 1)
+}
+
+/// The state of the interpreter.
+struct Child<'a> {
+    inherited: &'a Inherited<'a>,
+    /// What targets refer to.
+    root: OwnedFd,
+    /// The host's, opened before the container's own files are in sight.
+    proc: OwnedFd,
+}
+
+fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>) -> Result<Child<'a>, Fault> {
+    rustix::process::umask(Mode::empty());
+    let (stdin, stdout, stderr) = match inherited.streams {
+        Streams::Pipes { stdin, stdout, stderr } => (stdin, stdout, stderr),
+        Streams::Terminal { null, .. } => (null, null, null),
+    };
+    rustix::stdio::dup2_stdin(stdin).at("standard input")?;
+    rustix::stdio::dup2_stdout(stdout).at("standard output")?;
+    rustix::stdio::dup2_stderr(stderr).at("standard error")?;
+    let proc = restrict::host_proc()?;
+    // The user namespace first, for the rights in the others; the mount namespace last, as it changes what paths mean.
+    use NamespaceKind::{Cgroup, Ipc, Mount, Net, User, Uts};
+    for (wanted, flag) in [
+        (User, libc::CLONE_NEWUSER),
+        (Ipc, libc::CLONE_NEWIPC),
+        (Uts, libc::CLONE_NEWUTS),
+        (Net, libc::CLONE_NEWNET),
+        (Cgroup, libc::CLONE_NEWCGROUP),
+        (Mount, libc::CLONE_NEWNS),
+    ] {
+        for namespace in &launch.namespaces {
+            match *namespace {
+                Namespace::Join(kind, slot) if kind == wanted => {
+                    process::enter_namespace(slot_of(inherited, slot)?, flag)
+                        .at(format!("joining the {kind:?} namespace"))?;
+                }
+                // Only now is the process in its cgroups, which the namespace takes as its root.
+                Namespace::New(Cgroup) if wanted == Cgroup => {
+                    process::new_cgroup_namespace().at("new cgroup namespace")?;
+                }
+                _ => {}
+            }
+        }
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).at("/")?;
+    Ok(Child { inherited, root, proc })
+}
+
+fn slot_of<'a>(inherited: &'a Inherited<'_>, slot: Slot) -> Result<&'a OwnedFd, Fault> {
+    inherited.slots.get(slot).map_or_else(|| fault(libc::EBADF, format!("slot {slot}")), Ok)
+}
+
+impl Child<'_> {
+    fn apply(&mut self, index: usize, step: &Step) -> Result<(), Fault> {
+        match step {
+            Step::IsolateMounts { slave } => mounts::isolate(*slave),
+            Step::RootOverlay { at, overlay } => {
+                self.root = mounts::root_overlay(at, overlay)?;
+                Ok(())
+            }
+            Step::RootBind { at } => {
+                self.root = mounts::root_bind(at)?;
+                Ok(())
+            }
+            Step::PivotRoot => {
+                self.root = mounts::pivot(&self.root)?;
+                Ok(())
+            }
+            Step::Bind { target, recursive, flags, propagation, .. } => match self.inherited.binds.get(&index) {
+                Some(source) => mounts::bind(&self.root, source, target, *recursive, *flags, *propagation),
+                None => fault(libc::EBADF, &**target),
+            },
+            Step::Overlay { .. }
+            | Step::Mount { .. }
+            | Step::Directory { .. }
+            | Step::File { .. }
+            | Step::Device { .. }
+            | Step::Symlink { .. }
+            | Step::Console { .. }
+            | Step::ReadonlyRoot
+            | Step::ReadonlyPath { .. }
+            | Step::MaskPath { .. }
+            | Step::WorkingDirectory { .. } => self.files(step),
+            _ => self.process(step),
+        }
+    }
+
+    /// Steps about files inside the root.
+    fn files(&self, step: &Step) -> Result<(), Fault> {
+        let root = &self.root;
+        match step {
+            Step::Overlay { target, overlay } => mounts::overlay(root, target, overlay),
+            Step::Mount { fstype, source, target, flags, data } => {
+                mounts::mount(root, (fstype, source, data), target, *flags)
+            }
+            Step::Directory { target, mode, uid, gid } => mounts::directory(root, target, *mode, *uid, *gid),
+            Step::File { target, contents, mode, uid, gid } => {
+                mounts::file(root, target, contents, (*mode, *uid, *gid))
+            }
+            Step::Device { target, kind, major, minor, mode, uid, gid } => {
+                mounts::device(root, target, (*kind, *major, *minor), (*mode, *uid, *gid))
+            }
+            Step::Symlink { target, to } => mounts::symlink(root, target, to),
+            Step::Console { bind_console } => match self.inherited.streams {
+                Streams::Terminal { socket, rows, columns, .. } => {
+                    console::open(root, socket, rows, columns, *bind_console)
+                }
+                Streams::Pipes { .. } => fault(libc::EINVAL, "a terminal was not asked for"),
+            },
+            Step::ReadonlyRoot => mounts::readonly_root(root),
+            Step::ReadonlyPath { target } => mounts::readonly_path(root, target),
+            Step::MaskPath { target } => mounts::mask(root, target),
+            Step::WorkingDirectory { target, create } => {
+                let directory = if *create {
+                    super::inroot::make_directory(root, target, 0o755).at(&**target)?.0
+                } else {
+                    super::inroot::open(root, target, OFlags::PATH | OFlags::DIRECTORY).at(&**target)?
+                };
+                rustix::process::fchdir(directory).at(&**target)
+            }
+            _ => fault(libc::EINVAL, "not a step about files"),
+        }
+    }
+
+    /// Steps about the process itself.
+    fn process(&self, step: &Step) -> Result<(), Fault> {
+        match step {
+            Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()).at(&**name),
+            Step::Domainname(name) => rustix::system::setdomainname(name.as_bytes()).at(&**name),
+            Step::Sysctl { name, value } => restrict::sysctl(&self.proc, name, value),
+            Step::Rlimit { resource, soft, hard } => restrict::rlimit(*resource, *soft, *hard),
+            Step::OomScoreAdj(score) => restrict::oom_score(&self.proc, *score),
+            Step::Umask(mask) => {
+                rustix::process::umask(Mode::from_raw_mode(*mask));
+                Ok(())
+            }
+            Step::NewSession => rustix::process::setsid().map(drop).at("new session"),
+            Step::Groups(groups) => restrict::groups(groups),
+            Step::Identity { uid, gid } => restrict::identity(*uid, *gid),
+            Step::Capabilities { bounding, permitted, effective, inheritable, ambient } => {
+                restrict::capabilities(&Masks {
+                    bounding: *bounding,
+                    permitted: *permitted,
+                    effective: *effective,
+                    inheritable: *inheritable,
+                    ambient: *ambient,
+                })
+            }
+            Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true).at("no new privileges"),
+            Step::Seccomp { filters } => {
+                filters.iter().try_for_each(|filter| security::install_filter(filter).at("seccomp filter"))
+            }
+            Step::Reaper => reaper::split(self.inherited.single),
+            Step::Exec { argv, env } => {
+                process::close_on_exec();
+                process::reset_signals();
+                rustix::io::write(self.inherited.status.as_fd(), &[ABOUT_TO_EXECUTE]).at("reporting")?;
+                match exec::exec(argv, env)? {}
+            }
+            _ => fault(libc::EINVAL, "not a step about the process"),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! From a launch request to a running process: clone, attach to cgroups, release, report.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::OFlags;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+use crate::init::Launch;
+use crate::init::LaunchFailure;
+use crate::init::{self, Inherited, Streams};
+use crate::init::{ABOUT_TO_EXECUTE, FAILED};
+use crate::init::{Namespace, NamespaceKind};
+use crate::init::{Stdio, Step};
+use crate::sys::message::{self, Wait};
+use crate::sys::process::{self, Child, SingleThreaded};
+
+/// What a container may print while no supervisor reads it. Memory is used as it fills.
+const PIPE_SIZE: usize = 1 << 20;
+
+/// What every launch needs of the keeper.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    single: SingleThreaded,
+    pid_namespace: OwnedFd,
+    null: OwnedFd,
+}
+
+/// A process that has been cloned and has not executed its program yet.
+#[derive(Debug)]
+pub(super) struct Starting {
+    go: OwnedFd,
+    status: OwnedFd,
+    report: Vec<u8>,
+    ends: Ends,
+    slots: Vec<OwnedFd>,
+    v1: Vec<usize>,
+}
+
+/// Our ends of the child's standard streams.
+#[derive(Debug)]
+enum Ends {
+    Pipes { stdout: OwnedFd, stderr: OwnedFd, stdin: Option<OwnedFd> },
+    Terminal { socket: OwnedFd },
+}
+
+/// The descriptors of a process that runs, beside its pidfd.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// Standard output and error, or the terminal's master.
+    pub(super) output: Vec<OwnedFd>,
+    pub(super) input: Option<OwnedFd>,
+}
+
+fn failed(step: Option<usize>, error: &io::Error, detail: &str) -> LaunchFailure {
+    LaunchFailure { step, errno: error.raw_os_error().unwrap_or(libc::EINVAL), detail: detail.to_owned() }
+}
+
+impl Launcher {
+    pub(super) fn new(single: SingleThreaded) -> io::Result<Self> {
+        let null = File::options().read(true).write(true).open("/dev/null")?.into();
+        Ok(Self { single, pid_namespace: File::open("/proc/self/ns/pid")?.into(), null })
+    }
+
+    /// Clones the child, which then waits for [`Starting::release`].
+    pub(super) fn begin(&self, launch: &Launch, slots: Vec<OwnedFd>) -> Result<(Child, Box<Starting>), LaunchFailure> {
+        let binds = prepare_binds(launch, &slots)?;
+        let before = |error: &io::Error| failed(None, error, "making the process");
+        let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).map_err(|error| before(&error.into()));
+        let slot = |slot: usize| {
+            slots.get(slot).ok_or_else(|| failed(None, &io::Error::from_raw_os_error(libc::EBADF), "slot"))
+        };
+        let (go_read, go) = pipe(PipeFlags::empty())?;
+        let (status, status_write) = pipe(PipeFlags::empty())?;
+        rustix::fs::fcntl_setfl(&status, OFlags::NONBLOCK).map_err(|error| before(&error.into()))?;
+
+        let mut flags = 0;
+        let mut join = None;
+        for namespace in &launch.namespaces {
+            match *namespace {
+                Namespace::New(kind) => flags |= clone_flag(kind),
+                Namespace::Join(NamespaceKind::Pid, index) => join = Some(slot(index)?),
+                Namespace::Join(..) => {}
+            }
+        }
+        let cgroup = launch.cgroup.v2.map(slot).transpose()?.map(AsFd::as_fd);
+        for &index in &launch.cgroup.v1 {
+            slot(index)?;
+        }
+        let (theirs, ends) = self.streams(launch.stdio).map_err(|error| before(&error))?;
+        let inherited = Inherited {
+            slots: &slots,
+            binds: &binds,
+            go: go_read.as_fd(),
+            status: status_write.as_fd(),
+            streams: theirs.streams(launch.stdio, &self.null),
+            single: self.single,
+        };
+        if let Some(namespace) = join {
+            process::enter_namespace(namespace, libc::CLONE_NEWPID)
+                .map_err(|error| failed(None, &error, "joining the pid namespace"))?;
+        }
+        let keep = inherited.descriptors();
+        let child = process::clone_child(self.single, flags, cgroup, &keep, || init::launch_steps(launch, &inherited));
+        if join.is_some() {
+            // Our own is an ancestor of every namespace we can enter, so this cannot be refused; were it, all later
+            // processes would be born in the wrong place.
+            process::enter_namespace(&self.pid_namespace, libc::CLONE_NEWPID).map_err(|error| before(&error))?;
+        }
+        let child = child.map_err(|error| before(&error))?;
+        let v1 = launch.cgroup.v1.clone();
+        Ok((child, Box::new(Starting { go, status, report: Vec::new(), ends, slots, v1 })))
+    }
+
+    fn streams(&self, stdio: Stdio) -> io::Result<(Theirs, Ends)> {
+        let Stdio::Pipes { stdin } = stdio else {
+            let (socket, child) = message::pair()?;
+            return Ok((Theirs::Terminal(child), Ends::Terminal { socket }));
+        };
+        let (stdout, out) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, err) = pipe_with(PipeFlags::CLOEXEC)?;
+        for end in [&stdout, &stderr] {
+            // Refused to a user who has too much in pipes: then they stay small, which is no failure.
+            let _ = fcntl_setpipe_size(end, PIPE_SIZE);
+        }
+        let (input, stdin) = if stdin {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            (read, Some(write))
+        } else {
+            (self.null.try_clone()?, None)
+        };
+        Ok((Theirs::Pipes([input, out, err]), Ends::Pipes { stdout, stderr, stdin }))
+    }
+}
+
+/// The child's ends.
+enum Theirs {
+    Pipes([OwnedFd; 3]),
+    Terminal(OwnedFd),
+}
+
+impl Theirs {
+    fn streams<'a>(&'a self, stdio: Stdio, null: &'a OwnedFd) -> Streams<'a> {
+        match self {
+            Self::Pipes([stdin, stdout, stderr]) => {
+                Streams::Pipes { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() }
+            }
+            Self::Terminal(socket) => {
+                let (rows, columns) = match stdio {
+                    Stdio::Terminal { rows, columns } => (rows, columns),
+                    Stdio::Pipes { .. } => (0, 0),
+                };
+                Streams::Terminal { null: null.as_fd(), socket: socket.as_fd(), rows, columns }
+            }
+        }
+    }
+}
+
+fn prepare_binds(launch: &Launch, slots: &[OwnedFd]) -> Result<BTreeMap<usize, OwnedFd>, LaunchFailure> {
+    let mut binds = BTreeMap::new();
+    for (index, step) in launch.steps.iter().enumerate() {
+        if let Step::Bind { source, recursive, target, .. } = step {
+            let slot = slots.get(*source).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
+            let clone = slot.and_then(|source| init::prepare_bind(source.as_fd(), *recursive));
+            binds.insert(index, clone.map_err(|error| failed(Some(index), &error, target))?);
+        }
+    }
+    Ok(binds)
+}
+
+/// A cgroup namespace is not here: the child takes it when it is in its cgroups.
+fn clone_flag(kind: NamespaceKind) -> u64 {
+    let flag = match kind {
+        NamespaceKind::Pid => libc::CLONE_NEWPID,
+        NamespaceKind::Net => libc::CLONE_NEWNET,
+        NamespaceKind::Mount => libc::CLONE_NEWNS,
+        NamespaceKind::Uts => libc::CLONE_NEWUTS,
+        NamespaceKind::Ipc => libc::CLONE_NEWIPC,
+        NamespaceKind::User => libc::CLONE_NEWUSER,
+        NamespaceKind::Cgroup => 0,
+    };
+    u64::from(flag.unsigned_abs())
+}
+
+impl Starting {
+    /// Puts the blocked child into its v1 cgroups. Called for all children of a burst one after the other: the first
+    /// attach after a pause waits for the kernel, those that follow at once do not.
+    pub(super) fn attach(&self, pid: i32) -> Result<(), LaunchFailure> {
+        let text = pid.to_string();
+        for slot in self.v1.iter().filter_map(|&slot| self.slots.get(slot)) {
+            rustix::io::write(slot, text.as_bytes())
+                .map_err(|error| failed(None, &error.into(), "entering the cgroup"))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the child run its steps.
+    pub(super) fn release(&mut self) {
+        // A child that was killed meanwhile shows in its report.
+        let _ = rustix::io::write(&self.go, b"g");
+        self.slots.clear();
+    }
+
+    pub(super) fn status(&self) -> &OwnedFd {
+        &self.status
+    }
+
+    /// Reads the report on; the outcome, once it is complete.
+    pub(super) fn outcome(&mut self) -> Option<Result<Started, LaunchFailure>> {
+        let mut buffer = [0; 4096];
+        loop {
+            match rustix::io::read(&self.status, &mut buffer) {
+                Ok(0) => break,
+                Ok(length) => self.report.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return None,
+                Err(error) => return Some(Err(failed(None, &error.into(), "reading the report"))),
+            }
+        }
+        let executed = self.report.first() == Some(&ABOUT_TO_EXECUTE);
+        let rest = self.report.get(usize::from(executed)..).unwrap_or_default();
+        Some(match rest.split_first() {
+            Some((&FAILED, failure)) => Err(postcard::from_bytes(failure).unwrap_or_else(|_| unreported())),
+            None if executed => self.started(),
+            _ => Err(unreported()),
+        })
+    }
+
+    fn started(&mut self) -> Result<Started, LaunchFailure> {
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(|error| failed(None, &error, "keeping descriptors"));
+        match &self.ends {
+            Ends::Pipes { stdout, stderr, stdin } => {
+                Ok(Started { output: vec![copy(stdout)?, copy(stderr)?], input: stdin.as_ref().map(copy).transpose()? })
+            }
+            Ends::Terminal { socket } => match message::receive(socket, Wait::No) {
+                Ok(Some((_, master))) if master.len() == 1 => Ok(Started { output: master, input: None }),
+                _ => Err(failed(None, &io::Error::from_raw_os_error(libc::ENOTTY), "the terminal did not arrive")),
+            },
+        }
+    }
+}
+
+fn unreported() -> LaunchFailure {
+    failed(None, &io::Error::from_raw_os_error(libc::ESRCH), "the process ended before it executed its program")
+}

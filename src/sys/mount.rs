@@ -1,0 +1,37 @@
+//! `mount_setattr(2)`, which the safe wrappers lack.
+#![allow(unsafe_code, reason = "system call without a safe wrapper")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// `struct mount_attr` of `<linux/mount.h>`; `MOUNT_ATTR_*` bits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountAttributes {
+    pub set: u64,
+    pub clear: u64,
+    /// `MS_PRIVATE`, `MS_SHARED`, `MS_SLAVE` or `MS_UNBINDABLE`; 0 leaves it.
+    pub propagation: u64,
+    pub user_namespace: u64,
+}
+
+/// Changes the mount whose root `mount` is (with everything mounted below it when `recursive`).
+///
+/// # Errors
+/// `EINVAL` when the descriptor is not the root of a mount, `EPERM` for locked flags.
+pub fn set_attributes(mount: impl AsFd, attributes: &MountAttributes, recursive: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a static empty string, `attributes` is a live repr(C) value of the size that is given, and the
+    // kernel only reads both during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            size_of::<MountAttributes>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,240 @@
+//! Making, watching and ending processes.
+#![allow(unsafe_code, reason = "system calls without a safe wrapper")]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Proof that this process had one thread when it was asked.
+///
+/// Who holds one starts no threads: only then may a forked child run ordinary code (no other thread can hold a lock,
+/// such as the allocator's, at the moment of the fork).
+#[derive(Clone, Copy, Debug)]
+pub struct SingleThreaded(());
+
+impl SingleThreaded {
+    /// # Errors
+    /// When /proc cannot be read, or this process has more than one thread.
+    pub fn check() -> io::Result<Self> {
+        if fs::read_dir("/proc/self/task")?.count() == 1 {
+            Ok(Self(()))
+        } else {
+            Err(io::Error::other("this process has several threads"))
+        }
+    }
+}
+
+/// Bit 33 of the flags; the constant of the `libc` crate is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// A child that was made, and a descriptor that names it.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
+/// `clone3(2)` as a fork: the child runs `body`, with every descriptor closed but 0 to 2 and those in `keep`,
+/// and ends with the status it returns.
+///
+/// `namespaces` are `CLONE_NEW*` flags; `cgroup` is a cgroup2 directory for the child to be born in.
+///
+/// # Errors
+/// Whatever `clone3(2)` says; the child then does not exist.
+pub fn clone_child(
+    _: SingleThreaded,
+    namespaces: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    keep: &[RawFd],
+    body: impl FnOnce() -> i32,
+) -> io::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is made of integers, for which zero is a value (and the kernel's default for every field).
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = namespaces | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM and with no stack given this is a fork: the child has its own copy of all memory and goes on
+    // from here. `SingleThreaded` says that no other thread existed whose locks could be held in that copy. The kernel reads
+    // `arguments` and writes `pidfd`, both live on this stack, during the call only.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            close_all_but(keep);
+            exit_now(body())
+        }
+        // SAFETY: CLONE_PIDFD made the kernel store a new descriptor in `pidfd`, which nothing else owns.
+        pid => Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// Forks; `Some(pid)` in the parent, `None` in the child.
+///
+/// # Errors
+/// Whatever `fork(2)` says.
+pub fn fork(_: SingleThreaded) -> io::Result<Option<i32>> {
+    // SAFETY: `SingleThreaded` says that no other thread can hold a lock that the child would wait for.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
+    }
+}
+
+/// Closes what a program was started with besides 0 to 2 and `keep`. Only before it has opened anything else.
+pub fn close_inherited(keep: &[RawFd]) {
+    close_all_but(keep);
+}
+
+/// Closes every descriptor from 3 on that is not in `keep`. Only for a fresh child that never returns to code owning the others.
+fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).filter(|&fd| fd > 2).collect();
+    keep.sort_unstable();
+    let mut from = 3;
+    for fd in keep {
+        if fd > from {
+            close_range(from, fd - 1, 0);
+        }
+        from = fd + 1;
+    }
+    close_range(from, u32::MAX, 0);
+}
+
+/// Marks every descriptor from 3 on to be closed on exec.
+pub fn close_on_exec() {
+    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+}
+
+/// Closes every descriptor from 3 on, in a process that uses none of them any more and never returns.
+pub fn close_everything() {
+    close_range(3, u32::MAX, 0);
+}
+
+fn close_range(first: u32, last: u32, flags: u32) {
+    // SAFETY: no memory is passed. The callers are children after a fork whose owning values are never used or dropped again.
+    // It cannot fail: the range is ordered and the flag is known since Linux 5.11.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+}
+
+/// Ends the process at once, running no destructors and flushing nothing.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes a number and ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives every signal its default action and unblocks all of them.
+pub fn reset_signals() {
+    // SAFETY: zero is SIG_DFL with no flags and an empty mask; the structures live through the calls. The numbers that have no
+    // changeable action (KILL, STOP, those the C library keeps) are refused, which is what is wanted.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=64 {
+            libc::sigaction(signal, &default, std::ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
+/// Sends any signal number (`pidfd_send_signal(2)`).
+///
+/// # Errors
+/// `ESRCH` when the process has ended, `EINVAL` for a number that is none.
+pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed and means that of kill(2); nothing else is a pointer.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, none, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Moves this process into the namespaces that `namespace` names (`setns(2)`); `kind` is one `CLONE_NEW*` flag.
+///
+/// # Errors
+/// `EINVAL` when it is of another kind, `EPERM`.
+pub fn enter_namespace(namespace: impl AsFd, kind: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed; the file table is not shared, as there is one thread.
+    let result = unsafe { libc::setns(namespace.as_fd().as_raw_fd(), kind) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes a new cgroup namespace whose root is where this process is now.
+///
+/// # Errors
+/// `EPERM`.
+pub fn new_cgroup_namespace() -> io::Result<()> {
+    // SAFETY: no memory is passed and CLONE_NEWCGROUP shares or unshares none.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Field 22 of /proc/PID/stat, in clock ticks since boot; `None` when there is no such process.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&stat);
+    // The name (field 2) may hold anything, also parentheses; the last one ends it.
+    let (_, rest) = text.rsplit_once(") ")?;
+    rest.split(' ').nth(19)?.parse().ok()
+}
+
+/// How a process ended, as a shell tells it: its exit status, or 128 + signal.
+pub fn exit_code(wait_status: i32) -> i32 {
+    if libc::WIFSIGNALED(wait_status) { 128 + libc::WTERMSIG(wait_status) } else { libc::WEXITSTATUS(wait_status) }
+}
+
+/// What `PIDFD_GET_INFO` knows of the end of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As [`exit_code`].
+    Code(i32),
+    /// Not ended, or not reaped by its parent yet.
+    NotYet,
+    /// The kernel cannot tell (before 6.15).
+    Unknown,
+}
+
+/// How the process of a pidfd ended, also when it was not our child.
+pub fn how_ended(pidfd: impl AsFd) -> Ended {
+    /// `struct pidfd_info` of `<linux/pidfd.h>`, first version.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    /// `_IOWR(0xFF, 11, struct pidfd_info)`
+    const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
+    let mut info = Info { mask: PIDFD_INFO_EXIT, ..Info::default() };
+    // SAFETY: the request's size field (64) is the size of `info`, which is live, initialised and all the kernel writes to.
+    let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, std::ptr::from_mut(&mut info)) };
+    if result != 0 {
+        // ESRCH: ended and reaped, and nothing was recorded. Anything else: the request is not known.
+        return Ended::Unknown;
+    }
+    if info.mask & PIDFD_INFO_EXIT != 0 { Ended::Code(exit_code(info.exit_code)) } else { Ended::NotYet }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_start_time_is_known_and_a_missing_process_has_none() {
+        assert!(start_time(std::process::id() as i32).is_some_and(|ticks| ticks > 0));
+        assert_eq!(start_time(i32::MAX), None);
+    }
+
+    #[test]
+    fn wait_statuses_are_told_as_a_shell_does() {
+        assert_eq!(exit_code(3 << 8), 3);
+        assert_eq!(exit_code(libc::SIGKILL), 137);
+    }
+}
