@@ -3,3 +3,4 @@
 pub mod diagnostic;
 pub mod disk;
 pub mod ids;
+pub mod units;
