@@ -1,6 +1,7 @@
-//! Vocabulary with no opinions: ids, units, diagnostics with places, atomic file replacement. Imports nothing of ours.
+//! Vocabulary with no opinions: ids, units, diagnostics with places, atomic file replacement, trash. Imports nothing of ours.
 
 pub mod diagnostic;
 pub mod disk;
 pub mod ids;
 pub mod trash;
+pub mod units;
