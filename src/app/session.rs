@@ -2,20 +2,21 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use crate::control::CONTROL;
 use crate::control::Connection;
 use crate::control::Reply;
 use crate::control::Request;
 use crate::keeper;
+use crate::keeper::Program;
+use crate::keeper::SpawnOptions;
 use crate::state::ProjectDir;
-
-/// Name under which the keeper holds the listening control socket.
-pub const CONTROL: &str = "control";
+use crate::state::Roots;
 
 /// How often a supervisor may vanish during one request before we give up.
 const ATTEMPTS: u32 = 5;
@@ -36,10 +37,20 @@ pub enum SessionError {
 #[derive(Clone, Debug)]
 pub struct Session {
     pub project: String,
+    roots: Roots,
     pub dir: ProjectDir,
 }
 
 impl Session {
+    pub fn new(project: &str, roots: &Roots) -> Self {
+        Self { project: project.to_owned(), roots: roots.clone(), dir: roots.project(project) }
+    }
+
+    /// Where keeper and supervisor write what nobody else can be told.
+    fn log(&self) -> PathBuf {
+        self.dir.data().join("supervisor.log")
+    }
+
     /// Connects to the running supervisor; `None` when there is none.
     ///
     /// # Errors
@@ -100,7 +111,7 @@ impl Session {
                 Err(source) => return Err(SessionError::Talk { project: self.project.clone(), source }),
             }
         }
-        Err(SessionError::Gone { project: self.project.clone(), log: self.dir.data().join("supervisor.log") })
+        Err(SessionError::Gone { project: self.project.clone(), log: self.log() })
     }
 
     /// Binds the control socket and starts the keeper with it; whoever connects from now on waits in its backlog.
@@ -112,7 +123,13 @@ impl Session {
         }
         let listener = UnixListener::bind(short_path(&folder))?;
         rustix::fs::chmod(short_path(&folder), Mode::RUSR | Mode::WUSR)?;
-        keeper::spawn(&self.project, &self.dir, vec![(CONTROL.to_owned(), OwnedFd::from(listener))])
+        let log = File::options().append(true).create(true).open(self.log()).ok();
+        keeper::spawn(SpawnOptions {
+            project: self.project.clone(),
+            supervisor: Program::supervisor(&self.project, &self.roots.data, &self.roots.run),
+            held: vec![(CONTROL.to_owned(), listener.as_fd())],
+            log,
+        })
     }
 
     fn lock(&self) -> Result<File, SessionError> {

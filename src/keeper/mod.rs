@@ -24,6 +24,9 @@ pub use spawn::{Program, SpawnOptions, spawn, spawn_replacement};
 /// First argument of the keeper process, which `main.rs` dispatches on.
 pub const ROLE: &str = "keeper-process";
 
+/// First argument of the supervisor process; the project's name and the two roots follow.
+pub const SUPERVISOR: &str = "supervisor-process";
+
 /// From the supervisor to the keeper, one per `SOCK_SEQPACKET` message, file descriptors beside it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::mount::{OpenTreeFlags, open_tree};
 use serde::{Deserialize, Serialize};
 
 use super::channel::{decode, encode};
-use super::{KeeperHandle, ROLE};
+use super::{KeeperHandle, ROLE, SUPERVISOR};
 use crate::sys::message::{self, Wait};
 use crate::sys::mount::{MountAttributes, set_attributes};
 
@@ -22,6 +22,16 @@ pub struct Program {
     pub path: PathBuf,
     /// With `argv[0]`, which may be any text.
     pub argv: Vec<OsString>,
+}
+
+impl Program {
+    /// The supervisor of a project: this very program (`/proc/self/exe` of the keeper, so that it is there even when the
+    /// file has been replaced), in another role.
+    pub fn supervisor(project: &str, data: &Path, run: &Path) -> Self {
+        let title = format!("rcompose: supervisor {project}");
+        let argv = vec![title.into(), SUPERVISOR.into(), project.into(), data.into(), run.into()];
+        Self { path: PathBuf::from("/proc/self/exe"), argv }
+    }
 }
 
 /// What a new keeper is told.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -11,21 +12,29 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::init::Launch;
 use crate::init::LaunchFailure;
+use crate::init::Stdio;
 use crate::keeper;
 use crate::keeper::Event;
 use crate::keeper::ExitRecord;
 use crate::keeper::KeeperHandle;
 use crate::keeper::OomSource;
 use crate::keeper::Process;
+use crate::keeper::Program;
 use crate::keeper::Request;
+use crate::keeper::SpawnOptions;
 
-/// A process that runs, with its pidfd and its standard streams (stdout, stderr, stdin when asked for; or the
-/// terminal's master alone).
+/// A process that runs.
 #[derive(Debug)]
 pub(super) struct Launched {
     pub(super) process: Process,
-    pub(super) pidfd: OwnedFd,
-    pub(super) streams: Vec<OwnedFd>,
+    pub(super) streams: Streams,
+}
+
+/// Our ends of a process's standard streams.
+#[derive(Debug)]
+pub(super) enum Streams {
+    Pipes { stdout: OwnedFd, stderr: OwnedFd, stdin: Option<OwnedFd> },
+    Terminal { master: OwnedFd },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,17 +59,23 @@ pub(super) struct Watched {
 pub(super) struct Inherited {
     pub(super) processes: Vec<Process>,
     pub(super) held: HashMap<String, Vec<OwnedFd>>,
+    /// Ends that no supervisor has acknowledged yet.
+    pub(super) ended: Vec<(String, ExitRecord)>,
 }
 
 /// The connection to the keeper. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Link(Rc<Inner>);
 
+/// Who waits for the outcome of a launch.
+type Answer = oneshot::Sender<Result<(Process, Vec<OwnedFd>), LaunchFailure>>;
+
 struct Inner {
     project: String,
-    dir: crate::state::ProjectDir,
+    program: Program,
+    log: PathBuf,
     keeper: RefCell<Rc<KeeperHandle>>,
-    launching: RefCell<HashMap<String, oneshot::Sender<Result<Launched, LaunchFailure>>>>,
+    launching: RefCell<HashMap<String, Answer>>,
     /// Who waits for the end of a process that is no container.
     waiting: RefCell<HashMap<String, oneshot::Sender<ExitRecord>>>,
     /// Copies of everything the keeper holds, for its successor.
@@ -73,13 +88,15 @@ impl Link {
     /// Takes over the connection after the keeper's greeting has been read.
     pub(super) fn new(
         project: &str,
-        dir: &crate::state::ProjectDir,
+        program: Program,
+        log: PathBuf,
         keeper: KeeperHandle,
     ) -> (Self, mpsc::UnboundedReceiver<(String, ExitRecord)>) {
         let (exits, ended) = mpsc::unbounded_channel();
         let inner = Inner {
             project: project.to_owned(),
-            dir: dir.clone(),
+            program,
+            log,
             keeper: RefCell::new(Rc::new(keeper)),
             launching: RefCell::default(),
             waiting: RefCell::default(),
@@ -102,6 +119,7 @@ impl Link {
                 Some((Event::Held { name }, descriptors)) => {
                     inherited.held.insert(name, descriptors);
                 }
+                Some((Event::Exited { id, record }, _)) => inherited.ended.push((id, record)),
                 Some((Event::Ready, _)) => return Ok(inherited),
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -144,6 +162,7 @@ impl Link {
         descriptors: &[OwnedFd],
         watched: Watched,
     ) -> Result<Launched, LaunchError> {
+        let with_input = matches!(launch.stdio, Stdio::Pipes { stdin: true });
         let (tell, told) = oneshot::channel();
         self.0.launching.borrow_mut().insert(id.to_owned(), tell);
         let request = Request::Launch {
@@ -157,12 +176,18 @@ impl Link {
             self.0.launching.borrow_mut().remove(id);
             return Err(error.into());
         }
-        let launched = told.await.map_err(|_| LaunchError::Gone)?.map_err(LaunchError::Refused)?;
-        let pidfd = Rc::new(launched.pidfd.try_clone()?);
-        self.0.running.borrow_mut().insert(id.to_owned(), (pidfd, launched.process.clone(), watched));
-        let copies = launched.streams.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
-        self.restore(&streams_of(id), copies);
-        Ok(launched)
+        let (process, mut received) = told.await.map_err(|_| LaunchError::Gone)?.map_err(LaunchError::Refused)?;
+        let input = if with_input && received.len() > 3 { received.pop() } else { None };
+        let copies = |all: &[OwnedFd]| all.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>();
+        self.restore(&format!("stdio:{id}"), copies(&received)?);
+        if let Some(input) = &input {
+            self.restore(&format!("stdin:{id}"), copies(std::slice::from_ref(input))?);
+        }
+        let mut received = received.into_iter();
+        let pidfd = received.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        self.restore_process(process.clone(), pidfd, watched);
+        let streams = Streams::from_parts(received, input).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Launched { process, streams })
     }
 
     /// The end of a process that is no container. To be asked for before the process is launched: it may end at once.
@@ -197,7 +222,8 @@ impl Link {
     pub(super) fn release(&self, name: &str) -> io::Result<()> {
         let mut held = self.0.held.borrow_mut();
         held.remove(name);
-        held.remove(&streams_of(name));
+        held.remove(&format!("stdio:{name}"));
+        held.remove(&format!("stdin:{name}"));
         self.0.running.borrow_mut().remove(name);
         self.keeper().send(&Request::Release { name: name.to_owned() }, &[])
     }
@@ -225,13 +251,11 @@ impl Link {
         Rc::clone(&self.0.keeper.borrow())
     }
 
-    fn dispatch(&self, event: Event, mut descriptors: Vec<OwnedFd>) {
+    fn dispatch(&self, event: Event, descriptors: Vec<OwnedFd>) {
         match event {
-            Event::Launched { id, process } if !descriptors.is_empty() => {
-                let pidfd = descriptors.remove(0);
-                let launched = Launched { process, pidfd, streams: descriptors };
+            Event::Launched { id, process } => {
                 if let Some(tell) = self.0.launching.borrow_mut().remove(&id) {
-                    let _ = tell.send(Ok(launched));
+                    let _ = tell.send(Ok((process, descriptors)));
                 }
             }
             Event::LaunchFailed { id, failure } => {
@@ -247,7 +271,7 @@ impl Link {
                     let _ = self.0.exits.send((id, record));
                 }
             },
-            Event::Launched { .. } | Event::Welcome { .. } | Event::Held { .. } | Event::Ready => {}
+            Event::Welcome { .. } | Event::Held { .. } | Event::Ready => {}
         }
     }
 
@@ -255,7 +279,12 @@ impl Link {
     fn replace_keeper(&self) -> io::Result<()> {
         // Dropping the senders ends the launches that the dead keeper will never answer.
         self.0.launching.borrow_mut().clear();
-        let keeper = Rc::new(keeper::spawn_replacement(&self.0.project, &self.0.dir)?);
+        let keeper = Rc::new(keeper::spawn_replacement(SpawnOptions {
+            project: self.0.project.clone(),
+            supervisor: self.0.program.clone(),
+            held: Vec::new(),
+            log: File::options().append(true).create(true).open(&self.0.log).ok(),
+        })?);
         for (name, descriptors) in self.0.held.borrow().iter() {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             keeper.send(&Request::Hold { name: name.clone() }, &borrowed)?;
@@ -268,9 +297,14 @@ impl Link {
     }
 }
 
-/// The name under which the keeper holds the standard streams of a process.
-pub(super) fn streams_of(id: &str) -> String {
-    format!("stdio:{id}")
+impl Streams {
+    /// From what the keeper hands over after the pidfd.
+    pub(super) fn from_parts(mut output: impl Iterator<Item = OwnedFd>, stdin: Option<OwnedFd>) -> Option<Self> {
+        match (output.next()?, output.next()) {
+            (stdout, Some(stderr)) => Some(Self::Pipes { stdout, stderr, stdin }),
+            (master, None) => Some(Self::Terminal { master }),
+        }
+    }
 }
 
 fn adoption(process: &Process, watched: &Watched) -> Request {
