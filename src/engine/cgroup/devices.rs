@@ -28,6 +28,12 @@ enum Kind {
     Char,
 }
 
+impl Rule {
+    fn is_unconditional(&self) -> bool {
+        self.kind == Kind::All && self.access == EVERY_ACCESS && self.major.is_none() && self.minor.is_none()
+    }
+}
+
 /// What every container needs, whatever it was given: making nodes, and the devices that [`crate::engine`] puts into /dev.
 const ALWAYS: &[(Kind, Option<u32>, Option<u32>, u32)] = &[
     (Kind::Char, None, None, MKNOD),
@@ -47,7 +53,7 @@ const ALWAYS: &[(Kind, Option<u32>, Option<u32>, u32)] = &[
 pub(super) fn effective(rules: &[LinuxDeviceCgroup]) -> Option<Vec<Rule>> {
     let mut effective: Vec<Rule> = Vec::new();
     for rule in rules.iter().map(rule) {
-        if rule.kind == Kind::All && rule.access == EVERY_ACCESS && rule.major.is_none() && rule.minor.is_none() {
+        if rule.is_unconditional() {
             effective.clear();
         }
         effective.push(rule);
@@ -118,7 +124,13 @@ pub(super) fn program(rules: &[Rule]) -> Vec<Instruction> {
         load_word(MAJOR, 4),
         load_word(MINOR, 8),
     ];
-    rules.iter().rev().for_each(|rule| program.extend(check(rule)));
+    for rule in rules.iter().rev() {
+        program.extend(check(rule));
+        if rule.is_unconditional() {
+            // The verifier refuses code that cannot be reached.
+            return program;
+        }
+    }
     program.extend(verdict(false));
     program
 }

@@ -192,7 +192,7 @@ mod tests {
             .build()
             .unwrap();
         let text = |writes: &[Write]| writes.iter().map(|w| format!(" {}={}", w.file, w.value)).collect::<String>();
-        let lines = of(&resources).iter().map(|l| format!("{}\n v1{}\n v2{}\n", l.controller, text(&l.v1), text(&l.v2)));
+        let lines = of(&resources).into_iter().map(|l| format!("{}\n v1{}\n v2{}\n", l.controller, text(&l.v1), text(&l.v2)));
         expect_test::expect![[r#"
             memory
              v1 memory.limit_in_bytes=67108864 memory.soft_limit_in_bytes=33554432 memory.memsw.limit_in_bytes=134217728
