@@ -34,7 +34,9 @@ pub enum UserError {
         "`user: {wanted}`: the image has no user `{name}` in `/etc/passwd`; use a number or a user that the image creates"
     )]
     NoUser { wanted: String, name: String },
-    #[error("`{attribute}: {wanted}`: the image has no group `{name}` in `/etc/group`; use a number or a group of the image")]
+    #[error(
+        "`{attribute}: {wanted}`: the image has no group `{name}` in `/etc/group`; use a number or a group of the image"
+    )]
     NoGroup { attribute: &'static str, wanted: String, name: String },
     #[error("`{attribute}: {wanted}` is out of range: ids go from 0 to 2147483647")]
     OutOfRange { attribute: &'static str, wanted: String },

@@ -61,7 +61,13 @@ pub(super) fn effective(rules: &[LinuxDeviceCgroup]) -> Option<Vec<Rule>> {
     if let [Rule { allow: true, kind: Kind::All, .. }] = effective.as_slice() {
         return None;
     }
-    effective.extend(ALWAYS.iter().map(|&(kind, major, minor, access)| Rule { allow: true, kind, major, minor, access }));
+    effective.extend(ALWAYS.iter().map(|&(kind, major, minor, access)| Rule {
+        allow: true,
+        kind,
+        major,
+        minor,
+        access,
+    }));
     Some(effective)
 }
 
@@ -99,8 +105,11 @@ pub(super) fn line(rule: &Rule) -> (&'static str, String) {
         Kind::Char => 'c',
     };
     let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-    let access: String =
-        [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| rule.access & bit != 0).map(|(_, l)| l).collect();
+    let access: String = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+        .iter()
+        .filter(|(bit, _)| rule.access & bit != 0)
+        .map(|(_, l)| l)
+        .collect();
     (file, format!("{letter} {}:{} {access}", number(rule.major), number(rule.minor)))
 }
 
@@ -151,7 +160,8 @@ fn check(rule: &Rule) -> Vec<Instruction> {
     }
     if rule.access != EVERY_ACCESS {
         // Allowed only when nothing else is asked for; refused when anything of it is.
-        let decide = if rule.allow { jump_unless_same(SCRATCH, ACCESS, distance) } else { jump_if_zero(SCRATCH, distance) };
+        let decide =
+            if rule.allow { jump_unless_same(SCRATCH, ACCESS, distance) } else { jump_if_zero(SCRATCH, distance) };
         distance = before(&[copy(SCRATCH, ACCESS), and(SCRATCH, rule.access), decide]);
     }
     match rule.kind {

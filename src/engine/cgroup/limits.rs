@@ -192,7 +192,8 @@ mod tests {
             .build()
             .unwrap();
         let text = |writes: &[Write]| writes.iter().map(|w| format!(" {}={}", w.file, w.value)).collect::<String>();
-        let lines = of(&resources).into_iter().map(|l| format!("{}\n v1{}\n v2{}\n", l.controller, text(&l.v1), text(&l.v2)));
+        let lines =
+            of(&resources).into_iter().map(|l| format!("{}\n v1{}\n v2{}\n", l.controller, text(&l.v1), text(&l.v2)));
         expect_test::expect![[r#"
             memory
              v1 memory.limit_in_bytes=67108864 memory.soft_limit_in_bytes=33554432 memory.memsw.limit_in_bytes=134217728
@@ -213,7 +214,8 @@ mod tests {
     #[test]
     fn nothing_asked_needs_no_controller() {
         let memory = LinuxMemoryBuilder::default().disable_oom_killer(false).build().unwrap();
-        let resources = LinuxResourcesBuilder::default().memory(memory).block_io(LinuxBlockIo::default()).build().unwrap();
+        let resources =
+            LinuxResourcesBuilder::default().memory(memory).block_io(LinuxBlockIo::default()).build().unwrap();
         assert_eq!(of(&resources), []);
     }
 }

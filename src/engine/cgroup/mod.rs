@@ -43,7 +43,9 @@ const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 pub enum CgroupError {
     #[error("no cgroup hierarchy is mounted; mount cgroup2 on `/sys/fs/cgroup`")]
     NotMounted,
-    #[error("`{attribute}` needs the cgroup controller `{controller}`, which this kernel does not offer; enable it (see `cgroup_enable=` of the kernel's command line) or take the limit out")]
+    #[error(
+        "`{attribute}` needs the cgroup controller `{controller}`, which this kernel does not offer; enable it (see `cgroup_enable=` of the kernel's command line) or take the limit out"
+    )]
     NoController { attribute: &'static str, controller: &'static str },
     #[error("the kernel refuses `{value}` for `{}` (attribute `{attribute}`)", path.display())]
     Refused { attribute: &'static str, path: PathBuf, value: String, source: io::Error },

@@ -12,8 +12,8 @@ use rustix::event::PollFlags;
 use rustix::event::Timespec;
 
 use crate::engine::cgroup;
-use crate::engine::lower::Lowered;
 use crate::engine::lower::LowerError;
+use crate::engine::lower::Lowered;
 use crate::engine::lower::Slots;
 use crate::engine::lower::exec;
 use crate::engine::lower::open_namespace;

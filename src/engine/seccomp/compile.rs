@@ -155,9 +155,7 @@ fn segments(rules: BTreeMap<u32, Vec<Rule>>, default: u32) -> Vec<Segment> {
             push(Segment { first: next, rules: Vec::new(), verdict: default });
         }
         push(match rules.as_slice() {
-            [rule] if rule.conditions.is_empty() => {
-                Segment { first: number, rules: Vec::new(), verdict: rule.verdict }
-            }
+            [rule] if rule.conditions.is_empty() => Segment { first: number, rules: Vec::new(), verdict: rule.verdict },
             _ => Segment { first: number, rules, verdict: default },
         });
         next = number + 1;
@@ -207,12 +205,9 @@ fn compare(condition: &LinuxSeccompArg, rest: u8) -> Vec<Instruction> {
     let high_at = low_at + 4;
     let (high, low) = words(condition.value());
     match condition.op() {
-        Operator::ScmpCmpEq => vec![
-            load(low_at),
-            jump_if(JEQ, low, 0, rest + 2),
-            load(high_at),
-            jump_if(JEQ, high, 0, rest),
-        ],
+        Operator::ScmpCmpEq => {
+            vec![load(low_at), jump_if(JEQ, low, 0, rest + 2), load(high_at), jump_if(JEQ, high, 0, rest)]
+        }
         Operator::ScmpCmpNe => {
             vec![load(low_at), jump_if(JEQ, low, 0, 2), load(high_at), jump_if(JEQ, high, rest, 0)]
         }

@@ -143,11 +143,7 @@ fn native_architectures() -> Vec<Arch> {
 }
 
 /// A rule over names; the condition is on the first argument.
-fn rule(
-    names: Vec<String>,
-    action: Action,
-    condition: Option<(Operator, u64)>,
-) -> Result<LinuxSyscall, SeccompError> {
+fn rule(names: Vec<String>, action: Action, condition: Option<(Operator, u64)>) -> Result<LinuxSyscall, SeccompError> {
     let mut syscall = LinuxSyscall::default();
     syscall.set_names(names);
     syscall.set_action(action);

@@ -14,8 +14,7 @@ use crate::engine::spec::SpecError;
 use crate::spec::ContainerSpec;
 
 /// Below /dev, these are the container's own, also when it is privileged.
-const NOT_FROM_THE_HOST: [&str; 7] =
-    ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", "console"];
+const NOT_FROM_THE_HOST: [&str; 7] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", "console"];
 
 /// The devices to make, each with its permissions (some of `rwm`).
 pub(super) fn devices(container: &ContainerSpec) -> Result<Vec<(LinuxDevice, String)>, SpecError> {

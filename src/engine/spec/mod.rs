@@ -90,7 +90,9 @@ pub enum SpecError {
     User(#[from] UserError),
     #[error(transparent)]
     Capability(#[from] UnknownCapability),
-    #[error("`security_opt: {0}` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label` and `systempaths`")]
+    #[error(
+        "`security_opt: {0}` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label` and `systempaths`"
+    )]
     SecurityOption(String),
     #[error("`security_opt: {option}` needs {lsm}, which this host {state}; take the option out")]
     NoSecurityModule { option: String, lsm: &'static str, state: &'static str },
@@ -167,7 +169,8 @@ fn namespaces(request: &Request<'_>) -> Result<Vec<LinuxNamespace>, SpecError> {
         NetworkMode::Networks(_) | NetworkMode::None => NamespaceMode::Private,
     };
     // v1 shows a container its groups by their host paths, as Docker does there.
-    let cgroup = if request.unified_cgroups && !container.privileged { &container.cgroup } else { &NamespaceMode::Host };
+    let cgroup =
+        if request.unified_cgroups && !container.privileged { &container.cgroup } else { &NamespaceMode::Host };
     let wanted = [
         ("volumes", LinuxNamespaceType::Mount, &NamespaceMode::Private),
         ("network_mode", LinuxNamespaceType::Network, &network),

@@ -85,7 +85,8 @@ fn of_service(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
                 mounts.push(bind(&wanted.target, path, &[kind, access(wanted.read_only), propagation]));
             }
             MountSource::Tmpfs { size, mode, uid, gid, options } => {
-                let mut all = vec!["noexec".to_owned(), "nosuid".into(), "nodev".into(), access(wanted.read_only).into()];
+                let mut all =
+                    vec!["noexec".to_owned(), "nosuid".into(), "nodev".into(), access(wanted.read_only).into()];
                 all.extend(size.map(|size| format!("size={size}")));
                 all.extend(mode.map(|mode| format!("mode={mode:o}")));
                 all.extend(uid.map(|uid| format!("uid={uid}")));

@@ -73,7 +73,8 @@ fn parse_rule(text: &str) -> Result<LinuxDeviceCgroup, SpecError> {
         _ => return Err(wrong()),
     };
     let (major, minor) = numbers.split_once(':').ok_or_else(wrong)?;
-    let number = |text: &str| if text == "*" { Ok(-1) } else { text.parse::<u32>().map(i64::from).map_err(|_| wrong()) };
+    let number =
+        |text: &str| if text == "*" { Ok(-1) } else { text.parse::<u32>().map(i64::from).map_err(|_| wrong()) };
     if access.is_empty() || !access.chars().all(|letter| "rwm".contains(letter)) {
         return Err(wrong());
     }

@@ -61,7 +61,8 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
             Some(seccomp::parse(&text, capabilities)?)
         }
     };
-    let paths = |list: &[&str]| if paths_confined { list.iter().map(|path| (*path).to_owned()).collect() } else { vec![] };
+    let paths =
+        |list: &[&str]| if paths_confined { list.iter().map(|path| (*path).to_owned()).collect() } else { vec![] };
     Ok(Security { seccomp, no_new_privileges, masked_paths: paths(&MASKED), readonly_paths: paths(&READ_ONLY) })
 }
 
