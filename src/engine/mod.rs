@@ -1,1 +1,8 @@
 //! The isolation engine above the system calls: runtime spec to launch steps, root file systems, cgroups, seccomp, capabilities.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod lower;
+pub mod seccomp;
+pub mod spec;
+pub mod users;

@@ -1,5 +1,6 @@
 //! The only home of `unsafe`: system calls that no safe wrapper offers, descriptor passing, paths inside foreign trees.
 
+pub mod bpf;
 pub mod inroot;
 pub mod message;
 pub mod mount;

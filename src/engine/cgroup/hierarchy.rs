@@ -1,0 +1,95 @@
+//! Which cgroup hierarchies the machine has mounted: v1, v2, or both.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::engine::cgroup::CgroupError;
+
+/// The controllers of v1 that we may make groups in.
+const V1_CONTROLLERS: [&str; 10] =
+    ["blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls", "pids"];
+
+/// Mounted hierarchies. A hybrid machine has both; a controller is then in exactly one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchies {
+    pub(super) v2: Option<V2>,
+    /// Mount point by controller.
+    pub(super) v1: BTreeMap<String, PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct V2 {
+    pub(super) mount: PathBuf,
+    pub(super) controllers: BTreeSet<String>,
+}
+
+impl Hierarchies {
+    /// Looks at this process's mounts.
+    ///
+    /// # Errors
+    /// Unreadable /proc; no cgroup hierarchy at all.
+    pub fn detect() -> Result<Self, CgroupError> {
+        let mountinfo = Path::new("/proc/self/mountinfo");
+        let text = fs::read_to_string(mountinfo).map_err(|error| CgroupError::read(mountinfo, error))?;
+        let mut found = Self::parse(&text);
+        if let Some(v2) = &mut found.v2 {
+            let path = v2.mount.join("cgroup.controllers");
+            let names = fs::read_to_string(&path).map_err(|error| CgroupError::read(&path, error))?;
+            v2.controllers = names.split_whitespace().map(str::to_owned).collect();
+        }
+        if found.v2.is_none() && found.v1.is_empty() {
+            return Err(CgroupError::NotMounted);
+        }
+        Ok(found)
+    }
+
+    /// Only v2: containers get a cgroup namespace and a cgroup2 mount of their own.
+    pub fn is_unified(&self) -> bool {
+        self.v1.is_empty()
+    }
+
+    fn parse(mountinfo: &str) -> Self {
+        let mut found = Self::default();
+        for line in mountinfo.lines() {
+            let Some((fields, after)) = line.split_once(" - ") else { continue };
+            let Some(point) = fields.split(' ').nth(4).map(PathBuf::from) else { continue };
+            let mut after = after.split(' ');
+            match after.next() {
+                Some("cgroup2") if found.v2.is_none() => {
+                    found.v2 = Some(V2 { mount: point, controllers: BTreeSet::new() });
+                }
+                Some("cgroup") => {
+                    for option in after.nth(1).unwrap_or_default().split(',') {
+                        if V1_CONTROLLERS.contains(&option) {
+                            found.v1.entry(option.to_owned()).or_insert_with(|| point.clone());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v1_v2_and_hybrid_are_told_apart() {
+        let v2 = Hierarchies::parse("30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
+        assert!(v2.is_unified());
+        let hybrid = Hierarchies::parse(
+            "31 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+             32 30 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+             33 30 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+        );
+        assert_eq!(hybrid.v2.unwrap().mount, Path::new("/sys/fs/cgroup/unified"));
+        let controllers: Vec<_> = hybrid.v1.keys().map(String::as_str).collect();
+        assert_eq!(controllers, ["cpu", "cpuacct"]);
+    }
+}

@@ -1,0 +1,87 @@
+//! A further process in a running container: its namespaces, and the same restrictions.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::Process;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+
+use crate::engine::cgroup;
+use crate::engine::lower::LowerError;
+use crate::engine::lower::Lowered;
+use crate::engine::lower::Slots;
+use crate::engine::lower::exec;
+use crate::engine::lower::open_namespace;
+use crate::engine::lower::restrict;
+use crate::engine::lower::stdio;
+use crate::engine::lower::unsupported;
+use crate::engine::lower::working_directory;
+use crate::init::Launch;
+use crate::init::Namespace;
+use crate::init::NamespaceKind;
+use crate::init::Stdio;
+use crate::init::Step;
+
+const NAMESPACES: [(&str, LinuxNamespaceType, NamespaceKind); 6] = [
+    ("ipc", LinuxNamespaceType::Ipc, NamespaceKind::Ipc),
+    ("uts", LinuxNamespaceType::Uts, NamespaceKind::Uts),
+    ("net", LinuxNamespaceType::Network, NamespaceKind::Net),
+    ("pid", LinuxNamespaceType::Pid, NamespaceKind::Pid),
+    ("cgroup", LinuxNamespaceType::Cgroup, NamespaceKind::Cgroup),
+    ("mnt", LinuxNamespaceType::Mount, NamespaceKind::Mount),
+];
+
+/// The container's first process.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub pid: i32,
+    pub pidfd: BorrowedFd<'a>,
+    pub seccomp: Option<&'a LinuxSeccomp>,
+}
+
+/// Lowers a process (see [`crate::engine::spec::exec_process`]) that joins all namespaces of a container's first one.
+///
+/// # Errors
+/// The container has ended; fields that cannot be honoured.
+pub fn lower_exec(
+    process: &Process,
+    target: Target<'_>,
+    cgroup: cgroup::Entry,
+    stdin: bool,
+    terminal: Option<(u16, u16)>,
+) -> Result<Lowered, LowerError> {
+    unsupported::process(process)?;
+    let mut slots = Slots::default();
+    let cgroup = slots.cgroup(cgroup);
+    let mut namespaces = Vec::new();
+    for (name, kind, namespace) in NAMESPACES {
+        let path = PathBuf::from(format!("/proc/{}/ns/{name}", target.pid));
+        let descriptor = open_namespace(kind, &path)?;
+        namespaces.push(Namespace::Join(namespace, slots.add(descriptor)));
+    }
+    // Only now is it certain that the pid was this process's all the time.
+    if has_ended(target.pidfd) {
+        return Err(LowerError::Ended(target.pid));
+    }
+    let stdio = stdio(process, stdin, terminal);
+    let is_terminal = matches!(stdio, Stdio::Terminal { .. });
+    let mut steps = Vec::new();
+    if is_terminal {
+        steps.push(Step::Console { bind_console: false });
+    }
+    restrict::restrict(process, target.seccomp, is_terminal, &mut steps)?;
+    steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: false });
+    steps.push(exec(process)?);
+    Ok(Lowered { launch: Launch { namespaces, cgroup, stdio, steps }, descriptors: slots.0 })
+}
+
+/// A pidfd is readable once its process has ended.
+fn has_ended(pidfd: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,235 @@
+//! Mounts, device nodes and links of a container.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use oci_spec::runtime::LinuxDeviceType;
+use oci_spec::runtime::Mount;
+use oci_spec::runtime::Spec;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use crate::engine::lower::LowerError;
+use crate::engine::lower::Slots;
+use crate::init::DeviceKind;
+use crate::init::MountFlags;
+use crate::init::Propagation;
+use crate::init::PropagationKind;
+use crate::init::Step;
+
+/// Name, major and minor number of what is always in /dev.
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/random", 1, 8),
+    ("/dev/full", 1, 7),
+    ("/dev/tty", 5, 0),
+    ("/dev/zero", 1, 5),
+    ("/dev/urandom", 1, 9),
+];
+const LINKS: [(&str, &str); 5] = [
+    ("/dev/ptmx", "pts/ptmx"),
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+
+/// Mounts of the host must reach the container where a mount asks for it.
+pub(super) fn needs_slave(spec: &Spec) -> bool {
+    let root = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
+    let options = spec.mounts().iter().flatten().flat_map(|mount| mount.options().iter().flatten());
+    root.into_iter().chain(options.map(String::as_str)).any(|o| matches!(o, "slave" | "rslave" | "shared" | "rshared"))
+}
+
+pub(super) fn mounts(
+    spec: &Spec,
+    cgroup_v1: Option<&[(String, PathBuf)]>,
+    slots: &mut Slots,
+    steps: &mut Vec<Step>,
+) -> Result<(), LowerError> {
+    for mount in spec.mounts().iter().flatten() {
+        let target = text(mount.destination())?;
+        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+            return Err(LowerError::Unsupported(format!("mounts: {target}: id mappings")));
+        }
+        let options = Options::parse(mount, &target)?;
+        let kind = mount.typ().as_deref().unwrap_or("none");
+        match (kind, cgroup_v1) {
+            _ if options.bind || kind == "bind" => steps.push(bind(mount, target, &options, slots)?),
+            ("cgroup", Some(groups)) => cgroups_v1(target, groups, &options, slots, steps)?,
+            _ if options.propagation.is_some_and(|wanted| wanted.kind != PropagationKind::Private) => {
+                return Err(LowerError::Unsupported(format!("mounts: {target}: propagation of a `{kind}` mount")));
+            }
+            _ => steps.push(Step::Mount {
+                fstype: if kind == "cgroup" { "cgroup2".to_owned() } else { kind.to_owned() },
+                source: mount.source().as_ref().map_or(Ok(kind.to_owned()), |source| text(source))?,
+                target,
+                flags: options.flags,
+                data: options.data.join(","),
+            }),
+        }
+    }
+    Ok(())
+}
+
+fn bind(mount: &Mount, target: String, options: &Options, slots: &mut Slots) -> Result<Step, LowerError> {
+    let source = mount.source().as_ref().ok_or(LowerError::Missing("mounts.source"))?;
+    if let Some(option) = options.data.first() {
+        return Err(LowerError::Unsupported(format!("mounts: {target}: `{option}`")));
+    }
+    Ok(Step::Bind {
+        source: open_source(source, &target, slots)?,
+        target,
+        recursive: options.recursive,
+        flags: options.flags,
+        propagation: options.propagation,
+    })
+}
+
+/// A tmpfs with the container's own group of each controller.
+fn cgroups_v1(
+    target: String,
+    groups: &[(String, PathBuf)],
+    options: &Options,
+    slots: &mut Slots,
+    steps: &mut Vec<Step>,
+) -> Result<(), LowerError> {
+    steps.push(Step::Mount {
+        fstype: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        target: target.clone(),
+        flags: MountFlags { read_only: false, ..options.flags },
+        data: "mode=755".to_owned(),
+    });
+    for (controller, directory) in groups {
+        let target = format!("{target}/{controller}");
+        let source = open_source(directory, &target, slots)?;
+        let propagation = Some(Propagation { kind: PropagationKind::Private, recursive: true });
+        steps.push(Step::Bind { source, target, recursive: false, flags: options.flags, propagation });
+    }
+    Ok(())
+}
+
+fn open_source(path: &Path, target: &str, slots: &mut Slots) -> Result<usize, LowerError> {
+    let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let failed = |error: rustix::io::Errno| LowerError::Source {
+        path: path.to_owned(),
+        target: target.to_owned(),
+        source: error.into(),
+    };
+    opened.map(|descriptor| slots.add(descriptor)).map_err(failed)
+}
+
+/// /dev is filled unless it is a directory of the host.
+pub(super) fn devices(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), LowerError> {
+    let dev = spec.mounts().iter().flatten().find(|mount| mount.destination() == Path::new("/dev"));
+    if dev.is_none_or(|mount| mount.typ().as_deref() == Some("bind")) {
+        return Ok(());
+    }
+    let given = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    let given = given.map(Vec::as_slice).unwrap_or_default();
+    let is_given = |target: &str| given.iter().any(|device| device.path() == Path::new(target));
+    for (target, major, minor) in DEVICES.iter().filter(|(target, ..)| !is_given(target)) {
+        let (kind, target) = (DeviceKind::Char, (*target).to_owned());
+        steps.push(Step::Device { target, kind, major: *major, minor: *minor, mode: 0o666, uid: 0, gid: 0 });
+    }
+    for device in given.iter().filter(|device| device.path() != Path::new("/dev/ptmx")) {
+        let target = text(device.path())?;
+        let number = |number: i64| {
+            u32::try_from(number).map_err(|_| LowerError::Unsupported(format!("linux.devices: {target}: {number}")))
+        };
+        steps.push(Step::Device {
+            kind: match device.typ() {
+                LinuxDeviceType::B => DeviceKind::Block,
+                LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Char,
+                LinuxDeviceType::P => DeviceKind::Fifo,
+                LinuxDeviceType::A => return Err(LowerError::Unsupported(format!("linux.devices: {target}: type a"))),
+            },
+            major: number(device.major())?,
+            minor: number(device.minor())?,
+            mode: device.file_mode().unwrap_or(0o666),
+            uid: device.uid().unwrap_or(0),
+            gid: device.gid().unwrap_or(0),
+            target,
+        });
+    }
+    let mut link = |target: &str, to: &str| {
+        steps.push(Step::Symlink { target: target.to_owned(), to: to.to_owned() });
+    };
+    LINKS.iter().for_each(|(target, to)| link(target, to));
+    if Path::new("/proc/kcore").exists() {
+        link("/dev/core", "/proc/kcore");
+    }
+    Ok(())
+}
+
+fn text(path: &Path) -> Result<String, LowerError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| LowerError::Text(path.display().to_string()))
+}
+
+/// Mount options sorted by what they are; of contradicting ones the last counts.
+#[derive(Debug, Default)]
+struct Options {
+    flags: MountFlags,
+    bind: bool,
+    recursive: bool,
+    propagation: Option<Propagation>,
+    /// What the file system itself reads.
+    data: Vec<String>,
+}
+
+impl Options {
+    fn parse(mount: &Mount, target: &str) -> Result<Self, LowerError> {
+        let mut options = Self::default();
+        for option in mount.options().iter().flatten() {
+            if !options.flag(option) && !options.propagation(option) {
+                match option.as_str() {
+                    "bind" => options.bind = true,
+                    "rbind" => (options.bind, options.recursive) = (true, true),
+                    "defaults" | "async" | "loud" => {}
+                    "sync" | "dirsync" | "remount" | "mand" | "nodiratime" | "lazytime" | "iversion" | "silent"
+                    | "nosymfollow" | "tmpcopyup" | "idmap" | "ridmap" => {
+                        return Err(LowerError::Unsupported(format!("mounts: {target}: `{option}`")));
+                    }
+                    data => options.data.push(data.to_owned()),
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    fn flag(&mut self, option: &str) -> bool {
+        let flags = &mut self.flags;
+        match option {
+            "ro" | "rro" => flags.read_only = true,
+            "rw" | "rrw" => flags.read_only = false,
+            "nosuid" => flags.no_suid = true,
+            "suid" => flags.no_suid = false,
+            "nodev" => flags.no_dev = true,
+            "dev" => flags.no_dev = false,
+            "noexec" => flags.no_exec = true,
+            "exec" => flags.no_exec = false,
+            "noatime" => flags.no_atime = true,
+            "atime" => flags.no_atime = false,
+            "relatime" => flags.rel_atime = true,
+            "norelatime" => flags.rel_atime = false,
+            "strictatime" => flags.strict_atime = true,
+            "nostrictatime" => flags.strict_atime = false,
+            _ => return false,
+        }
+        true
+    }
+
+    fn propagation(&mut self, option: &str) -> bool {
+        let (recursive, name) = option.strip_prefix('r').map_or((false, option), |name| (true, name));
+        let kind = match name {
+            "private" => PropagationKind::Private,
+            "shared" => PropagationKind::Shared,
+            "slave" => PropagationKind::Slave,
+            "unbindable" => PropagationKind::Unbindable,
+            _ => return false,
+        };
+        self.propagation = Some(Propagation { kind, recursive });
+        true
+    }
+}

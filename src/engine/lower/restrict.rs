@@ -1,0 +1,82 @@
+//! The last steps before the program: limits, identity, capabilities, system call filter.
+
+use oci_spec::runtime::Capabilities;
+use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::PosixRlimitType;
+use oci_spec::runtime::Process;
+
+use crate::engine::capabilities::CapabilitySet;
+use crate::engine::lower::LowerError;
+use crate::engine::seccomp;
+use crate::init::Rlimit;
+use crate::init::Step;
+
+const DEFAULT_UMASK: u32 = 0o022;
+
+pub(super) fn restrict(
+    process: &Process,
+    filter: Option<&LinuxSeccomp>,
+    terminal: bool,
+    steps: &mut Vec<Step>,
+) -> Result<(), LowerError> {
+    if !terminal {
+        steps.push(Step::NewSession);
+    }
+    let limits = process.rlimits().iter().flatten();
+    steps.extend(limits.map(|limit| Step::Rlimit {
+        resource: rlimit(limit.typ()),
+        soft: limit.soft(),
+        hard: limit.hard(),
+    }));
+    steps.extend(process.oom_score_adj().map(Step::OomScoreAdj));
+    let user = process.user();
+    steps.push(Step::Umask(user.umask().unwrap_or(DEFAULT_UMASK)));
+    let filter = filter.map(seccomp::compile).transpose()?.map(|filter| Step::Seccomp { filters: vec![filter] });
+    let no_new_privileges = process.no_new_privileges() == Some(true);
+    // Without no_new_privs, installing a filter takes CAP_SYS_ADMIN, so it comes before capabilities go.
+    let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
+    steps.extend(early);
+    steps.push(Step::Groups(user.additional_gids().clone().unwrap_or_default()));
+    steps.push(Step::Identity { uid: user.uid(), gid: user.gid() });
+    steps.push(capabilities(process));
+    if no_new_privileges {
+        steps.push(Step::NoNewPrivileges);
+    }
+    steps.extend(late);
+    Ok(())
+}
+
+fn capabilities(process: &Process) -> Step {
+    let sets = process.capabilities().as_ref();
+    let mask = |set: Option<&Option<Capabilities>>| {
+        set.and_then(Option::as_ref).map_or(0, |set| CapabilitySet::from_oci(set).0)
+    };
+    Step::Capabilities {
+        bounding: mask(sets.map(|sets| sets.bounding())),
+        permitted: mask(sets.map(|sets| sets.permitted())),
+        effective: mask(sets.map(|sets| sets.effective())),
+        inheritable: mask(sets.map(|sets| sets.inheritable())),
+        ambient: mask(sets.map(|sets| sets.ambient())),
+    }
+}
+
+fn rlimit(kind: PosixRlimitType) -> Rlimit {
+    match kind {
+        PosixRlimitType::RlimitCpu => Rlimit::Cpu,
+        PosixRlimitType::RlimitFsize => Rlimit::Fsize,
+        PosixRlimitType::RlimitData => Rlimit::Data,
+        PosixRlimitType::RlimitStack => Rlimit::Stack,
+        PosixRlimitType::RlimitCore => Rlimit::Core,
+        PosixRlimitType::RlimitRss => Rlimit::Rss,
+        PosixRlimitType::RlimitNproc => Rlimit::Nproc,
+        PosixRlimitType::RlimitNofile => Rlimit::Nofile,
+        PosixRlimitType::RlimitMemlock => Rlimit::Memlock,
+        PosixRlimitType::RlimitAs => Rlimit::As,
+        PosixRlimitType::RlimitLocks => Rlimit::Locks,
+        PosixRlimitType::RlimitSigpending => Rlimit::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Rlimit::Msgqueue,
+        PosixRlimitType::RlimitNice => Rlimit::Nice,
+        PosixRlimitType::RlimitRtprio => Rlimit::Rtprio,
+        PosixRlimitType::RlimitRttime => Rlimit::Rttime,
+    }
+}

@@ -1,0 +1,167 @@
+//! Making and removing a container's record and directories. Nothing runs here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+
+use crate::base::ids::ContainerId;
+use crate::image::Image;
+use crate::runtime::NewContainer;
+use crate::runtime::RuntimeError;
+use crate::spec::ContainerState;
+use crate::spec::container::MountSource;
+use crate::state::ContainerConfig;
+use crate::state::StateFile;
+use crate::supervisor::failure::{because, failure};
+use crate::supervisor::host::Host;
+use crate::volume::NewVolume;
+use crate::volume::Volume;
+
+/// Label of an anonymous volume, as Docker has it.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+impl Host {
+    /// Writes the container's configuration; from then on it exists. Volumes are named here and made when it starts,
+    /// so that whatever is made is named somewhere first.
+    pub(super) fn create(&self, new: NewContainer) -> Result<ContainerState, RuntimeError> {
+        let NewContainer { name, number, mut service, replaces } = new;
+        let image = self.image(&service.container.image)?;
+        let id = ContainerId::from_bytes(random_bytes().map_err(|error| because("cannot make an id", &error))?);
+        let volumes = self.name_volumes(&service.container.mounts, &image, replaces.as_ref())?;
+        let number_label = if number == 0 { "1".to_owned() } else { number.to_string() };
+        let labels = &mut service.container.labels;
+        labels.insert("com.docker.compose.container-number".to_owned(), number_label);
+        labels.insert("com.docker.compose.image".to_owned(), image.id.to_string());
+        let config = ContainerConfig {
+            id: id.clone(),
+            name,
+            number,
+            service,
+            image_id: image.id.to_string(),
+            created_at: now(),
+            volumes,
+        };
+        let folder = self.dir.container(&id);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o710).create(&folder);
+        made.and_then(|()| self.dir.write_config(&config))
+            .and_then(|()| self.dir.write_state(&id, &StateFile::default()))
+            .map_err(|error| because(format!("cannot create `{}`", folder.display()), &error))?;
+        self.observe_one(&id)
+    }
+
+    /// Every target that gets a volume, and the volume's host name.
+    fn name_volumes(
+        &self,
+        mounts: &[crate::spec::container::Mount],
+        image: &Image,
+        replaces: Option<&ContainerId>,
+    ) -> Result<BTreeMap<String, String>, RuntimeError> {
+        let before = match replaces.map(|id| self.dir.load_container(id)).transpose() {
+            Ok(record) => record.flatten(),
+            Err(error) => return Err(because("cannot read the container that is replaced", &error)),
+        };
+        let kept = |target: &str| before.as_ref()?.config.volumes.get(target).cloned();
+        let mut volumes = BTreeMap::new();
+        for mount in mounts {
+            let name = match &mount.source {
+                MountSource::Volume { key, .. } => self.volume_name(key)?,
+                MountSource::Anonymous => kept(&mount.target).map_or_else(random_name, Ok)?,
+                _ => continue,
+            };
+            volumes.insert(mount.target.clone(), name);
+        }
+        for target in &image.document.config.volumes {
+            let target = clean(target);
+            if !mounts.iter().any(|mount| mount.target == target) {
+                let name = kept(&target).map_or_else(random_name, Ok)?;
+                volumes.insert(target, name);
+            }
+        }
+        Ok(volumes)
+    }
+
+    /// The host name of a volume that the project created.
+    fn volume_name(&self, key: &str) -> Result<String, RuntimeError> {
+        let record = self.record.borrow();
+        record.volumes.get(key).cloned().ok_or_else(|| failure(format!("volume `{key}` has not been created")))
+    }
+
+    /// The volume behind a name in a container's configuration, made when it is an anonymous one that is not there yet.
+    pub(super) fn open_volume(&self, name: &str) -> Result<Volume, RuntimeError> {
+        match self.volumes.get(name) {
+            Err(crate::volume::Error::NotFound { .. }) if is_made_up(name) => {
+                let labels = BTreeMap::from([(ANONYMOUS.to_owned(), String::new())]);
+                let new = NewVolume {
+                    name: Some(name.to_owned()),
+                    driver: String::new(),
+                    driver_opts: BTreeMap::new(),
+                    labels,
+                };
+                self.volumes.create(new)
+            }
+            other => other,
+        }
+        .map_err(|error| because("cannot use the volume", &error))
+    }
+
+    /// Takes an ended container away, with its anonymous volumes when asked.
+    pub(super) fn remove(&self, id: &ContainerId, volumes: bool) -> Result<(), RuntimeError> {
+        let folder = self.dir.container(id);
+        let record = self.dir.load_container(id).map_err(|error| because("cannot read the container", &error))?;
+        self.forget(id);
+        self.trash.discard(&folder).map_err(|error| because(format!("cannot remove `{}`", folder.display()), &error))?;
+        if let Some(record) = record.filter(|_| volumes) {
+            let in_use = self.volumes_in_use()?;
+            for name in record.config.volumes.values().filter(|name| is_made_up(name) && !in_use.contains(*name)) {
+                match self.volumes.remove(name, &in_use) {
+                    Ok(()) | Err(crate::volume::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(because("cannot remove the volume", &error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of the volumes that containers of any project have.
+    pub(super) fn volumes_in_use(&self) -> Result<BTreeSet<String>, RuntimeError> {
+        let mut names = BTreeSet::new();
+        let projects = self.roots.projects().map_err(|error| because("cannot list the projects", &error))?;
+        for project in projects {
+            let records = self.roots.project(&project).load();
+            let records = records.map_err(|error| because(format!("cannot read project `{project}`"), &error))?;
+            names.extend(records.into_iter().flat_map(|record| record.config.volumes.into_values()));
+        }
+        Ok(names)
+    }
+}
+
+/// Nanoseconds since the epoch.
+pub(super) fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+fn random_bytes() -> std::io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes)
+}
+
+fn random_name() -> Result<String, RuntimeError> {
+    let bytes = random_bytes().map_err(|error| because("cannot make a name", &error))?;
+    Ok(ContainerId::from_bytes(bytes).to_string())
+}
+
+/// Whether a volume's name is one of [`random_name`].
+fn is_made_up(name: &str) -> bool {
+    ContainerId::parse(name).is_some()
+}
+
+/// A path of an image's `VOLUME`, as mount targets are written.
+fn clean(path: &str) -> String {
+    let mut clean = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        clean.push('/');
+        clean.push_str(part);
+    }
+    clean
+}

@@ -1,0 +1,22 @@
+//! Errors of the lower half as what the reconciler passes on.
+
+use std::error::Error;
+
+use crate::runtime::RuntimeError;
+
+/// A failure without a cause of its own.
+pub(super) fn failure(message: impl Into<String>) -> RuntimeError {
+    RuntimeError { message: message.into(), help: None }
+}
+
+/// What could not be done, and the chain of causes.
+pub(super) fn because(what: impl Into<String>, error: &dyn Error) -> RuntimeError {
+    let mut message = what.into();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    RuntimeError { message, help: None }
+}
