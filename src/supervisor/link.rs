@@ -134,6 +134,15 @@ impl Link {
         descriptors
     }
 
+    /// Copies of descriptors that are held; empty when nothing has that name.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub(super) fn held(&self, name: &str) -> io::Result<Vec<OwnedFd>> {
+        let held = self.0.held.borrow().get(name).cloned();
+        held.iter().flat_map(|descriptors| descriptors.iter()).map(OwnedFd::try_clone).collect()
+    }
+
     /// Notes a process that runs already, so that a later keeper learns of it.
     pub(super) fn restore_process(&self, process: Process, pidfd: OwnedFd, watched: Watched) {
         let id = process.id.clone();

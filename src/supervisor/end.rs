@@ -1,0 +1,67 @@
+//! What happens when a container's first process ends.
+
+use crate::base::ids::ContainerId;
+use crate::control;
+use crate::engine::cgroup::Cgroup;
+use crate::keeper::ExitRecord;
+use crate::runtime::RuntimeEvent;
+use crate::spec::Exit;
+use crate::spec::Phase;
+use crate::supervisor::host::Host;
+
+impl Host {
+    /// Waits for the end of a container, and deals with all of it but the reconciler's part.
+    pub(super) async fn next_end(&self) -> Option<RuntimeEvent> {
+        loop {
+            let (id, record) = self.ends.lock().await.recv().await?;
+            let Some(id) = ContainerId::parse(&id) else {
+                self.release_process(&id);
+                continue;
+            };
+            if let Some(exit) = self.ended(&id, record).await {
+                return Some(RuntimeEvent::Exited { id, exit });
+            }
+        }
+    }
+
+    /// `None` when the container is not one of ours any more.
+    pub(super) async fn ended(&self, id: &ContainerId, record: ExitRecord) -> Option<Exit> {
+        self.live.borrow_mut().remove(id);
+        // Orphans of the first process, where it had no pid namespace of its own, end with it.
+        self.kill_group(id);
+        self.disconnect(id);
+        let drained = self.drain(id);
+        drained.await;
+        self.remove_group(id);
+        if let Err(error) = self.link.release(id.as_str()) {
+            self.warn(&format!("cannot release container {}: {error}", id.short()));
+        }
+        let found = self.load(id).ok()?;
+        let exit = match found.observe(|_| false).phase {
+            Phase::Exited(exit) => exit,
+            Phase::Created | Phase::Running { .. } => {
+                Exit { code: record.code.unwrap_or(255), oom: record.oom, at: record.at }
+            }
+        };
+        self.tell(&control::Event::Exited {
+            container: found.config.name.clone(),
+            service: found.config.service.name.clone(),
+            code: exit.code,
+        });
+        Some(exit)
+    }
+
+    pub(super) fn kill_group(&self, id: &ContainerId) {
+        let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
+        if let Err(error) = group.and_then(|group| group.kill()) {
+            self.warn(&format!("cannot kill what is left in container {}: {error}", id.short()));
+        }
+    }
+
+    pub(super) fn remove_group(&self, id: &ContainerId) {
+        let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
+        if let Err(error) = group.and_then(|group| group.remove()) {
+            self.warn(&format!("cannot remove the control group of container {}: {error}", id.short()));
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The machine as the reconciler sees it: the `Runtime` of Linux.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use oci_spec::runtime::Spec;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc;
+
+use crate::base::ids::ContainerId;
+use crate::base::trash::Trash;
+use crate::control;
+use crate::engine::cgroup::Hierarchies;
+use crate::image::Image;
+use crate::image::Store;
+use crate::keeper::ExitRecord;
+use crate::logs::LogPump;
+use crate::runtime::NewContainer;
+use crate::runtime::Probe;
+use crate::runtime::Runtime;
+use crate::runtime::RuntimeError;
+use crate::runtime::RuntimeEvent;
+use crate::spec::ContainerState;
+use crate::spec::Health;
+use crate::spec::HealthSpec;
+use crate::spec::NetworkSpec;
+use crate::spec::Observed;
+use crate::spec::VolumeSpec;
+use crate::state::ContainerRecord;
+use crate::state::ProjectDir;
+use crate::state::ProjectRecord;
+use crate::state::Roots;
+use crate::state::RunState;
+use crate::state::StateFile;
+use crate::supervisor::connect::Connections;
+use crate::supervisor::failure::{because, failure};
+use crate::supervisor::link::Link;
+use crate::volume::NewVolume;
+use crate::volume::Volumes;
+
+/// A container that runs.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) pid: i32,
+    /// What it was started with; processes that join it get the same restrictions.
+    pub(super) spec: Spec,
+}
+
+/// Everything below the seam. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Host(Rc<Parts>);
+
+pub(super) struct Parts {
+    pub(super) project: String,
+    pub(super) roots: Roots,
+    pub(super) dir: ProjectDir,
+    pub(super) boot_id: String,
+    pub(super) link: Link,
+    pub(super) store: Store,
+    /// Images by the name or id they were asked for; an image never changes.
+    pub(super) images: RefCell<HashMap<String, Rc<Image>>>,
+    pub(super) volumes: Volumes,
+    pub(super) trash: Trash,
+    pub(super) hierarchies: Hierarchies,
+    pub(super) pump: LogPump,
+    pub(super) connections: Connections,
+    pub(super) record: RefCell<ProjectRecord>,
+    pub(super) live: RefCell<BTreeMap<ContainerId, Live>>,
+    /// Ends that the keeper has reported.
+    pub(super) ends: Mutex<mpsc::UnboundedReceiver<(String, ExitRecord)>>,
+    /// Who follows the containers' lives.
+    pub(super) watchers: RefCell<Vec<mpsc::UnboundedSender<control::Event>>>,
+    /// Makes the ids of processes inside containers.
+    pub(super) next_process: Cell<u64>,
+}
+
+impl std::ops::Deref for Host {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Host {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self(Rc::new(parts))
+    }
+
+    /// An image by reference or id.
+    pub(super) fn image(&self, name: &str) -> Result<Rc<Image>, RuntimeError> {
+        if let Some(image) = self.images.borrow().get(name) {
+            return Ok(Rc::clone(image));
+        }
+        let image = Rc::new(self.store.resolve(name).map_err(|error| because("cannot use the image", &error))?);
+        self.images.borrow_mut().insert(name.to_owned(), Rc::clone(&image));
+        Ok(image)
+    }
+
+    /// A read-only view of what the image's layers hold together.
+    pub(super) fn view(&self, image: &Image) -> std::io::Result<OwnedFd> {
+        crate::engine::view::open(&image.layers)
+    }
+
+    pub(super) fn load(&self, id: &ContainerId) -> Result<ContainerRecord, RuntimeError> {
+        let record = self.dir.load_container(id).map_err(|error| because("cannot read the container", &error))?;
+        record.ok_or_else(|| failure(format!("container {} does not exist", id.short())))
+    }
+
+    pub(super) fn write_state(&self, id: &ContainerId, state: &StateFile) -> Result<(), RuntimeError> {
+        self.dir.write_state(id, state).map_err(|error| because("cannot write the container's state", &error))
+    }
+
+    /// Changes the project's record on disk.
+    pub(super) fn change_record(&self, change: impl FnOnce(&mut ProjectRecord)) -> Result<(), RuntimeError> {
+        let mut record = self.record.borrow_mut();
+        change(&mut record);
+        self.dir.write_record(&record).map_err(|error| because("cannot write the project's record", &error))
+    }
+
+    pub(super) fn observe_one(&self, id: &ContainerId) -> Result<ContainerState, RuntimeError> {
+        Ok(self.load(id)?.observe(|run| self.is_alive(id, run)))
+    }
+
+    /// A run counts while its end has not been dealt with.
+    pub(super) fn is_alive(&self, id: &ContainerId, run: &RunState) -> bool {
+        self.live.borrow().get(id).is_some_and(|live| live.pid == run.pid)
+    }
+
+    /// The pid of a running container that fits.
+    pub(super) fn pid_of(
+        &self,
+        fits: impl Fn(&crate::state::ContainerConfig) -> bool,
+    ) -> Result<Option<i32>, RuntimeError> {
+        for (id, live) in self.live.borrow().iter() {
+            if fits(&self.load(id)?.config) {
+                return Ok(Some(live.pid));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn cgroup_path(&self, id: &ContainerId) -> String {
+        format!("{}/{}/{id}", self.roots.cgroup_name(), self.project)
+    }
+
+    /// Tells whoever follows the containers' lives.
+    pub(super) fn tell(&self, event: &control::Event) {
+        self.watchers.borrow_mut().retain(|watcher| watcher.send(event.clone()).is_ok());
+    }
+
+    /// What nobody waits for goes to the supervisor's log, which is its standard error.
+    #[expect(clippy::print_stderr, reason = "the supervisor's log")]
+    pub(super) fn warn(&self, message: &str) {
+        eprintln!("{}: {message}", jiff::Timestamp::now());
+    }
+
+    /// No longer a container of ours.
+    pub(super) fn forget(&self, id: &ContainerId) {
+        self.live.borrow_mut().remove(id);
+        self.disconnect(id);
+        self.release_addresses(id);
+        self.remove_group(id);
+        let contents = self.dir.run().join("contents").join(id.as_str());
+        match std::fs::remove_dir_all(&contents) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                self.warn(&format!("cannot remove `{}`: {error}", contents.display()));
+            }
+            _ => {}
+        }
+    }
+
+    fn observe_all(&self, images: &[String]) -> Result<Observed, RuntimeError> {
+        let records = self.dir.load().map_err(|error| because("cannot read the project's containers", &error))?;
+        let containers =
+            records.iter().map(|record| record.observe(|run| self.is_alive(&record.config.id, run))).collect();
+        let images = images.iter().filter_map(|name| Some((name.clone(), self.image(name).ok()?.id.to_string())));
+        let volumes = self.record.borrow().volumes.clone();
+        let volumes = volumes.into_iter().filter(|(_, name)| self.volumes.get(name).is_ok()).map(|(key, _)| key);
+        Ok(Observed {
+            containers,
+            networks: self.existing_networks(),
+            volumes: volumes.collect(),
+            images: images.collect(),
+        })
+    }
+}
+
+impl Runtime for Host {
+    async fn observe(&self, images: Vec<String>) -> Result<Observed, RuntimeError> {
+        self.images.borrow_mut().clear();
+        self.observe_all(&images)
+    }
+
+    async fn preflight(&self, containers: &[NewContainer]) -> Result<(), Vec<RuntimeError>> {
+        self.check(containers)
+    }
+
+    async fn create_network(&self, key: String, spec: NetworkSpec) -> Result<(), RuntimeError> {
+        self.ensure_network(&key, &spec)
+    }
+
+    async fn remove_network(&self, key: String) -> Result<(), RuntimeError> {
+        self.drop_network(&key)
+    }
+
+    async fn create_volume(&self, key: String, spec: VolumeSpec) -> Result<(), RuntimeError> {
+        let name = spec.name.clone();
+        self.change_record(|record| {
+            record.volumes.insert(key.clone(), name.clone());
+        })?;
+        if spec.external {
+            let found = self.volumes.get(&name).map_err(|error| because(format!("external volume `{key}`"), &error));
+            return found.map(|_| ());
+        }
+        let new = NewVolume {
+            name: Some(name),
+            driver: String::new(),
+            driver_opts: spec.driver_opts,
+            labels: spec.labels,
+        };
+        self.volumes.create(new).map_err(|error| because(format!("cannot create volume `{key}`"), &error)).map(|_| ())
+    }
+
+    async fn remove_volume(&self, name: String) -> Result<(), RuntimeError> {
+        let in_use = self.volumes_in_use()?;
+        match self.volumes.remove(&name, &in_use) {
+            Ok(()) | Err(crate::volume::Error::NotFound { .. }) => {}
+            Err(error) => return Err(because("cannot remove the volume", &error)),
+        }
+        self.change_record(|record| record.volumes.retain(|_, known| *known != name))
+    }
+
+    async fn create_container(&self, new: NewContainer) -> Result<ContainerState, RuntimeError> {
+        self.create(new)
+    }
+
+    async fn start_container(&self, id: ContainerId) -> Result<ContainerState, RuntimeError> {
+        self.start(&id).await
+    }
+
+    async fn signal_container(&self, id: ContainerId, signal: String) -> Result<(), RuntimeError> {
+        let number = crate::sys::process::signal_number(&signal)
+            .ok_or_else(|| failure(format!("`{signal}` is not a signal")))?;
+        if self.live.borrow().contains_key(&id) {
+            let sent = self.link.signal(id.as_str(), number);
+            sent.map_err(|error| because("cannot signal the container", &error))?;
+        }
+        Ok(())
+    }
+
+    async fn mark_stopped(&self, id: ContainerId, stopped: bool) -> Result<(), RuntimeError> {
+        let mut state = self.load(&id)?.state;
+        state.stopped_by_user = stopped;
+        self.write_state(&id, &state)
+    }
+
+    async fn remove_container(&self, id: ContainerId, volumes: bool) -> Result<(), RuntimeError> {
+        self.remove(&id, volumes)
+    }
+
+    async fn probe(&self, id: ContainerId, health: HealthSpec) -> Result<Probe, RuntimeError> {
+        self.run_probe(&id, &health).await
+    }
+
+    async fn record_health(&self, id: ContainerId, health: Health) -> Result<(), RuntimeError> {
+        let mut state = self.load(&id)?.state;
+        state.health = Some(health);
+        self.write_state(&id, &state)
+    }
+
+    async fn last_output(&self, id: ContainerId, lines: usize) -> Vec<String> {
+        self.tail(&id, lines)
+    }
+
+    async fn next_event(&self) -> Option<RuntimeEvent> {
+        self.next_end().await
+    }
+}
+
+/// Folder of a container's output.
+pub(super) fn log_folder(container: &Path) -> PathBuf {
+    container.join("log")
+}

@@ -1,0 +1,192 @@
+//! Processes inside running containers: `exec`, and health probes.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::sync::oneshot;
+
+use crate::base::ids::ContainerId;
+use crate::control::Exec;
+use crate::engine;
+use crate::engine::cgroup::Cgroup;
+use crate::engine::lower::{Lowered, Target};
+use crate::engine::spec::ExecOptions;
+use crate::engine::users::UserDatabase;
+use crate::keeper::ExitRecord;
+use crate::runtime::Probe;
+use crate::runtime::RuntimeError;
+use crate::spec::HealthSpec;
+use crate::supervisor::failure::{because, failure};
+use crate::supervisor::host::Host;
+use crate::supervisor::link::{Launched, LaunchError, Streams, Watched};
+use crate::supervisor::start::explain;
+
+/// How much of a probe's output is kept, in bytes.
+const PROBE_OUTPUT: usize = 4096;
+
+/// A process inside a container, and its end when that comes.
+pub(super) struct Inside {
+    pub(super) id: String,
+    pub(super) launched: Launched,
+    pub(super) end: oneshot::Receiver<ExitRecord>,
+}
+
+/// Why a process could not be started inside a container; the status is what `exec` then ends with.
+pub(super) struct Refused {
+    pub(super) error: RuntimeError,
+    pub(super) status: i32,
+}
+
+impl From<RuntimeError> for Refused {
+    fn from(error: RuntimeError) -> Self {
+        Self { error, status: 1 }
+    }
+}
+
+impl Host {
+    /// Starts a program inside a running container.
+    pub(super) async fn exec(&self, exec: &Exec) -> Result<Inside, Refused> {
+        let id = self.running_by_name(&exec.container)?;
+        let environment = exec.env.iter().filter_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            Some((name.to_owned(), Some(value.to_owned())))
+        });
+        let options = ExecOptions {
+            command: exec.command.clone(),
+            environment: environment.collect(),
+            user: exec.user.clone(),
+            group_add: self.load(&id)?.config.service.container.group_add,
+            working_dir: exec.working_dir.clone(),
+            tty: exec.terminal.is_some(),
+            privileged: exec.privileged,
+        };
+        self.inside(&id, &options, exec.stdin, exec.terminal).await
+    }
+
+    /// Runs a health probe; one that takes too long is killed.
+    pub(super) async fn run_probe(&self, id: &ContainerId, health: &HealthSpec) -> Result<Probe, RuntimeError> {
+        let begin = Instant::now();
+        let options = ExecOptions {
+            command: health.command.clone(),
+            environment: Vec::new(),
+            user: None,
+            group_add: Vec::new(),
+            working_dir: None,
+            tty: false,
+            privileged: false,
+        };
+        let inside = match self.inside(id, &options, false, None).await {
+            Ok(inside) => inside,
+            // A probe whose program is not there has failed; that is no failure of ours.
+            Err(refused) if refused.status != 1 => {
+                let took = begin.elapsed();
+                return Ok(Probe { code: Some(refused.status), output: refused.error.message, took });
+            }
+            Err(refused) => return Err(refused.error),
+        };
+        let Inside { id: process, launched, end } = inside;
+        let code = match tokio::time::timeout(health.timeout, end).await {
+            Ok(Ok(record)) => record.code,
+            Ok(Err(_)) => None,
+            Err(_) => {
+                let killed = self.link.signal(&process, libc::SIGKILL);
+                killed.map_err(|error| because("cannot end the probe", &error))?;
+                None
+            }
+        };
+        let output = printed(launched.streams);
+        self.release_process(&process);
+        Ok(Probe { code, output, took: begin.elapsed() })
+    }
+
+    async fn inside(
+        &self,
+        id: &ContainerId,
+        options: &ExecOptions,
+        stdin: bool,
+        terminal: Option<(u16, u16)>,
+    ) -> Result<Inside, Refused> {
+        let Lowered { launch, descriptors } = self.lower_inside(id, options, stdin, terminal)?;
+        let number = self.next_process.get();
+        self.next_process.set(number + 1);
+        let process = format!("exec-{}-{number}", std::process::id());
+        let folder = self.dir.run().join("exec");
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| because(format!("cannot create `{}`", folder.display()), &error))?;
+        let watched = Watched { exit_file: folder.join(&process), oom: None };
+        let end = self.link.end_of(&process);
+        let steps = launch.steps.clone();
+        match self.link.launch(&process, launch, &descriptors, watched).await {
+            Ok(launched) => Ok(Inside { id: process, launched, end }),
+            Err(error) => {
+                let status = match &error {
+                    LaunchError::Refused(refused) if refused.errno == libc::ENOENT => 127,
+                    LaunchError::Refused(_) => 126,
+                    _ => 1,
+                };
+                let program = options.command.first().map_or("", String::as_str);
+                Err(Refused { error: explain(error, &steps, program), status })
+            }
+        }
+    }
+
+    fn lower_inside(
+        &self,
+        id: &ContainerId,
+        options: &ExecOptions,
+        stdin: bool,
+        terminal: Option<(u16, u16)>,
+    ) -> Result<Lowered, RuntimeError> {
+        let what = "the program cannot be set up";
+        let live = self.live.borrow();
+        let live = live.get(id).ok_or_else(|| failure("the container does not run"))?;
+        let pid = Pid::from_raw(live.pid).ok_or_else(|| failure("the container does not run"))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| because("the container has ended", &error))?;
+        let root = format!("/proc/{}/root", live.pid);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags, Mode::empty())
+            .map_err(|error| because("cannot look into the container", &error))?;
+        let users = UserDatabase::read(&root);
+        let process =
+            engine::spec::exec_process(&live.spec, &users, options).map_err(|error| because(what, &error))?;
+        let seccomp = live.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
+        let entry = group.and_then(|group| group.entry()).map_err(|error| because(what, &error))?;
+        let target = Target { pid: live.pid, pidfd: pidfd.as_fd(), seccomp };
+        engine::lower::lower_exec(&process, target, entry, stdin, terminal).map_err(|error| because(what, &error))
+    }
+
+    /// The running container of that name.
+    pub(super) fn running_by_name(&self, name: &str) -> Result<ContainerId, RuntimeError> {
+        for id in self.live.borrow().keys() {
+            if self.load(id)?.config.name == name {
+                return Ok(id.clone());
+            }
+        }
+        Err(failure(format!("container `{name}` does not run")))
+    }
+}
+
+/// What an ended process left in its pipes.
+fn printed(streams: Streams) -> String {
+    let pipes: Vec<OwnedFd> = match streams {
+        Streams::Pipes { stdout, stderr, .. } => vec![stdout, stderr],
+        Streams::Terminal { master } => vec![master],
+    };
+    let mut output = Vec::new();
+    for pipe in pipes {
+        // A process that it left behind may hold the pipe open: what is there now is what counts.
+        if rustix::io::ioctl_fionbio(&pipe, true).is_ok() {
+            let mut chunk = vec![0; PROBE_OUTPUT - output.len().min(PROBE_OUTPUT)];
+            if let Ok(length) = File::from(pipe).read(&mut chunk) {
+                output.extend_from_slice(chunk.get(..length).unwrap_or_default());
+            }
+        }
+    }
+    String::from_utf8_lossy(&output).into_owned()
+}
+

@@ -1,0 +1,322 @@
+//! Starting a container: its root, its volumes, its network, its control group, and the launch by the keeper.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use crate::base::disk::Durability;
+use crate::base::ids::ContainerId;
+use crate::engine;
+use crate::engine::cgroup::Cgroup;
+use crate::engine::lower::{Extras, Lowered, Root};
+use crate::engine::spec::{HostMount, ImageConfig, Request};
+use crate::engine::users::UserDatabase;
+use crate::image::Image;
+use crate::init::LaunchFailure;
+use crate::init::NamespaceKind;
+use crate::init::Overlay;
+use crate::init::Step;
+use crate::keeper::OomSource;
+use crate::runtime::RuntimeError;
+use crate::spec::ContainerState;
+use crate::spec::container::MountSource;
+use crate::spec::container::{NamespaceMode, NetworkMode};
+use crate::state::ContainerConfig;
+use crate::state::ContainerRecord;
+use crate::state::RunState;
+use crate::supervisor::connect::Connected;
+use crate::supervisor::create::now;
+use crate::supervisor::failure::{because, failure};
+use crate::supervisor::host::{Host, Live};
+use crate::supervisor::link::{LaunchError, Watched};
+
+/// What the launch of a container is made from, and what must be taken back when it fails.
+struct Prepared {
+    lowered: Lowered,
+    /// The program's name, for messages.
+    program: String,
+}
+
+impl Host {
+    /// Starts a container that does not run; one that runs is left as it is.
+    pub(super) async fn start(&self, id: &ContainerId) -> Result<ContainerState, RuntimeError> {
+        let record = self.load(id)?;
+        if self.live.borrow().contains_key(id) {
+            return self.observe_one(id);
+        }
+        self.forget_last_end(&record)?;
+        let connected = self.connect(&record.config)?;
+        let group = self.cgroup_path(id);
+        let started = self.launch(&record, &connected, &group).await;
+        match started {
+            Ok(()) => self.observe_one(id),
+            Err(error) => {
+                self.disconnect(id);
+                self.remove_group(id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch(&self, record: &ContainerRecord, connected: &Connected, group: &str) -> Result<(), RuntimeError> {
+        let config = &record.config;
+        let id = &config.id;
+        let image = self.image(&config.image_id)?;
+        let folder = self.dir.container(id);
+        let (spec, root) = self.specification(config, &image, &folder, connected, group)?;
+        let cgroup = self.make_group(&spec, group)?;
+        let saved = crate::base::disk::replace_json(&folder.join("spec.json"), &spec, Durability::Kill);
+        saved.map_err(|error| because("cannot write the runtime specification", &error))?;
+        let prepared = self.lower(config, &spec, root, &cgroup, connected)?;
+        let watched = Watched {
+            exit_file: self.dir.exit_file(id),
+            oom: cgroup.oom_counter().map(OomSource::Counter),
+        };
+        let steps = prepared.lowered.launch.steps.clone();
+        let launch = self.link.launch(id.as_str(), prepared.lowered.launch, &prepared.lowered.descriptors, watched);
+        let launched = launch.await.map_err(|error| explain(error, &steps, &prepared.program))?;
+        let run = RunState {
+            pid: launched.process.pid,
+            start_time: launched.process.start_time,
+            boot_id: self.boot_id.clone(),
+            started_at: now(),
+        };
+        self.log_output(&config.name, id, launched.streams)?;
+        self.note_start(record, run, connected)?;
+        self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid, spec });
+        self.published(config);
+        Ok(())
+    }
+
+    fn specification(
+        &self,
+        config: &ContainerConfig,
+        image: &Image,
+        folder: &Path,
+        connected: &Connected,
+        group: &str,
+    ) -> Result<(Spec, Root), RuntimeError> {
+        let container = &config.service.container;
+        let root = root(image, folder).map_err(|error| because("cannot make the container's directories", &error))?;
+        let view = self.view(image).map_err(|error| because("cannot look into the image", &error))?;
+        let mut volumes = self.fill_volumes(config, &view)?;
+        let contents = self.dir.run().join("contents").join(config.id.as_str());
+        let written = engine::spec::contents(&contents, container);
+        volumes.extend(written.map_err(|error| because("cannot write configs and secrets", &error))?);
+        self.make_bind_sources(config)?;
+        let users = UserDatabase::read(&view);
+        let joined = self.joined_namespaces(config)?;
+        let defaults = &image.document.config;
+        let request = Request {
+            container,
+            image: &ImageConfig {
+                entrypoint: defaults.entrypoint.clone().unwrap_or_default(),
+                command: defaults.cmd.clone().unwrap_or_default(),
+                environment: defaults.env.clone(),
+                user: Some(defaults.user.clone()).filter(|user| !user.is_empty()),
+                working_dir: Some(defaults.working_dir.clone()).filter(|folder| !folder.is_empty()),
+            },
+            users: &users,
+            hostname: &connected.hostname,
+            etc: &connected.etc,
+            volumes: &volumes,
+            joined: &joined,
+            project_dir: &self.record.borrow().working_dir,
+            cgroup_path: group,
+            unified_cgroups: self.hierarchies.is_unified(),
+        };
+        let spec = engine::spec::build(&request).map_err(|error| because("the container cannot be set up", &error))?;
+        Ok((spec, root))
+    }
+
+    fn make_group(&self, spec: &Spec, group: &str) -> Result<Cgroup, RuntimeError> {
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let (cgroup, left_out) = Cgroup::create(&self.hierarchies, group, &resources)
+            .map_err(|error| because("cannot make the control group", &error))?;
+        for missing in left_out {
+            self.warn(&missing);
+        }
+        Ok(cgroup)
+    }
+
+    fn lower(
+        &self,
+        config: &ContainerConfig,
+        spec: &Spec,
+        root: Root,
+        cgroup: &Cgroup,
+        connected: &Connected,
+    ) -> Result<Prepared, RuntimeError> {
+        let container = &config.service.container;
+        let entry = cgroup.entry().map_err(|error| because("cannot open the control group", &error))?;
+        let sandbox = connected.netns.as_ref().map(AsFd::as_fd).map(|netns| netns.try_clone_to_owned()).transpose();
+        let sandbox = sandbox.map_err(|error| because("cannot use the network namespace", &error))?;
+        let extras = Extras {
+            root,
+            joined: sandbox.map(|netns| (NamespaceKind::Net, netns)).into_iter().collect(),
+            cgroup: entry,
+            cgroup_v1: (!self.hierarchies.is_unified()).then(|| cgroup.v1_directories()),
+            stdin: container.stdin_open,
+            terminal: None,
+            init: container.init,
+        };
+        let lowered = engine::lower::lower(spec, extras)
+            .map_err(|error| because("the container cannot be set up", &error))?;
+        let program = spec.process().as_ref().and_then(|process| process.args().as_ref()?.first().cloned());
+        Ok(Prepared { lowered, program: program.unwrap_or_default() })
+    }
+
+    /// The state file of a run that has begun.
+    fn note_start(&self, record: &ContainerRecord, run: RunState, connected: &Connected) -> Result<(), RuntimeError> {
+        let mut state = self.load(&record.config.id)?.state;
+        state.run = Some(run);
+        state.exit = None;
+        state.stopped_by_user = false;
+        state.health = record.config.service.health.as_ref().map(|_| crate::spec::Health::Starting);
+        state.addresses.clone_from(&connected.addresses);
+        state.ports.clone_from(&connected.ports);
+        self.write_state(&record.config.id, &state)
+    }
+
+    /// Makes room for the next end: the last one moves from the keeper's file to ours.
+    fn forget_last_end(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
+        let id = &record.config.id;
+        let mut state = record.state.clone();
+        if let crate::spec::Phase::Exited(exit) = record.observe(|_| false).phase {
+            state.exit = Some(exit);
+        }
+        state.run = None;
+        self.write_state(id, &state)?;
+        match fs::remove_file(self.dir.exit_file(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(because("cannot remove the last exit record", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the volumes, and fills those that are empty with what the image has there.
+    fn fill_volumes(&self, config: &ContainerConfig, view: &OwnedFd) -> Result<Vec<HostMount>, RuntimeError> {
+        let mut mounts = Vec::new();
+        for (target, name) in &config.volumes {
+            let wanted = config.service.container.mounts.iter().find(|mount| mount.target == *target);
+            let volume = self.open_volume(name)?;
+            let copies = !matches!(wanted.map(|mount| &mount.source), Some(MountSource::Volume { no_copy: true, .. }));
+            if copies && self.volumes.needs_copy_up(&volume).map_err(|error| because("cannot read the volume", &error))? {
+                let populated = self.volumes.populate(&volume, view, Path::new(target));
+                populated.map_err(|error| because("cannot fill the volume", &error))?;
+            }
+            let read_only = wanted.is_some_and(|mount| mount.read_only);
+            let source = match wanted.map(|mount| &mount.source) {
+                Some(MountSource::Volume { subpath: Some(subpath), .. }) => subfolder(&volume.data, subpath)?,
+                _ => volume.data,
+            };
+            mounts.push(HostMount { source, target: target.clone(), read_only });
+        }
+        Ok(mounts)
+    }
+
+    /// The short volume syntax makes a missing folder.
+    fn make_bind_sources(&self, config: &ContainerConfig) -> Result<(), RuntimeError> {
+        for mount in &config.service.container.mounts {
+            if let MountSource::Bind { path, create: true, .. } = &mount.source
+                && !path.exists()
+            {
+                fs::create_dir_all(path)
+                    .map_err(|error| because(format!("cannot make the folder `{}`", path.display()), &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Namespaces of other containers that this one lives in.
+    fn joined_namespaces(&self, config: &ContainerConfig) -> Result<Vec<(LinuxNamespaceType, PathBuf)>, RuntimeError> {
+        let container = &config.service.container;
+        let network = match &container.network {
+            NetworkMode::Service(name) => NamespaceMode::Service(name.clone()),
+            NetworkMode::Container(name) => NamespaceMode::Container(name.clone()),
+            _ => NamespaceMode::Private,
+        };
+        let wanted = [
+            ("net", LinuxNamespaceType::Network, &network),
+            ("pid", LinuxNamespaceType::Pid, &container.pid),
+            ("ipc", LinuxNamespaceType::Ipc, &container.ipc),
+            ("uts", LinuxNamespaceType::Uts, &container.uts),
+            ("cgroup", LinuxNamespaceType::Cgroup, &container.cgroup),
+        ];
+        let mut joined = Vec::new();
+        for (file, kind, mode) in wanted {
+            let pid = match mode {
+                NamespaceMode::Service(service) => self.pid_of(|other| other.service.name == *service),
+                NamespaceMode::Container(name) => {
+                    self.pid_of(|other| other.name == *name || other.id.as_str().starts_with(name.as_str()))
+                }
+                _ => continue,
+            };
+            let pid = pid?.ok_or_else(|| {
+                failure(format!("{mode:?} does not run, so its {kind} namespace cannot be joined"))
+            })?;
+            joined.push((kind, PathBuf::from(format!("/proc/{pid}/ns/{file}"))));
+        }
+        Ok(joined)
+    }
+}
+
+/// The container's root as an overlay of its own folder on the image.
+fn root(image: &Image, folder: &Path) -> std::io::Result<Root> {
+    let private = |name: &str| -> std::io::Result<PathBuf> {
+        let path = folder.join(name);
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&path)?;
+        Ok(path)
+    };
+    let overlay = |lower: Vec<PathBuf>, upper: &str, work: &str| -> std::io::Result<Overlay> {
+        Ok(Overlay { lower, upper: private(upper)?, work: private(work)?, volatile: true })
+    };
+    let at = private("rootfs")?;
+    let mut trees = Vec::new();
+    for (number, tree) in image.binds.iter().enumerate() {
+        let target = tree.target.to_string_lossy().into_owned();
+        let tree = overlay(vec![tree.host.clone()], &format!("upper.{number}"), &format!("work.{number}"))?;
+        trees.push((target, tree));
+    }
+    Ok(Root::Overlay { at, overlay: overlay(image.layers.clone(), "upper", "work")?, trees })
+}
+
+/// A folder inside a volume, which a container may have filled with links.
+fn subfolder(data: &Path, subpath: &str) -> Result<PathBuf, RuntimeError> {
+    let what = || format!("cannot use `{subpath}` of the volume");
+    let root = fs::File::open(data).map_err(|error| because(what(), &error))?;
+    let found = crate::sys::inroot::open_directory(&root, subpath.as_bytes()).map_err(|error| because(what(), &error))?;
+    use std::os::fd::AsRawFd;
+    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(|error| because(what(), &error))
+}
+
+/// A launch that failed, in a person's words.
+pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> RuntimeError {
+    let LaunchError::Refused(LaunchFailure { step, errno, detail }) = &error else {
+        return because("cannot start the container", &error);
+    };
+    let cause = std::io::Error::from_raw_os_error(*errno);
+    match step.and_then(|step| steps.get(step)) {
+        Some(Step::Exec { .. }) => match *errno {
+            libc::ENOENT => RuntimeError {
+                message: format!("there is no `{program}` in the image ({detail})"),
+                help: Some("check `command` and `entrypoint`, and that the program is in the image's PATH".to_owned()),
+            },
+            libc::EACCES => RuntimeError {
+                message: format!("`{program}` may not be executed ({detail})"),
+                help: Some("give the file its execute permission".to_owned()),
+            },
+            _ => because(format!("cannot execute `{program}` ({detail})"), &cause),
+        },
+        Some(step) => {
+            let name = format!("{step:?}");
+            let name = name.split([' ', '(']).next().unwrap_or_default();
+            because(format!("cannot set up the container ({name}: {detail})"), &cause)
+        }
+        None => because(format!("cannot make the container's process ({detail})"), &cause),
+    }
+}
