@@ -146,7 +146,7 @@ impl World {
                 uid: 0,
                 gid: 0,
             },
-            Step::MaskPath { target: "/proc/kcore".to_owned() },
+            Step::MaskPath { target: "/proc/version".to_owned() },
             Step::MaskPath { target: "/proc/acpi".to_owned() },
             Step::ReadonlyPath { target: "/proc/sys".to_owned() },
             Step::PivotRoot,
@@ -207,7 +207,7 @@ fn runs_to_its_end_in_its_own_world() {
     }
     let world = World::new();
     let script = "busybox hostname; echo $$; busybox ls /proc/self/fd; busybox ls /; busybox cat /proc/net/dev | busybox wc -l
-        echo x > /proc/sys/kernel/domainname; busybox wc -c < /proc/kcore
+        echo x > /proc/sys/kernel/domainname; busybox wc -c < /proc/version
         busybox grep -E 'CapBnd|NoNewPrivs|SigBlk|SigIgn' /proc/self/status; busybox cat /proc/self/oom_score_adj; exit 7";
     let (code, output) = world.run(script);
     // The descriptor of the listing itself is 3.
@@ -293,13 +293,17 @@ fn another_process_enters_a_running_container() {
         stdio: Stdio::Pipes { stdin: true },
         steps: vec![Step::NewSession],
     };
-    launch.steps.extend(end(&["sh", "-c", "busybox hostname; busybox cat; echo $PPID; busybox ps | busybox grep -c sleep"]));
+    launch.steps.extend(end(&[
+        "sh",
+        "-c",
+        "busybox hostname; busybox cat; echo $PPID; busybox tr '\\0' ' ' < /proc/1/cmdline",
+    ]));
     world.start("two", launch, &[pidfd.as_fd()]);
     let mut ends = world.launched();
     let input = ends.remove(3);
     fs::File::from(input).write_all(b"read\n").unwrap();
     world.send(&Request::Release { name: "stdin:two".to_owned() }, &[]);
-    assert_eq!(text(ends.remove(1)), "inside\nread\n0\n2\n");
+    assert_eq!(text(ends.remove(1)), "inside\nread\n0\nbusybox sleep 30 ");
     assert_eq!(world.exited().code, Some(0));
     send_signal(&pidfd, 9).unwrap();
     assert_eq!(world.exited().code, Some(137));
@@ -333,7 +337,8 @@ fn a_terminal_has_its_size_and_takes_another() {
         }
         seen.clone()
     };
-    assert_eq!(more("ready"), "11 22\r\n/dev/pts/0\r\nconsole\r\nready");
+    let first = more("ready");
+    assert!(first.starts_with("11 22\r\n/dev/pts/0\r\nconsole\r\nready"), "{first}");
     more("33 44");
     assert_eq!(world.exited().code, Some(3));
 }
@@ -344,7 +349,7 @@ fn a_reaper_forwards_signals_and_collects_orphans() {
         return;
     }
     let world = World::new();
-    let script = "trap 'echo got; exit 5' TERM; (busybox sleep 0.01 & ) ; busybox sleep 0.2; busybox ps | busybox grep -c 'Z '
+    let script = "trap 'echo got; exit 5' TERM; (busybox sleep 0.01 & ) ; busybox sleep 0.2; busybox cat /proc/[0-9]*/stat | busybox grep -c ') Z'
         busybox ls /proc/1/fd 2>/dev/null; echo $$; while :; do busybox sleep 0.05; done";
     let mut launch = world.container(&["sh", "-c", script]);
     let last = launch.steps.len() - 1;
@@ -384,10 +389,8 @@ fn a_killed_keeper_is_replaced_and_adopts() {
     world.runtime.block_on(async {
         assert!(world.keeper.recv().await.unwrap().is_none(), "its end is seen");
     });
-    world.keeper = world
-        .runtime
-        .block_on(async { rcompose::keeper::spawn_replacement(options(nobody(), Vec::new())) })
-        .unwrap();
+    world.keeper =
+        world.runtime.block_on(async { rcompose::keeper::spawn_replacement(options(nobody(), Vec::new())) }).unwrap();
     let exit_file = world.folder.path().join("one.exit");
     world.send(&Request::Adopt { id: "one".to_owned(), pid, exit_file, oom: None }, &[pidfd.as_fd()]);
     assert!(matches!(world.next().0, Event::Welcome { .. }));
