@@ -165,8 +165,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
+        for id in ["one", "two"] {
+            self.send(&Request::Signal { id: id.to_owned(), signal: 9 }, &[]);
         }
         self.send(&Request::Finish, &[]);
         self.runtime.block_on(async {
@@ -350,7 +350,7 @@ fn a_reaper_forwards_signals_and_collects_orphans() {
     }
     let world = World::new();
     let script = "trap 'echo got; exit 5' TERM; (busybox sleep 0.01 & ) ; busybox sleep 0.2; busybox cat /proc/[0-9]*/stat | busybox grep -c ') Z'
-        busybox ls /proc/1/fd 2>/dev/null; echo $$; while :; do busybox sleep 0.05; done";
+        busybox ls /proc/1/fd; echo $$; while :; do busybox sleep 0.05; done";
     let mut launch = world.container(&["sh", "-c", script]);
     let last = launch.steps.len() - 1;
     launch.steps.insert(last, Step::Reaper);
@@ -358,14 +358,14 @@ fn a_reaper_forwards_signals_and_collects_orphans() {
     let mut output = fs::File::from(world.launched().remove(1));
     let mut buffer = [0; 64];
     let mut seen = String::new();
-    while !seen.ends_with("2\n") {
+    while !seen.ends_with("2\n2\n") {
         let length = output.read(&mut buffer).unwrap();
         assert!(length > 0, "{seen}");
         seen.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
     }
     world.send(&Request::Signal { id: "one".to_owned(), signal: libc::SIGTERM }, &[]);
     output.read_to_string(&mut seen).unwrap();
-    assert_eq!(seen, "0\n2\ngot\n");
+    assert_eq!(seen, "0\n0\n1\n2\n2\ngot\n");
     assert_eq!(world.exited().code, Some(5));
 }
 
@@ -410,6 +410,7 @@ fn fake_supervisor() {
         let keeper = KeeperHandle::from_stdin().unwrap();
         let mut seen = Vec::new();
         let mut test = None;
+        let mut ready = false;
         while let Some((event, mut descriptors)) = keeper.recv().await.unwrap() {
             match event {
                 Event::Held { name } if name == "test" => test = descriptors.pop(),
@@ -422,7 +423,9 @@ fn fake_supervisor() {
                         Some(request) => keeper.send(&request, &[]).unwrap(),
                         None => std::process::exit(0),
                     }
+                    ready = true;
                 }
+                Event::Exited { .. } if ready => std::process::exit(0),
                 other => {
                     let line = match &other {
                         Event::Welcome { processes } => format!("welcome {}", processes.len()),
@@ -478,4 +481,5 @@ fn a_killed_supervisor_gets_everything_back() {
     let (events, _) = third.rsplit_once("\npid ").unwrap();
     assert_eq!(events, "welcome 1\nheld stdio:one 3");
     say(&Some(Request::Signal { id: "one".to_owned(), signal: 9 }));
+    assert!(message::receive(&ours, Wait::Yes).unwrap().is_none(), "keeper and supervisor end when nothing runs");
 }
