@@ -419,10 +419,7 @@ fn fake_supervisor() {
                     seen.push(format!("pid {}", std::process::id()));
                     message::send(test.as_ref().unwrap(), seen.join("\n").as_bytes(), &[], Wait::Yes).unwrap();
                     let (bytes, _) = message::receive(test.as_ref().unwrap(), Wait::Yes).unwrap().unwrap();
-                    match serde_json::from_slice(&bytes).unwrap() {
-                        Some(request) => keeper.send(&request, &[]).unwrap(),
-                        None => std::process::exit(0),
-                    }
+                    keeper.send(&serde_json::from_slice(&bytes).unwrap(), &[]).unwrap();
                     ready = true;
                 }
                 Event::Exited { .. } if ready => std::process::exit(0),
@@ -455,7 +452,7 @@ fn a_killed_supervisor_gets_everything_back() {
     rcompose::keeper::spawn(options(Program { path, argv }, vec![("test".to_owned(), theirs.as_fd())])).unwrap();
     drop(theirs);
     let hear = || String::from_utf8(message::receive(&ours, Wait::Yes).unwrap().unwrap().0).unwrap();
-    let say = |request: &Option<Request>| {
+    let say = |request: &Request| {
         message::send(&ours, &serde_json::to_vec(request).unwrap(), &[], Wait::Yes).unwrap();
     };
     let first = hear();
@@ -463,7 +460,7 @@ fn a_killed_supervisor_gets_everything_back() {
     assert_eq!(events, "welcome 0");
     let exit_file = world.folder.path().join("one.exit");
     let launch = world.container(&["busybox", "sleep", "30"]).into();
-    say(&Some(Request::Launch { id: "one".to_owned(), exit_file, oom: None, launch }));
+    say(&Request::Launch { id: "one".to_owned(), exit_file, oom: None, launch });
     assert_eq!(hear(), "launched");
     let kill = |pid: &str| {
         let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
@@ -473,13 +470,92 @@ fn a_killed_supervisor_gets_everything_back() {
     let second = hear();
     let (events, pid) = second.rsplit_once("\npid ").unwrap();
     assert_eq!(events, "welcome 1\nheld stdio:one 3");
-    say(&Some(Request::Signal { id: "one".to_owned(), signal: 15 }));
-    // Pid 1 of a namespace ignores what it has no handler for.
-    say(&None);
     kill(pid);
     let third = hear();
     let (events, _) = third.rsplit_once("\npid ").unwrap();
     assert_eq!(events, "welcome 1\nheld stdio:one 3");
-    say(&Some(Request::Signal { id: "one".to_owned(), signal: 9 }));
+    say(&Request::Signal { id: "one".to_owned(), signal: 9 });
     assert!(message::receive(&ours, Wait::Yes).unwrap().is_none(), "keeper and supervisor end when nothing runs");
+}
+
+#[test]
+fn children_enter_their_v1_cgroup_before_they_run() {
+    let hierarchy = Path::new("/sys/fs/cgroup/pids");
+    if !can_run() {
+        return;
+    }
+    if !hierarchy.join("cgroup.procs").exists() {
+        return println!("skipped: no cgroup v1");
+    }
+    let world = World::new();
+    let group = hierarchy.join(format!("rcompose-test-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
+    let procs = fs::OpenOptions::new().write(true).open(group.join("cgroup.procs")).unwrap();
+    let mut launch = world.container(&["sh", "-c", "busybox grep pids /proc/self/cgroup"]);
+    launch.cgroup.v1 = vec![0];
+    world.start("one", launch, &[procs.as_fd()]);
+    let output = text(world.launched().remove(1));
+    let code = world.exited().code;
+    fs::remove_dir(&group).unwrap();
+    // The cgroup namespace was taken inside the group: it is the root.
+    assert!(output.ends_with(":pids:/\n"), "{output}");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn children_are_born_in_their_v2_cgroup() {
+    if !can_run() {
+        return;
+    }
+    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let Some(hierarchy) = places.iter().find(|place| Path::new(place).join("cgroup.controllers").exists()) else {
+        return println!("skipped: no cgroup v2");
+    };
+    let world = World::new();
+    let group = Path::new(hierarchy).join(format!("rcompose-test-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
+    let folder = fs::File::open(&group).unwrap();
+    let mut launch = world.container(&["busybox", "sleep", "30"]);
+    launch.cgroup.v2 = Some(0);
+    world.start("one", launch, &[folder.as_fd()]);
+    let pidfd = world.launched().remove(0);
+    let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    send_signal(&pidfd, 9).unwrap();
+    world.exited();
+    fs::remove_dir(&group).unwrap();
+    assert_eq!(inside.lines().count(), 1);
+}
+
+#[test]
+fn many_launches_at_once() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new();
+    let started = std::time::Instant::now();
+    let mut names = Vec::new();
+    for number in 0..20 {
+        let mut launch = world.container(&["busybox", "true"]);
+        let folder = world.folder.path().join(number.to_string());
+        for name in ["upper", "work", "merged"] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        let (upper, work) = (folder.join("upper"), folder.join("work"));
+        let overlay = Overlay { lower: vec![world.lower("")], upper, work, volatile: true };
+        launch.steps[1] = Step::RootOverlay { at: folder.join("merged"), overlay };
+        world.start(&number.to_string(), launch, &[]);
+        names.push(number.to_string());
+    }
+    let mut ended = 0;
+    while ended < 20 {
+        match world.next().0 {
+            Event::Launched { .. } => {}
+            Event::Exited { record, .. } => {
+                assert_eq!(record.code, Some(0));
+                ended += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    println!("20 containers to their end: {:?}", started.elapsed());
 }
