@@ -189,6 +189,18 @@ pub fn start_time(pid: i32) -> Option<u64> {
     rest.split(' ').nth(19)?.parse().ok()
 }
 
+/// The exit status (as [`exit_code`]) of a process that has ended and is not reaped yet, from /proc/PID/stat; `None` when it
+/// is anything else or belongs to another start time.
+pub fn zombie_code(pid: i32, start_time: u64) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&stat);
+    let (_, rest) = text.rsplit_once(") ")?;
+    // Fields 3 (state), 22 (start time) and 52 (status as wait(2) has it), counted from the third.
+    let fields: Vec<&str> = rest.trim_end().split(' ').collect();
+    let ended = *fields.first()? == "Z" && fields.get(19)?.parse() == Ok(start_time);
+    if ended { fields.get(49)?.parse().ok().map(exit_code) } else { None }
+}
+
 /// How a process ended, as a shell tells it: its exit status, or 128 + signal.
 pub fn exit_code(wait_status: i32) -> i32 {
     if libc::WIFSIGNALED(wait_status) { 128 + libc::WTERMSIG(wait_status) } else { libc::WEXITSTATUS(wait_status) }
