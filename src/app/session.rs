@@ -125,6 +125,7 @@ impl Session {
         rustix::fs::chmod(short_path(&folder), Mode::RUSR | Mode::WUSR)?;
         let log = File::options().append(true).create(true).open(self.log()).ok();
         keeper::spawn(SpawnOptions {
+            binary: "/proc/self/exe".into(),
             project: self.project.clone(),
             supervisor: Program::supervisor(&self.project, &self.roots.data, &self.roots.run),
             held: vec![(CONTROL.to_owned(), listener.as_fd())],

@@ -73,7 +73,9 @@ pub fn prepare_bind(source: BorrowedFd<'_>, recursive: bool) -> std::io::Result<
 /// Runs the launch's steps in a child that was just forked. Returns only when that failed (and has been reported): with
 /// the status to exit with.
 pub fn launch_steps(launch: &Launch, inherited: &Inherited<'_>) -> i32 {
-    match wait_for_go(inherited) {
+    // From here on no process of a container may look into this one (memory, /proc/PID/exe, descriptors).
+    let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("dumpable");
+    match hidden.and_then(|()| wait_for_go(inherited.go)) {
         Ok(true) => {}
         // Nobody is left who would want this process.
         Ok(false) => return 1,
@@ -100,11 +102,10 @@ fn report(inherited: &Inherited<'_>, step: Option<usize>, Fault { errno, detail 
     1
 }
 
-fn wait_for_go(inherited: &Inherited<'_>) -> Result<bool, Fault> {
-    // From here on no process of a container may look into this one (memory, /proc/PID/exe, descriptors).
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("dumpable")?;
+/// Whether the parent said go; not when it is gone.
+fn wait_for_go(go: BorrowedFd<'_>) -> Result<bool, Fault> {
     let mut byte = [0];
-    Ok(rustix::io::retry_on_intr(|| rustix::io::read(inherited.go, &mut byte)).at("waiting for the parent")? == 1)
+    Ok(rustix::io::retry_on_intr(|| rustix::io::read(go, &mut byte)).at("waiting for the parent")? == 1)
 }
 
 /// The state of the interpreter.
@@ -268,5 +269,20 @@ impl Child<'_> {
             }
             _ => fault(libc::EINVAL, "not a step about the process"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_whose_parent_died_does_not_go() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        drop(write);
+        assert!(!wait_for_go(read.as_fd()).unwrap());
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        rustix::io::write(&write, b"g").unwrap();
+        assert!(wait_for_go(read.as_fd()).unwrap());
     }
 }

@@ -368,7 +368,9 @@ impl Keeper {
         for (id, entry) in &mut self.entries {
             let Stage::Adopted { since } = &mut entry.stage else { continue };
             let happened = ready.iter().any(|source| matches!(source, Source::Process(ready) if ready == id));
-            if let Some(code) = look(&entry.pidfd, since, now, happened) {
+            let Process { pid, start_time, .. } = entry.process;
+            let zombie = if happened { process::zombie_code(pid, start_time) } else { None };
+            if let Some(code) = zombie.map(Some).or_else(|| look(&entry.pidfd, since, now, happened)) {
                 ended.push((id.clone(), code));
             }
         }

@@ -289,6 +289,7 @@ impl Link {
         // Dropping the senders ends the launches that the dead keeper will never answer.
         self.0.launching.borrow_mut().clear();
         let keeper = Rc::new(keeper::spawn_replacement(SpawnOptions {
+            binary: "/proc/self/exe".into(),
             project: self.0.project.clone(),
             supervisor: self.0.program.clone(),
             held: Vec::new(),

@@ -129,16 +129,23 @@ pub fn exit_now(code: i32) -> ! {
 
 /// Gives every signal its default action and unblocks all of them.
 pub fn reset_signals() {
-    // SAFETY: zero is SIG_DFL with no flags and an empty mask; the structures live through the calls. The numbers that have no
-    // changeable action (KILL, STOP, those the C library keeps) are refused, which is what is wanted.
-    unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=64 {
-            libc::sigaction(signal, &default, std::ptr::null_mut());
+    const HIGHEST: libc::c_long = 64;
+    /// `struct sigaction` of the kernel (handler, flags, restorer, mask), all zero: SIG_DFL.
+    const DEFAULT: [u64; 4] = [0; 4];
+    let set_size = size_of::<u64>();
+    for signal in 1..=HIGHEST {
+        // SAFETY: the kernel reads one `struct sigaction` (32 bytes or fewer) from the static and writes nothing. No handler is
+        // installed, so none can run at a bad moment. Not through the C library, which refuses the two signals it keeps for
+        // itself. KILL and STOP are refused by the kernel, rightly.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u64>(), set_size);
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+    let none = 0_u64;
+    // SAFETY: the kernel reads one mask of the given size, which lives through the call, and writes nothing.
+    unsafe {
+        let old = std::ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, std::ptr::from_ref(&none), old, set_size);
     }
 }
 
@@ -180,6 +187,18 @@ pub fn start_time(pid: i32) -> Option<u64> {
     // The name (field 2) may hold anything, also parentheses; the last one ends it.
     let (_, rest) = text.rsplit_once(") ")?;
     rest.split(' ').nth(19)?.parse().ok()
+}
+
+/// The exit status (as [`exit_code`]) of a process that has ended and is not reaped yet, from /proc/PID/stat; `None` when it
+/// is anything else or belongs to another start time.
+pub fn zombie_code(pid: i32, start_time: u64) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&stat);
+    let (_, rest) = text.rsplit_once(") ")?;
+    // Fields 3 (state), 22 (start time) and 52 (status as wait(2) has it), counted from the third.
+    let fields: Vec<&str> = rest.trim_end().split(' ').collect();
+    let ended = *fields.first()? == "Z" && fields.get(19)?.parse() == Ok(start_time);
+    if ended { fields.get(49)?.parse().ok().map(exit_code) } else { None }
 }
 
 /// How a process ended, as a shell tells it: its exit status, or 128 + signal.
