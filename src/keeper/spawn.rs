@@ -37,6 +37,8 @@ impl Program {
 /// What a new keeper is told.
 #[derive(Debug)]
 pub struct SpawnOptions<'a> {
+    /// The program of ours to run as the keeper: `/proc/self/exe` unless the caller is another program.
+    pub binary: PathBuf,
     /// Shown in process lists.
     pub project: String,
     pub supervisor: Program,
@@ -79,7 +81,7 @@ pub fn spawn_replacement(options: SpawnOptions<'_>) -> io::Result<KeeperHandle> 
 }
 
 fn start(options: SpawnOptions<'_>, attached: Option<[OwnedFd; 2]>) -> io::Result<()> {
-    let SpawnOptions { project, supervisor, held, log } = options;
+    let SpawnOptions { binary, project, supervisor, held, log } = options;
     let (names, mut descriptors): (Vec<String>, Vec<BorrowedFd<'_>>) = held.into_iter().unzip();
     let title = format!("rcompose: keeper {project}");
     let setup = encode(&Setup { project, supervisor, attached: attached.is_some(), held: names })?;
@@ -88,7 +90,7 @@ fn start(options: SpawnOptions<'_>, attached: Option<[OwnedFd; 2]>) -> io::Resul
     let (ours, theirs) = message::pair()?;
     message::send(&ours, &setup, &descriptors, Wait::Yes)?;
     let output = || log.as_ref().map_or_else(|| Ok(Stdio::null()), |file| file.try_clone().map(Stdio::from));
-    let (program, _keep_open) = own_program();
+    let (program, _keep_open) = sealed(binary);
     let mut command = Command::new(program);
     command.arg0(title).arg(ROLE).current_dir("/");
     command.stdin(Stdio::from(theirs)).stdout(output()?).stderr(output()?);
@@ -106,15 +108,15 @@ fn start(options: SpawnOptions<'_>, attached: Option<[OwnedFd; 2]>) -> io::Resul
     }
 }
 
-/// Our own program, through a read-only mount where that can be made, so that nobody who gets hold of /proc/PID/exe of a
+/// The program through a read-only mount where that can be made, so that nobody who gets hold of /proc/PID/exe of a
 /// process of ours can open it for writing (CVE-2019-5736). The descriptor must live until the program is executed.
-fn own_program() -> (String, Option<OwnedFd>) {
+fn sealed(binary: PathBuf) -> (PathBuf, Option<OwnedFd>) {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let read_only = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
-    let sealed = open_tree(rustix::fs::CWD, "/proc/self/exe", flags).map_err(io::Error::from);
-    match sealed.and_then(|clone| set_attributes(&clone, &read_only, false).map(|()| clone)) {
-        Ok(clone) => (format!("/proc/self/fd/{}", clone.as_raw_fd()), Some(clone)),
+    let clone = open_tree(rustix::fs::CWD, &binary, flags).map_err(io::Error::from);
+    match clone.and_then(|clone| set_attributes(&clone, &read_only, false).map(|()| clone)) {
+        Ok(clone) => (format!("/proc/self/fd/{}", clone.as_raw_fd()).into(), Some(clone)),
         // Not root: then the binary is not the container's to write to either.
-        Err(_) => ("/proc/self/exe".to_owned(), None),
+        Err(_) => (binary, None),
     }
 }

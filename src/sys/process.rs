@@ -129,16 +129,23 @@ pub fn exit_now(code: i32) -> ! {
 
 /// Gives every signal its default action and unblocks all of them.
 pub fn reset_signals() {
-    // SAFETY: zero is SIG_DFL with no flags and an empty mask; the structures live through the calls. The numbers that have no
-    // changeable action (KILL, STOP, those the C library keeps) are refused, which is what is wanted.
-    unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=64 {
-            libc::sigaction(signal, &default, std::ptr::null_mut());
+    const HIGHEST: libc::c_long = 64;
+    /// `struct sigaction` of the kernel (handler, flags, restorer, mask), all zero: SIG_DFL.
+    const DEFAULT: [u64; 4] = [0; 4];
+    let set_size = size_of::<u64>();
+    for signal in 1..=HIGHEST {
+        // SAFETY: the kernel reads one `struct sigaction` (32 bytes or fewer) from the static and writes nothing. No handler is
+        // installed, so none can run at a bad moment. Not through the C library, which refuses the two signals it keeps for
+        // itself. KILL and STOP are refused by the kernel, rightly.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u64>(), set_size);
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+    let none = 0_u64;
+    // SAFETY: the kernel reads one mask of the given size, which lives through the call, and writes nothing.
+    unsafe {
+        let old = std::ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, std::ptr::from_ref(&none), old, set_size);
     }
 }
 

@@ -1,3 +1,4 @@
 //! The integration tests: one binary, so that one link serves all of them.
 
 mod architecture;
+mod keeper;
