@@ -31,7 +31,7 @@ pub(super) fn mounts(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
     all.retain(|mount| {
         let target = mount.destination();
         let replaced = own.iter().any(|other| other.destination() == target);
-        !replaced && !(over_dev && target.starts_with("/dev"))
+        !(replaced || over_dev && target.starts_with("/dev"))
     });
     all.extend(own);
     Ok(all)
