@@ -4,7 +4,7 @@
 //! trees (`/usr` and its kin) are [`HostTree`]s that the engine mounts copy-on-write. Nothing that is not listed is in it.
 
 use std::fs::{self, Metadata, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -121,7 +121,14 @@ enum Content {
     Directory(u32),
     Link(PathBuf),
     Text(String),
-    Copy { from: PathBuf, metadata: Metadata },
+    /// A directory of the host's `/etc`, whose times tell when names in it have changed.
+    HostDirectory(Metadata),
+    /// A link of the host's: to change one is to replace it, so its directory tells.
+    HostLink(PathBuf),
+    HostFile {
+        from: PathBuf,
+        metadata: Metadata,
+    },
 }
 
 /// Whether `name` is the host image's.
@@ -228,6 +235,7 @@ fn collect(root: &Path) -> io::Result<Vec<Item>> {
     Ok(items)
 }
 
+/// Takes one path of the host, whatever it is. A directory's entries are told apart without looking at each.
 fn walk(root: &Path, path: &Path, depth: usize, items: &mut Vec<Item>) -> io::Result<()> {
     let from = root.join(path);
     let Some(metadata) = optional(fs::symlink_metadata(&from))? else { return Ok(()) };
@@ -235,14 +243,18 @@ fn walk(root: &Path, path: &Path, depth: usize, items: &mut Vec<Item>) -> io::Re
     if metadata.is_symlink() {
         items.push(Item { path: path.to_owned(), content: Content::Link(fs::read_link(&from)?) });
     } else if metadata.is_file() && for_all && metadata.len() <= MAX_FILE {
-        items.push(Item { path: path.to_owned(), content: Content::Copy { from, metadata } });
+        items.push(Item { path: path.to_owned(), content: Content::HostFile { from, metadata } });
     } else if metadata.is_dir() && for_all && depth > 0 {
-        items.push(Item { path: path.to_owned(), content: Content::Directory(0o755) });
-        let mut names: Vec<_> =
-            fs::read_dir(&from)?.map(|entry| entry.map(|e| e.file_name())).collect::<Result<_, _>>()?;
-        names.sort();
-        for name in names {
-            walk(root, &path.join(name), depth - 1, items)?;
+        items.push(Item { path: path.to_owned(), content: Content::HostDirectory(metadata) });
+        let mut entries: Vec<_> = fs::read_dir(&from)?.collect::<Result<_, _>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = path.join(entry.file_name());
+            if entry.file_type()?.is_symlink() {
+                items.push(Item { path, content: Content::HostLink(entry.path()) });
+            } else {
+                walk(root, &path, depth - 1, items)?;
+            }
         }
     }
     Ok(())
@@ -301,7 +313,8 @@ fn fingerprint(items: &[Item]) -> Digest {
             Content::Directory(mode) => part(&mode.to_le_bytes()),
             Content::Link(target) => part(target.as_os_str().as_bytes()),
             Content::Text(text) => part(text.as_bytes()),
-            Content::Copy { metadata, .. } => {
+            Content::HostLink(_) => {}
+            Content::HostDirectory(metadata) | Content::HostFile { metadata, .. } => {
                 let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
                 let numbers = [metadata.dev(), metadata.ino(), metadata.len(), u64::from(metadata.mode())];
                 part(&times.map(i64::to_le_bytes).concat());
@@ -316,9 +329,9 @@ fn fingerprint(items: &[Item]) -> Digest {
 fn is_whole(folder: &Path, items: &[Item]) -> bool {
     let lost = |item: &Item| {
         let size = match &item.content {
-            Content::Copy { metadata, .. } => metadata.len(),
+            Content::HostFile { metadata, .. } => metadata.len(),
             Content::Text(text) => text.len() as u64,
-            Content::Directory(_) | Content::Link(_) => return false,
+            _ => return false,
         };
         folder.join("fs").join(&item.path).symlink_metadata().is_ok_and(|there| there.len() != size)
     };
@@ -331,25 +344,31 @@ fn build(fs_root: &Path, items: &[Item]) -> io::Result<()> {
     for item in items {
         let path = fs_root.join(&item.path);
         match &item.content {
-            Content::Directory(mode) => {
-                fs::create_dir(&path)?;
-                fs::set_permissions(&path, Permissions::from_mode(*mode))?;
-            }
+            Content::Directory(mode) => directory(&path, *mode)?,
+            Content::HostDirectory(_) => directory(&path, 0o755)?,
             Content::Link(target) => symlink(target, &path)?,
-            Content::Text(text) => {
-                fs::write(&path, text)?;
-                fs::set_permissions(&path, Permissions::from_mode(0o644))?;
-            }
-            Content::Copy { from, metadata } => {
+            Content::HostLink(from) => symlink(fs::read_link(from)?, &path)?,
+            Content::Text(text) => file(&path, text.as_bytes(), 0o644)?,
+            Content::HostFile { from, metadata } => {
                 let mut bytes = Vec::new();
                 fs::File::open(from)?.take(MAX_FILE).read_to_end(&mut bytes)?;
                 let secret = b"PRIVATE KEY-----";
                 if !bytes.windows(secret.len()).any(|window| window == secret) {
-                    fs::write(&path, bytes)?;
-                    fs::set_permissions(&path, Permissions::from_mode(metadata.mode() & 0o755))?;
+                    file(&path, &bytes, metadata.mode() & 0o755)?;
                 }
             }
         }
     }
     Ok(())
+}
+
+fn directory(path: &Path, mode: u32) -> io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+fn file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = fs::File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(mode))
 }
