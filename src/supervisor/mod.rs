@@ -1,3 +1,163 @@
 //! The per-project process: owns the reconciler, log pump, DNS, ports, health probes and the control socket.
+//!
+//! It may be killed at any moment: what it knows it has read from disk, kernel and keeper, and its successor does so again.
 
+mod adopt;
+mod check;
+mod connect;
+mod create;
+mod end;
+mod failure;
+mod host;
 mod link;
+mod output;
+mod process;
+mod serve;
+mod start;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::LocalSet;
+
+use crate::base::trash::Trash;
+use crate::control::CONTROL;
+use crate::engine::cgroup::Hierarchies;
+use crate::image::Store;
+use crate::keeper::KeeperHandle;
+use crate::keeper::Program;
+use crate::logs::LogPump;
+use crate::plan::Change;
+use crate::reconcile::Command;
+use crate::reconcile::Handle;
+use crate::reconcile::Reconciler;
+use crate::state::Roots;
+use crate::state::RunState;
+use crate::supervisor::connect::Connections;
+use crate::supervisor::host::{Host, Parts};
+use crate::supervisor::link::{Inherited, Link};
+use crate::supervisor::serve::Server;
+use crate::volume::Volumes;
+
+pub use crate::keeper::SUPERVISOR as ROLE;
+
+/// Whether the process of a run still exists and is the same one. `boot_id` is the present boot's.
+pub fn is_same_process(boot_id: &str, run: &RunState) -> bool {
+    run.boot_id == boot_id && crate::sys::process::start_time(run.pid).is_ok_and(|started| started == run.start_time)
+}
+
+/// Runs the supervisor: `arguments` are the project's name and the two roots.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the supervisor's log")]
+fn complain(error: &dyn Error) {
+    eprintln!("{}: {}", jiff::Timestamp::now(), failure::because("the supervisor has failed", error));
+}
+
+fn start(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
+    let [project, data, run]: [OsString; 3] =
+        arguments.try_into().map_err(|_| "the supervisor is started by the keeper only")?;
+    let project = project.into_string().map_err(|_| "the project's name is not UTF-8")?;
+    let roots = Roots { data: PathBuf::from(data), run: PathBuf::from(run) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, supervise(project, roots))
+}
+
+async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> {
+    let keeper = KeeperHandle::from_stdin()?;
+    let inherited = Link::greeting(&keeper).await?;
+    let program = Program::supervisor(&project, &roots.data, &roots.run);
+    let log = roots.project(&project).data().join("supervisor.log");
+    let (link, ends) = Link::new(&project, program, log, keeper);
+    let listener = restore(&link, &inherited)?;
+    let pumping = link.clone();
+    tokio::task::spawn_local(async move {
+        if let Err(error) = pumping.run().await {
+            // Without a keeper nothing can be started and nothing is safe: the next command starts both anew.
+            complain(&error);
+            std::process::exit(1);
+        }
+    });
+    let host = host(project, roots, link, ends)?;
+    host.take_over(inherited).await?;
+    let Handle { commands, idle } = Reconciler::start(Rc::new(host.clone()));
+    let journal = journal(&host);
+    let server = Server::new(host, listener, commands, idle)?;
+    if let Some(change) = journal {
+        server.resume(change);
+    }
+    server.run().await?;
+    Ok(())
+}
+
+/// Notes everything that the keeper holds, and finds the control socket among it.
+fn restore(link: &Link, inherited: &Inherited) -> io::Result<UnixListener> {
+    let mut control = None;
+    for (name, descriptors) in &inherited.held {
+        let copies = descriptors.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let copies = link.restore(name, copies);
+        if name == CONTROL {
+            control = copies.first().map(OwnedFd::try_clone).transpose()?;
+        }
+    }
+    control.map(UnixListener::from).ok_or_else(|| io::Error::other("the keeper holds no control socket"))
+}
+
+fn host(
+    project: String,
+    roots: Roots,
+    link: Link,
+    ends: mpsc::UnboundedReceiver<(String, crate::keeper::ExitRecord)>,
+) -> Result<Host, Box<dyn Error>> {
+    let dir = roots.project(&project);
+    let record = dir.record()?;
+    Ok(Host::new(Parts {
+        boot_id: crate::sys::process::boot_id()?,
+        store: Store::open(&roots.data)?,
+        images: RefCell::default(),
+        volumes: Volumes::open(&roots.data)?,
+        trash: Trash::new(&roots.data),
+        hierarchies: Hierarchies::detect()?,
+        pump: LogPump::start(|container, error| complain(&io::Error::other(format!("{container}: {error}"))))?,
+        connections: Connections::new(&roots.data),
+        record: RefCell::new(record),
+        live: RefCell::new(BTreeMap::new()),
+        ends: Mutex::new(ends),
+        watchers: RefCell::default(),
+        next_process: Cell::new(0),
+        project,
+        dir,
+        roots,
+        link,
+    }))
+}
+
+/// The change that was under way when the process before this one ended.
+fn journal(host: &Host) -> Option<Change> {
+    let change = host.record.borrow().change.clone()?;
+    match serde_json::from_value(change) {
+        Ok(change) => Some(change),
+        Err(error) => {
+            host.warn(&format!("the change under way cannot be read and is given up: {error}"));
+            None
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What can be checked before anything is changed.
+
+use std::collections::BTreeMap;
+
+use crate::network::ports::{self, Holder, PortError};
+use crate::runtime::NewContainer;
+use crate::runtime::RuntimeError;
+use crate::spec::container::MountSource;
+use crate::supervisor::failure::because;
+use crate::supervisor::host::Host;
+
+impl Host {
+    /// Images there, bind sources there, ports free. All problems, not the first one.
+    pub(super) fn check(&self, containers: &[NewContainer]) -> Result<(), Vec<RuntimeError>> {
+        let mut problems = Vec::new();
+        let mut images = BTreeMap::new();
+        for new in containers {
+            let service = &new.service;
+            let reference = service.container.image.clone();
+            images.entry(reference).or_insert_with_key(|reference| {
+                if let Err(error) = self.image(reference) {
+                    problems.push(RuntimeError { message: format!("service `{}`: {error}", service.name), ..error });
+                }
+            });
+            for mount in &service.container.mounts {
+                if let MountSource::Bind { path, create: false, .. } = &mount.source
+                    && let Err(error) = std::fs::metadata(path)
+                {
+                    let what = format!(
+                        "service `{}`: the source `{}` of the mount at `{}` cannot be used",
+                        service.name,
+                        path.display(),
+                        mount.target
+                    );
+                    problems.push(because(what, &error));
+                }
+            }
+            problems.extend(self.check_ports(new));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// A fixed port is free, or it is held by the container that this one replaces.
+    fn check_ports(&self, new: &NewContainer) -> Vec<RuntimeError> {
+        let ours = new.replaces.as_ref().and_then(|id| self.dir.load_container(id).ok().flatten());
+        let ours = ours.map(|record| record.state.ports).unwrap_or_default();
+        let mut problems = Vec::new();
+        for spec in &new.service.container.ports {
+            let Some((first, last)) = spec.host.filter(|(first, last)| first == last && *first != 0) else { continue };
+            if ours.iter().any(|port| port.host == first && port.protocol == spec.protocol) {
+                continue;
+            }
+            if let Err(error) = ports::reserve(spec) {
+                let mut problem = because(format!("service `{}`: cannot publish port {last}", new.service.name), &error);
+                problem.help = Some(match holding_project(&error) {
+                    Some(project) => format!("it belongs to project `{project}`: `rcompose -p {project} down` frees it"),
+                    None => "stop what uses it, or publish another port".to_owned(),
+                });
+                problems.push(problem);
+            }
+        }
+        problems
+    }
+}
+
+/// The project whose keeper holds a port.
+fn holding_project(error: &PortError) -> Option<String> {
+    let PortError::InUse { holder: Holder::Process { pid, .. }, .. } = error else { return None };
+    let title = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let title = String::from_utf8_lossy(title.split(|byte| *byte == 0).next()?).into_owned();
+    let project = title.strip_prefix("rcompose: keeper ").or_else(|| title.strip_prefix("rcompose: supervisor "));
+    project.map(str::to_owned)
+}

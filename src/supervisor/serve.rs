@@ -1,0 +1,392 @@
+//! The control socket: one task per client.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::control::connection::{MAX_DESCRIPTORS, checked_length, encode};
+use crate::control::{Exec, Failed, Reply, Request, Wait};
+use crate::plan::Change;
+use crate::reconcile;
+use crate::reconcile::{Command, Update};
+use crate::supervisor::host::Host;
+use crate::supervisor::link::Streams;
+use crate::supervisor::process::{Inside, Refused};
+
+/// The socket and what requests need.
+pub(super) struct Server {
+    shared: Rc<Shared>,
+    listener: tokio::net::UnixListener,
+    idle: watch::Receiver<bool>,
+}
+
+struct Shared {
+    host: Host,
+    commands: mpsc::UnboundedSender<Command>,
+    /// The change under way: its time of request, and who else waits for its outcome.
+    current: RefCell<Option<Current>>,
+    /// Clients being served.
+    clients: Cell<usize>,
+    left: Notify,
+}
+
+struct Current {
+    requested_at: i64,
+    outcome: watch::Receiver<Option<Vec<Failed>>>,
+    updates: Rc<RefCell<Vec<mpsc::UnboundedSender<Reply>>>>,
+}
+
+impl Server {
+    pub(super) fn new(
+        host: Host,
+        listener: UnixListener,
+        commands: mpsc::UnboundedSender<Command>,
+        idle: watch::Receiver<bool>,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let shared = Shared {
+            host,
+            commands,
+            current: RefCell::new(None),
+            clients: Cell::new(0),
+            left: Notify::new(),
+        };
+        Ok(Self { shared: Rc::new(shared), listener: tokio::net::UnixListener::from_std(listener)?, idle })
+    }
+
+    /// Goes on with the change that the process before this one had begun.
+    pub(super) fn resume(&self, change: Change) {
+        let shared = Rc::clone(&self.shared);
+        let joined = shared.begin(change, None);
+        tokio::task::spawn_local(async move {
+            if let Ok(mut joined) = joined {
+                let _ = joined.outcome.wait_for(Option::is_some).await;
+            }
+        });
+    }
+
+    /// Serves until nothing is left to do.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => self.serve(accepted?.0),
+                () = self.done() => {
+                    if !self.accept_late()? {
+                        break;
+                    }
+                }
+            }
+        }
+        self.shared.host.leave().await;
+        Ok(())
+    }
+
+    fn serve(&self, stream: UnixStream) {
+        let shared = Rc::clone(&self.shared);
+        shared.clients.set(shared.clients.get() + 1);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = shared.answer(stream).await
+                && !is_hang_up(&error)
+            {
+                shared.host.warn(&format!("a client could not be served: {error}"));
+            }
+            shared.clients.set(shared.clients.get() - 1);
+            shared.left.notify_one();
+        });
+    }
+
+    /// Waits until nothing runs, nothing is under way and nobody is connected.
+    async fn done(&mut self) {
+        loop {
+            if self.idle.wait_for(|idle| *idle).await.is_err() {
+                return;
+            }
+            // A client that only watches does not keep the project's processes alive.
+            if self.shared.current.borrow().is_none() && self.shared.clients.get() == 0 {
+                return;
+            }
+            tokio::select! {
+                () = self.shared.left.notified() => {}
+                changed = self.idle.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Whoever connected just before the end is served after all.
+    fn accept_late(&self) -> io::Result<bool> {
+        use std::task::{Context, Poll, Waker};
+        match self.listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(accepted) => {
+                self.serve(accepted?.0);
+                Ok(true)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+}
+
+/// A client's part in a change.
+struct Joined {
+    outcome: watch::Receiver<Option<Vec<Failed>>>,
+    updates: mpsc::UnboundedReceiver<Reply>,
+}
+
+impl Shared {
+    async fn answer(self: &Rc<Self>, mut stream: UnixStream) -> io::Result<()> {
+        let request = match receive(&mut stream).await? {
+            Some(request) => request,
+            None => return Ok(()),
+        };
+        match request {
+            Request::Change { change, wait } => self.change(&mut stream, *change, wait).await,
+            Request::Exec(exec) => self.exec(&mut stream, &exec).await,
+            Request::Attach { container } => self.attach(&mut stream, &container).await,
+            Request::Events => self.events(&mut stream).await,
+        }
+    }
+
+    async fn change(self: &Rc<Self>, stream: &mut UnixStream, change: Change, wait: Option<Wait>) -> io::Result<()> {
+        let Joined { mut outcome, mut updates } = match self.begin(change, wait) {
+            Ok(joined) => joined,
+            Err(failed) => return send(stream, &Reply::Failed { failures: vec![failed] }).await,
+        };
+        loop {
+            tokio::select! {
+                biased;
+                Some(update) = updates.recv() => send(stream, &update).await?,
+                ended = outcome.wait_for(Option::is_some) => {
+                    let failures = ended.ok().and_then(|failures| failures.clone()).unwrap_or_default();
+                    while let Ok(update) = updates.try_recv() {
+                        send(stream, &update).await?;
+                    }
+                    let last = if failures.is_empty() { Reply::Done } else { Reply::Failed { failures } };
+                    return send(stream, &last).await;
+                }
+            }
+        }
+    }
+
+    /// Begins a change, or joins it when it is the one under way.
+    fn begin(self: &Rc<Self>, change: Change, wait: Option<Wait>) -> Result<Joined, Failed> {
+        let (tell, updates) = mpsc::unbounded_channel();
+        if let Some(current) = &*self.current.borrow()
+            && current.requested_at == change.requested_at
+        {
+            current.updates.borrow_mut().push(tell);
+            return Ok(Joined { outcome: current.outcome.clone(), updates });
+        }
+        let requested_at = change.requested_at;
+        let journal = serde_json::to_value(&change)
+            .map_err(|error| Failed { message: format!("the change cannot be written down: {error}"), help: None })?;
+        let (progress, mut news) = mpsc::unbounded_channel();
+        let (done, mut ended) = oneshot::channel();
+        let wait = wait.map(|wait| reconcile::Wait { timeout: wait.timeout });
+        let command = Command { change, wait, progress, done };
+        let (publish, outcome) = watch::channel(None);
+        let listeners = Rc::new(RefCell::new(vec![tell]));
+        let current = Current { requested_at, outcome: outcome.clone(), updates: Rc::clone(&listeners) };
+        let shared = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let failures = shared.make(command, journal, current, &listeners, &mut news, &mut ended).await;
+            let _ = publish.send(Some(failures));
+            shared.left.notify_one();
+        });
+        Ok(Joined { outcome, updates })
+    }
+
+    /// Hands a change to the reconciler and sees it to its end. It is written down from its first step on.
+    async fn make(
+        &self,
+        command: Command,
+        journal: serde_json::Value,
+        current: Current,
+        listeners: &RefCell<Vec<mpsc::UnboundedSender<Reply>>>,
+        news: &mut mpsc::UnboundedReceiver<Update>,
+        ended: &mut oneshot::Receiver<Result<(), Vec<reconcile::Failure>>>,
+    ) -> Vec<Failed> {
+        let requested_at = current.requested_at;
+        let remember_project = project_of(&command.change);
+        if self.commands.send(command).is_err() {
+            return vec![Failed { message: "the reconciler has ended".to_owned(), help: None }];
+        }
+        let mut accepted = Some((journal, current));
+        loop {
+            tokio::select! {
+                biased;
+                Some(update) = news.recv() => {
+                    if let Some((journal, current)) = accepted.take() {
+                        self.accept(journal, current, remember_project.as_ref());
+                    }
+                    let reply = match update {
+                        Update::Progress { id, status, text } => {
+                            Reply::Progress { id, status: status.to_owned(), text }
+                        }
+                        Update::Warning(text) => Reply::Warning(text),
+                    };
+                    listeners.borrow_mut().retain(|listener| listener.send(reply.clone()).is_ok());
+                }
+                result = &mut *ended => {
+                    self.finish(requested_at);
+                    return match result {
+                        Ok(Ok(())) => Vec::new(),
+                        Ok(Err(failures)) => failures
+                            .into_iter()
+                            .map(|failure| Failed { message: failure.message, help: failure.help })
+                            .collect(),
+                        Err(_) => vec![Failed { message: "the change was given up".to_owned(), help: None }],
+                    };
+                }
+            }
+        }
+    }
+
+    fn accept(&self, journal: serde_json::Value, current: Current, project: Option<&crate::spec::ProjectSpec>) {
+        *self.current.borrow_mut() = Some(current);
+        let written = self.host.change_record(|record| {
+            record.change = Some(journal);
+            if let Some(project) = project {
+                record.working_dir.clone_from(&project.working_dir);
+                record.config_files.clone_from(&project.config_files);
+            }
+        });
+        if let Err(error) = written {
+            self.host.warn(&format!("the change cannot be written down: {error}"));
+        }
+    }
+
+    fn finish(&self, requested_at: i64) {
+        let mut current = self.current.borrow_mut();
+        if current.as_ref().is_some_and(|current| current.requested_at == requested_at) {
+            *current = None;
+            if let Err(error) = self.host.change_record(|record| record.change = None) {
+                self.host.warn(&format!("the end of the change cannot be written down: {error}"));
+            }
+        }
+    }
+
+    async fn exec(&self, stream: &mut UnixStream, exec: &Exec) -> io::Result<()> {
+        let Inside { id, launched, end } = match self.host.exec(exec).await {
+            Ok(inside) => inside,
+            Err(Refused { error, status }) => {
+                let failures = vec![Failed { message: error.message, help: error.help }];
+                send(stream, &Reply::Failed { failures }).await?;
+                return send(stream, &Reply::Exited { code: status }).await;
+            }
+        };
+        let sent = self.hand_over(stream, &id, launched.streams).await;
+        let record = end.await;
+        self.host.release_process(&id);
+        sent?;
+        let code = record.ok().and_then(|record| record.code).unwrap_or(255);
+        send(stream, &Reply::Exited { code }).await
+    }
+
+    /// Gives a client our ends of a process's streams, and lets go of its input so that the client can end it.
+    async fn hand_over(&self, stream: &mut UnixStream, id: &str, streams: Streams) -> io::Result<()> {
+        let descriptors: Vec<OwnedFd> = match streams {
+            Streams::Terminal { master } => vec![master],
+            Streams::Pipes { stdout, stderr, stdin } => stdin.into_iter().chain([stdout, stderr]).collect(),
+        };
+        self.host.link.release(&format!("stdin:{id}"))?;
+        send(stream, &Reply::Started { descriptors: descriptors.len() }).await?;
+        send_descriptors(stream, &descriptors).await
+    }
+
+    async fn attach(&self, stream: &mut UnixStream, container: &str) -> io::Result<()> {
+        let mut lives = self.host.watch_lives();
+        let (id, descriptors) = match self.host.streams_of(container) {
+            Ok(found) => found,
+            Err(error) => {
+                let failures = vec![Failed { message: error.message, help: error.help }];
+                return send(stream, &Reply::Failed { failures }).await;
+            }
+        };
+        self.host.link.release(&format!("stdin:{id}"))?;
+        send(stream, &Reply::Started { descriptors: descriptors.len() }).await?;
+        send_descriptors(stream, &descriptors).await?;
+        drop(descriptors);
+        while let Some(event) = lives.recv().await {
+            if let crate::control::Event::Exited { container: name, code, .. } = event
+                && name == container
+            {
+                return send(stream, &Reply::Exited { code }).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn events(&self, stream: &mut UnixStream) -> io::Result<()> {
+        let mut lives = self.host.watch_lives();
+        let mut byte = [0];
+        loop {
+            tokio::select! {
+                event = lives.recv() => match event {
+                    Some(event) => send(stream, &Reply::Event(event)).await?,
+                    None => return Ok(()),
+                },
+                // Nothing is expected from the client but its end.
+                _ = stream.read(&mut byte) => return Ok(()),
+            }
+        }
+    }
+}
+
+fn project_of(change: &Change) -> Option<crate::spec::ProjectSpec> {
+    match &change.kind {
+        crate::plan::ChangeKind::Up { project, .. } | crate::plan::ChangeKind::Run { project, .. } => {
+            Some(project.clone())
+        }
+        _ => None,
+    }
+}
+
+async fn receive(stream: &mut UnixStream) -> io::Result<Option<Request>> {
+    let mut length = [0; 4];
+    match stream.read_exact(&mut length).await {
+        Ok(_) => {}
+        Err(error) if is_hang_up(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut bytes = vec![0; checked_length(length)?];
+    stream.read_exact(&mut bytes).await?;
+    Ok(Some(serde_json::from_slice(&bytes)?))
+}
+
+async fn send(stream: &mut UnixStream, reply: &Reply) -> io::Result<()> {
+    stream.write_all(&encode(reply)?).await
+}
+
+async fn send_descriptors(stream: &UnixStream, descriptors: &[OwnedFd]) -> io::Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    loop {
+        stream.writable().await?;
+        let sent = stream.try_io(Interest::WRITABLE, || {
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
+            Ok(sendmsg(stream, &[io::IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?)
+        });
+        match sent {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
