@@ -564,3 +564,71 @@ fn many_launches_at_once() {
     }
     println!("20 containers to their end: {:?}", started.elapsed());
 }
+
+#[test]
+fn restrictions_hold_for_an_ordinary_user() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new();
+    let script = "busybox id -u; busybox id -G; busybox pwd; echo out > /proc/self/fd/1
+        busybox touch /made 2>/dev/null || echo read-only; busybox touch /data/made 2>/dev/null || echo bound read-only
+        busybox grep -E 'CapPrm|CapEff|CapAmb|Seccomp:' /proc/self/status; ulimit -n; umask";
+    let mut launch = world.container(&["sh", "-c", script]);
+    let pivot = launch.steps.iter().position(|step| matches!(step, Step::PivotRoot)).unwrap();
+    let flags = MountFlags { read_only: true, ..MountFlags::default() };
+    let bind = Step::Bind { source: 0, target: "/data".to_owned(), recursive: true, flags, propagation: None };
+    launch.steps.insert(pivot, bind);
+    launch.steps.insert(pivot + 2, Step::ReadonlyRoot);
+    let exec = launch.steps.pop().unwrap();
+    launch.steps.truncate(launch.steps.len() - 3);
+    let port = 1 << 10;
+    // BPF_RET | BPF_K, SECCOMP_RET_ALLOW.
+    let allow = [&6_u16.to_ne_bytes()[..], &[0, 0], &0x7fff_0000_u32.to_ne_bytes()].concat();
+    launch.steps.extend([
+        Step::WorkingDirectory { target: "/proc".to_owned(), create: false },
+        Step::Rlimit { resource: rcompose::init::Rlimit::Nofile, soft: 77, hard: 88 },
+        Step::Umask(0o27),
+        Step::Seccomp { filters: vec![allow] },
+        Step::Groups(vec![1000, 7]),
+        Step::Identity { uid: 1000, gid: 1000 },
+        Step::Capabilities { bounding: port, permitted: port, effective: port, inheritable: port, ambient: port },
+        exec,
+    ]);
+    let data = fs::File::open(world.folder.path()).unwrap();
+    world.start("one", launch, &[data.as_fd()]);
+    let output = text(world.launched().remove(1));
+    let expected = "1000\n1000 7\n/proc\nout\nread-only\nbound read-only\nCapPrm:\t0000000000000400\n\
+        CapEff:\t0000000000000400\nCapAmb:\t0000000000000400\nSeccomp:\t2\n77\n0027\n";
+    assert_eq!(output, expected);
+    assert_eq!(world.exited().code, Some(0));
+}
+
+#[test]
+fn layers_with_long_and_odd_names_are_mounted() {
+    if !can_run() {
+        return;
+    }
+    let world = World::new();
+    let long = world.folder.path().join("l".repeat(200)).join(format!("a:b,c\\d{}", "e".repeat(100)));
+    fs::create_dir_all(&long).unwrap();
+    fs::write(long.join("found"), "yes").unwrap();
+    for odd in ["odd:,\\ upper", "odd:,\\ work"] {
+        fs::create_dir(world.folder.path().join(odd)).unwrap();
+    }
+    for (lower, first) in [(vec![long, world.lower("")], "yes"), (vec![world.lower("")], "no")] {
+        let mut launch = world.container(&["sh", "-c", "busybox cat /found 2>/dev/null || echo -n no"]);
+        let folder = world.folder.path();
+        let (upper, work) = (folder.join("odd:,\\ upper"), folder.join("odd:,\\ work"));
+        launch.steps[1] =
+            Step::RootOverlay { at: folder.join("merged"), overlay: Overlay { lower, upper, work, volatile: true } };
+        world.start("one", launch, &[]);
+        let output = match world.next() {
+            (Event::Launched { .. }, mut descriptors) => text(descriptors.remove(1)),
+            (other, _) => panic!("{other:?}"),
+        };
+        assert_eq!(output, first);
+        assert_eq!(world.exited().code, Some(0));
+        world.send(&Request::Release { name: "one".to_owned() }, &[]);
+    }
+}
