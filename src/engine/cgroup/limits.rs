@@ -150,8 +150,10 @@ fn cpuset(cpu: &LinuxCpu) -> Limits {
 fn io(io: &LinuxBlockIo) -> Limits {
     let mut limits = Limits::new("io", "blkio_config");
     if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-        limits.v1("blkio.weight", weight);
-        limits.v2("io.weight", 1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990);
+        // There only with an I/O scheduler that knows weights.
+        let weight_v2 = 1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990;
+        limits.v1.push(Write { file: "blkio.weight".into(), value: weight.to_string(), optional: true });
+        limits.v2.push(Write { file: "io.weight".into(), value: weight_v2.to_string(), optional: true });
     }
     let throttles = [
         ("blkio.throttle.read_bps_device", "rbps", io.throttle_read_bps_device()),

@@ -51,6 +51,12 @@ fn run_in(group: &Cgroup, script: &str) -> Child {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("read go; {script}")).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
+    enter(group, &child);
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    child
+}
+
+fn enter(group: &Cgroup, child: &Child) {
     let entry = group.entry().unwrap();
     let pid = child.id().to_string();
     if let Some(v2) = entry.v2 {
@@ -61,8 +67,6 @@ fn run_in(group: &Cgroup, script: &str) -> Child {
     for procs in entry.v1 {
         rustix::io::write(&procs, pid.as_bytes()).unwrap();
     }
-    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    child
 }
 
 fn denying_devices() -> LinuxResources {
@@ -172,5 +176,33 @@ fn a_refused_value_is_named_and_leaves_nothing() {
 fn paths_stay_inside() {
     for path in ["", "/x", "a/../b", "a//b", "."] {
         assert!(matches!(check(path), Err(CgroupError::BadPath(_))), "{path}");
+    }
+}
+
+#[test]
+fn frozen_processes_do_not_run() {
+    let Some(found) = hierarchies("frozen_processes_do_not_run") else { return };
+    let variants = [("v1", v1_only(&found), !found.v1.is_empty()), ("v2", found.clone(), found.v2.is_some())];
+    for (name, hierarchies, _) in variants.into_iter().filter(|(.., there)| *there) {
+        let scratch = Scratch::new(&hierarchies, &format!("freeze-{name}"));
+        let (group, _) = Cgroup::create(&hierarchies, &scratch.path, &LinuxResources::default()).unwrap();
+        let mut child = Command::new("sh")
+            .arg("-c")
+            .arg("read go; echo on")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        enter(&group, &child);
+        group.freeze().unwrap();
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        let output = child.stdout.take().unwrap();
+        let mut waiting = [PollFd::new(&output, PollFlags::IN)];
+        let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        assert_eq!(rustix::event::poll(&mut waiting, Some(&moment)).unwrap(), 0, "{name}: it went on");
+        group.thaw().unwrap();
+        assert_eq!(io::read_to_string(output).unwrap(), "on\n", "{name}");
+        assert!(child.wait().unwrap().success());
+        group.remove().unwrap();
     }
 }
