@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::config::ImageDocument;
 use super::digest::Digest;
 use super::error::Error;
+use super::host;
 use super::reference::Reference;
 use super::source::Source;
 
@@ -249,6 +250,9 @@ fn name_of(descriptor: &Descriptor) -> Option<String> {
 }
 
 fn parse_name(source: &Source, member: &str, name: &str) -> Result<Reference, Error> {
+    if host::is_host(name) {
+        return Err(source.refused(member, format!("the name `{name}` is this machine's own")));
+    }
     let reference = Reference::parse(name).filter(|reference| reference.digest().is_none());
     reference.ok_or_else(|| source.refused(member, format!("`{name}` is not an image name")))
 }

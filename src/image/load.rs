@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::database::Record;
@@ -72,14 +72,16 @@ impl Store {
         let stop = AtomicBool::new(false);
         let queue = Mutex::new(layers.iter());
         let failure = Mutex::new(None);
+        // A function of its own, so that the queue is not locked while a layer is unpacked.
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || {
-            while let Some(layer) = queue.lock().unwrap_or_else(|poison| poison.into_inner()).next() {
-                if let Err(error) = self.unpack_one(source, layer, staging.path(), &stop) {
-                    stop.store(true, Ordering::Relaxed);
-                    let mut failure = failure.lock().unwrap_or_else(|poison| poison.into_inner());
-                    // The one that made the others stop is the one to tell of.
-                    if !matches!(error, Error::Unpack { source: UnpackError::Cancelled, .. }) || failure.is_none() {
-                        failure.get_or_insert(error);
+            while let Some(layer) = next() {
+                match self.unpack_one(source, layer, staging.path(), &stop) {
+                    // The one that made the others stop tells why.
+                    Ok(()) | Err(Error::Unpack { source: UnpackError::Cancelled, .. }) => {}
+                    Err(error) => {
+                        stop.store(true, Ordering::Relaxed);
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     }
                 }
             }
@@ -91,7 +93,7 @@ impl Store {
             }
             work();
         });
-        failure.into_inner().unwrap_or_else(|poison| poison.into_inner()).map_or(Ok(()), Err)
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
     fn unpack_one(

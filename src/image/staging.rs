@@ -48,7 +48,12 @@ impl Drop for Staging {
 fn sweep(folder: &Path, trash: &Trash) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        match File::open(&path)?.try_lock() {
+        let directory = match File::open(&path) {
+            // Its owner has just finished.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        match directory.try_lock() {
             Ok(()) => trash.discard(&path)?,
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => return Err(error),

@@ -196,7 +196,11 @@ impl Store {
         let Record { layers, size } = database.images.get(&id).cloned().ok_or_else(gone)?;
         let (_, document) = self.document(&id)?;
         let mut paths = Vec::with_capacity(layers.len());
-        for layer in layers.iter().rev() {
+        for (number, layer) in layers.iter().enumerate().rev() {
+            // Overlayfs takes no directory twice, and a layer's upper occurrence covers all that the lower one does.
+            if layers.iter().skip(number + 1).any(|upper| upper == layer) {
+                continue;
+            }
             let path = self.layer_path(layer).join("fs");
             if !path.is_dir() {
                 return Err(Error::DamagedLayer { layer: layer.clone(), source: None });

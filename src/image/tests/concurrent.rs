@@ -75,3 +75,14 @@ fn a_layer_without_an_image_serves_the_next_load_or_goes_with_the_next_removal()
     fixture.store.remove("other", &BTreeSet::new()).unwrap();
     assert_eq!(fixture.counts().1, 0);
 }
+
+#[test]
+fn of_many_layers_the_one_that_fails_is_told() {
+    let fixture = Fixture::new();
+    let mut layers: Vec<_> = (0..20).map(|n| Tar::new().file("x", &vec![n; 200_000]).end()).collect();
+    layers[7] = Tar::new().file("../bad", b"").end();
+    let archive = fixture.write("archive", &docker_archive("app", &layers, Compression::Gzip));
+    let error = fixture.store.load(&archive).unwrap_err();
+    assert_eq!(error.to_string(), "layer 7/layer.tar cannot be unpacked");
+    assert_eq!(fixture.counts(), (0, 0, 0));
+}

@@ -208,7 +208,9 @@ fn a_failed_load_leaves_the_store_as_it_was() {
     }
     let swapped = swapped.iter().fold(Tar::new(), |tar, (name, bytes)| tar.file(name, bytes)).end();
     let no_image = Tar::new().file("hello", b"world").end();
-    let cases: [(&[u8], &str); 6] = [
+    let shadowing = docker_archive("rcompose/host", &good, Compression::None);
+    let cases: [(&[u8], &str); 7] = [
+        (&shadowing, "this machine's own"),
         (&cut, "cut off"),
         (&evil, "cannot be unpacked"),
         (&swapped, "has the digest"),

@@ -78,7 +78,7 @@ fn what_is_saved_loads_as_the_same_image() {
             assert_eq!(loaded[0].names, names);
             let (ours, theirs) = (fixture.store.resolve("app:1").unwrap(), other.store.resolve("app:1").unwrap());
             assert_eq!((ours.id, ours.size, ours.document), (theirs.id, theirs.size, theirs.document));
-            check_base(&theirs.layers[2]);
+            check_base(&theirs.layers[0]);
             let mut again = Vec::new();
             other.store.save(&names, format, compression, &mut again).unwrap();
             assert!(archive == again, "the same image gives the same archive");
@@ -180,4 +180,49 @@ fn of_several_machines_ours_is_taken() {
     let loaded = fixture.store.load(&fixture.folder.path().join("layout")).unwrap();
     assert_eq!((loaded.len(), loaded[0].names.as_slice()), (1, &["app:3".to_owned()][..]));
     assert_eq!(fixture.store.resolve("app:3").unwrap().document.rootfs.diff_ids, [Digest::of(&upper_layer())]);
+}
+
+/// The layers as overlayfs shows them; the mount is nowhere attached and goes with the descriptor.
+fn overlay(layers: &[std::path::PathBuf]) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    };
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in layers {
+        fsconfig_set_string(&context, "lowerdir+", layer.to_str().unwrap())?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+#[test]
+fn overlayfs_understands_the_whiteouts() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.folder.path().join("one"), fixture.folder.path().join("two"));
+    fs::create_dir(&one).and_then(|()| fs::create_dir(&two)).unwrap();
+    if let Err(error) = overlay(&[one, two]) {
+        println!("skipped: overlayfs cannot be mounted here by `lowerdir+` ({error})");
+        return;
+    }
+    let again = Tar::new().folder("etc/implicit").file("etc/.wh.implicit", b"").file("etc/implicit/new", b"").end();
+    let layers = [base_layer(), upper_layer(), base_layer(), again];
+    fixture.store.load(&fixture.write("archive", &docker_archive("app", &layers, Compression::Zstd))).unwrap();
+    let image = fixture.store.resolve("app").unwrap();
+    assert_eq!(image.layers.len(), 3, "a layer that occurs twice is mounted once");
+    fixture.store.load(&fixture.write("low", &docker_archive("low", &layers[..2], Compression::None))).unwrap();
+    let low = fixture.store.resolve("low").unwrap();
+    let names = |root: &std::os::fd::OwnedFd, path: &str| {
+        let directory = crate::sys::inroot::open_directory(root, path.as_bytes()).unwrap();
+        let entries = rustix::fs::Dir::read_from(directory).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned());
+        let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        names
+    };
+    let low = overlay(&low.layers).unwrap();
+    assert_eq!(names(&low, "bin"), ["new"], "opaque");
+    assert!(names(&low, "etc").is_empty(), "whited out");
+    let all = overlay(&image.layers).unwrap();
+    assert_eq!(names(&all, "bin"), ["new", "other", "sh", "tool"]);
+    assert_eq!(names(&all, "etc/implicit"), ["new"]);
 }
