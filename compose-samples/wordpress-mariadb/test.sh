@@ -19,10 +19,6 @@ publish() {
 </struct></value></param><param><value><boolean>1</boolean></value></param></params></methodCall>"
 }
 
-refused() {
-    ! "$@"
-}
-
 check "up -d --wait" compose up -d --wait || return
 check "the first visit leads to the set-up" says 'WordPress' fetch '/wp-admin/install.php'
 check "WordPress is set up" set_up
