@@ -1,1 +1,64 @@
 //! Bridges, address pools, sandboxes (network namespaces), nftables, DNS, hosts files, the port proxy.
+//!
+//! What outlives a process here: the network records on disk, the bridges and the nft tables. Everything of a container
+//! (its namespace, links, addresses, sockets) hangs on file descriptors and is gone when the last one is closed.
+
+pub mod bridge;
+pub mod firewall;
+pub mod foreign;
+pub mod ipam;
+mod netlink;
+mod nft;
+pub mod records;
+pub mod sandbox;
+
+use std::io;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+
+pub use bridge::Networks;
+pub use firewall::{ProjectTable, Published};
+pub use records::{NetworkRecord, SubnetRecord};
+pub use sandbox::{Interface, Sandbox};
+
+/// What goes wrong with networks.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("cannot {action} `{path}`")]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("the kernel refused to {action}")]
+    Kernel { action: String, source: io::Error },
+    #[error("no free address range is left in the pools for network `{network}`; set `ipam.config.subnet`")]
+    PoolsExhausted { network: String },
+    #[error("subnet {subnet} of network `{network}` overlaps {other}")]
+    Overlap { network: String, subnet: IpNetwork, other: String },
+    #[error("no free address is left in network `{network}`")]
+    AddressesExhausted { network: String },
+    #[error("address {address} is not in a subnet of network `{network}`")]
+    AddressOutside { network: String, address: std::net::IpAddr },
+    #[error("address {address} of network `{network}` is taken by {holder}")]
+    AddressTaken { network: String, address: std::net::IpAddr, holder: String },
+    #[error("network `{name}` is declared external but does not exist")]
+    NotFound { name: String },
+    #[error("network `{name}` belongs to project `{project}`")]
+    Foreign { name: String, project: String },
+    #[error("network `{network}`: `{value}` is not valid for driver option `{option}`")]
+    Option { network: String, option: String, value: String },
+    #[error("network `{network}`: driver `{driver}` is not supported")]
+    Driver { network: String, driver: String },
+    #[error("`{value}` is not a hardware address")]
+    Mac { value: String },
+}
+
+impl NetworkError {
+    fn kernel(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Kernel { action, source }
+    }
+
+    fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}

@@ -1,0 +1,111 @@
+//! What is known of each network, on disk: `<data_dir>/networks/<id>.json`, changed under one lock for all projects.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::base::disk::{self, Durability};
+use crate::network::NetworkError;
+
+/// A network that exists, or of which something may exist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// 64 hexadecimal digits, new with each creation.
+    pub id: String,
+    /// Name on the host.
+    pub name: String,
+    /// Project that made it and may remove it.
+    pub project: String,
+    /// Name of the bridge link.
+    pub bridge: String,
+    pub mtu: Option<u32>,
+    pub internal: bool,
+    pub subnets: Vec<SubnetRecord>,
+    pub labels: BTreeMap<String, String>,
+    /// Of the specification it was made from.
+    pub config_hash: String,
+    /// Bridge and addresses have been set up completely.
+    pub ready: bool,
+    /// Address to the id of the container that has it.
+    pub leases: BTreeMap<IpAddr, String>,
+}
+
+/// One address range, with its gateway decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetRecord {
+    pub subnet: IpNetwork,
+    /// Containers get addresses from here only.
+    pub range: Option<IpNetwork>,
+    pub gateway: IpAddr,
+    pub reserved: BTreeMap<String, IpAddr>,
+}
+
+/// The folder of records, locked; unlocked when dropped.
+pub(super) struct Records {
+    folder: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Records {
+    pub(super) fn lock(folder: &Path) -> Result<Self, NetworkError> {
+        fs::create_dir_all(folder).map_err(NetworkError::file("create", folder))?;
+        let path = folder.join(".lock");
+        let file = File::create(&path).map_err(NetworkError::file("open", &path))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| NetworkError::file("lock", &path)(errno.into()))?;
+        Ok(Self { folder: folder.to_owned(), _lock: lock })
+    }
+
+    pub(super) fn all(&self) -> Result<Vec<NetworkRecord>, NetworkError> {
+        read_all(&self.folder)
+    }
+
+    pub(super) fn get(&self, id: &str) -> Result<Option<NetworkRecord>, NetworkError> {
+        let path = self.path(id);
+        disk::read_json(&path).map_err(NetworkError::file("read", &path))
+    }
+
+    pub(super) fn put(&self, record: &NetworkRecord) -> Result<(), NetworkError> {
+        let path = self.path(&record.id);
+        disk::replace_json(&path, record, Durability::Kill).map_err(NetworkError::file("write", &path))
+    }
+
+    pub(super) fn delete(&self, id: &str) -> Result<(), NetworkError> {
+        let path = self.path(id);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(NetworkError::file("remove", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+}
+
+/// All records, in the order of their names. Needs no lock: each file is replaced in one step.
+pub(super) fn read_all(folder: &Path) -> Result<Vec<NetworkRecord>, NetworkError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(NetworkError::file("list", folder)(error)),
+    };
+    let mut records = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(NetworkError::file("list", folder))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden || path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let record: Option<NetworkRecord> =
+            disk::read_json(&path).map_err(NetworkError::file("read", &path))?;
+        records.extend(record);
+    }
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(records)
+}
