@@ -1,10 +1,20 @@
 //! Pure: `model` to `spec`, desired against observed, the DAG of steps with reasons.
 
+mod down;
+mod graph;
+mod lower;
+mod step;
+mod up;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::Observed;
 use crate::spec::ProjectSpec;
+
+pub use lower::lower;
+pub use step::{FieldChange, Op, Plan, Reason, Step};
 
 /// A change that a person asks for. It can be planned again at any time: a half-done change continues where it was,
 /// because what was created or started since `requested_at` counts as done.
@@ -84,3 +94,74 @@ pub enum Recreate {
     Force,
     Never,
 }
+
+impl ChangeKind {
+    /// The command's name, for messages.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Up { .. } => "up",
+            Self::Down { .. } => "down",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Restart { .. } => "restart",
+            Self::Kill { .. } => "kill",
+            Self::Remove { .. } => "rm",
+            Self::Run { .. } => "run",
+        }
+    }
+
+    /// Image references whose ids the plan needs in [`Observed::images`].
+    pub fn images(&self) -> Vec<String> {
+        let (Self::Up { project, .. } | Self::Run { project, .. }) = self else { return Vec::new() };
+        let mut images: Vec<_> = project.services.values().map(|service| service.container.image.clone()).collect();
+        images.sort();
+        images.dedup();
+        images
+    }
+}
+
+/// Why no plan can be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("no such service: `{name}`{}", nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    UnknownService { name: String, nearest: Option<String> },
+    #[error("dependency cycle detected: {}", .0.join(" -> "))]
+    Cycle(Vec<String>),
+    #[error("service `{service}` depends on `{dependency}`, which does not exist")]
+    UnknownDependency { service: String, dependency: String },
+    #[error("{kind} `{name}` declared as external, but could not be found")]
+    ExternalMissing { kind: &'static str, name: String },
+    #[error("container name `{name}` is in use by a container of service `{service}`")]
+    NameTaken { name: String, service: String },
+    #[error("service `{service}` has a `container_name` and cannot have {scale} containers")]
+    FixedNameScaled { service: String, scale: u32 },
+}
+
+/// What to do so that `observed` becomes what `change` asks for. Reads no clock and touches nothing.
+///
+/// # Errors
+/// When the change contradicts itself or what is there.
+pub fn plan(change: &Change, observed: &Observed) -> Result<Plan, PlanError> {
+    match &change.kind {
+        ChangeKind::Up { project, services, options } => {
+            up::up(change.requested_at, project, services, options, observed)
+        }
+        ChangeKind::Run { project, service, name, no_deps } => {
+            up::run(change.requested_at, project, service, name, *no_deps, observed)
+        }
+        ChangeKind::Down { services, volumes, remove_orphans, timeout, project } => {
+            let down = down::Down { services, volumes: *volumes, remove_orphans: *remove_orphans, timeout: *timeout };
+            down.plan(project.as_ref(), observed)
+        }
+        ChangeKind::Start { services } => Ok(up::start(services, observed)),
+        ChangeKind::Stop { services, timeout } => Ok(down::stop(services, *timeout, observed)),
+        ChangeKind::Restart { services, timeout, no_deps } => {
+            Ok(down::restart(change.requested_at, services, *timeout, *no_deps, observed))
+        }
+        ChangeKind::Kill { services, signal } => Ok(down::kill(services, signal, observed)),
+        ChangeKind::Remove { services, stop, volumes } => Ok(down::remove(services, *stop, *volumes, observed)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -68,8 +68,13 @@ pub trait Runtime: 'static {
 
     /// Makes the container's record and directories; nothing runs yet.
     fn create_container(&self, new: NewContainer) -> impl Future<Output = Result<ContainerState, RuntimeError>>;
-    /// Connects and starts it; ends when its program has been executed (or could not be).
-    fn start_container(&self, id: ContainerId) -> impl Future<Output = Result<ContainerState, RuntimeError>>;
+    /// Connects and starts it; ends when its program has been executed (or could not be). `restarts` is noted as
+    /// [`ContainerState::restarts`]: 0 when a command starts it, else how often its policy has.
+    fn start_container(
+        &self,
+        id: ContainerId,
+        restarts: u32,
+    ) -> impl Future<Output = Result<ContainerState, RuntimeError>>;
     /// Sends a signal to its first process; `Ok` when it has ended already.
     fn signal_container(&self, id: ContainerId, signal: String) -> impl Future<Output = Result<(), RuntimeError>>;
     /// Notes that the container is stopped by command (or no longer is), so that policies leave it alone after a restart of ours.

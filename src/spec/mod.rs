@@ -28,6 +28,9 @@ pub struct ProjectSpec {
     pub config_files: Vec<PathBuf>,
     /// Active services by name.
     pub services: BTreeMap<String, ServiceSpec>,
+    /// Declared, but of no active profile: their containers are no orphans.
+    #[serde(default)]
+    pub disabled_services: Vec<String>,
     /// Networks by their key in the file.
     pub networks: BTreeMap<String, NetworkSpec>,
     /// Named volumes by their key in the file.

@@ -1,0 +1,279 @@
+//! `down`, `stop`, `restart`, `kill` and `rm`: what must end and go, dependents before what they depend on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::graph;
+use super::step::{Op, Plan, Reason};
+use super::up::{networks_of, volumes_of};
+use super::PlanError;
+use crate::spec::ContainerState;
+use crate::spec::Observed;
+use crate::spec::Phase;
+use crate::spec::ProjectSpec;
+
+pub(super) struct Down<'a> {
+    pub(super) services: &'a [String],
+    pub(super) volumes: bool,
+    pub(super) remove_orphans: bool,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Down<'_> {
+    pub(super) fn plan(&self, project: Option<&ProjectSpec>, observed: &Observed) -> Result<Plan, PlanError> {
+        let mut plan = Plan::default();
+        let mut spared = BTreeSet::new();
+        if let Some(project) = project {
+            let declared = project.services.keys().chain(&project.disabled_services).map(String::as_str);
+            graph::known(self.services, declared)?;
+            let foreign = unknown_services(project, observed);
+            if !self.remove_orphans {
+                spared = foreign.iter().map(|container| container.name.as_str()).collect();
+                plan.warnings.extend(orphan_warning(&foreign));
+            }
+        }
+        let asked = |c: &&ContainerState| {
+            let orphan = project.is_some_and(|p| is_unknown(p, c)) && self.remove_orphans;
+            (self.services.is_empty() || self.services.contains(&c.service.name) || orphan)
+                && !spared.contains(c.name.as_str())
+        };
+        let (going, staying): (Vec<_>, Vec<_>) = observed.containers.iter().partition(asked);
+        let stops = stop_all(&mut plan, &going, self.timeout, &Reason::Asked);
+        let mut removals = Vec::new();
+        for container in &going {
+            let needs = stops.get(container.name.as_str()).copied().into_iter().collect::<Vec<_>>();
+            let reason = if needs.is_empty() { Reason::Asked } else { Reason::Follows };
+            // Anonymous volumes belong to nobody else once their container is gone.
+            let op = Op::Remove { id: container.id.clone(), name: container.name.clone(), volumes: self.volumes };
+            removals.push(plan.push(op, reason, needs));
+        }
+        self.resources(&mut plan, project, observed, &staying, &removals);
+        Ok(plan)
+    }
+
+    fn resources(
+        &self,
+        plan: &mut Plan,
+        project: Option<&ProjectSpec>,
+        observed: &Observed,
+        staying: &[&ContainerState],
+        removals: &[usize],
+    ) {
+        for key in observed.networks.keys() {
+            let spec = project.and_then(|project| project.networks.get(key));
+            if spec.is_some_and(|spec| spec.external) {
+                continue;
+            }
+            let name = spec.map_or_else(|| key.clone(), |spec| spec.name.clone());
+            if staying.iter().any(|container| networks_of(&container.service).any(|used| used == key)) {
+                plan.warnings.push(format!("network {name}: resource is still in use"));
+                continue;
+            }
+            plan.push(Op::RemoveNetwork { key: key.clone(), name }, Reason::Asked, removals.to_vec());
+        }
+        for key in observed.volumes.iter().filter(|_| self.volumes) {
+            let spec = project.and_then(|project| project.volumes.get(key));
+            if spec.is_some_and(|spec| spec.external) {
+                continue;
+            }
+            let name = spec.map_or_else(|| key.clone(), |spec| spec.name.clone());
+            if staying.iter().any(|container| volumes_of(&container.service).any(|used| used == key)) {
+                plan.warnings.push(format!("volume {name}: resource is still in use"));
+                continue;
+            }
+            plan.push(Op::RemoveVolume { name }, Reason::Asked, removals.to_vec());
+        }
+    }
+}
+
+pub(super) fn stop(services: &[String], timeout: Option<Duration>, observed: &Observed) -> Plan {
+    let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
+    let asked: Vec<_> = selected(services, observed).collect();
+    stop_all(&mut plan, &asked, timeout, &Reason::Asked);
+    plan
+}
+
+pub(super) fn kill(services: &[String], signal: &str, observed: &Observed) -> Plan {
+    let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
+    for container in selected(services, observed).filter(|container| is_running(container)) {
+        let op =
+            Op::Kill { id: container.id.clone(), name: container.name.clone(), signal: signal.to_owned() };
+        plan.push(op, Reason::Asked, Vec::new());
+    }
+    plan
+}
+
+pub(super) fn remove(services: &[String], stop: bool, volumes: bool, observed: &Observed) -> Plan {
+    let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
+    let asked: Vec<_> = selected(services, observed).filter(|container| stop || !is_running(container)).collect();
+    let stops = stop_all(&mut plan, &asked, None, &Reason::Asked);
+    for container in asked {
+        let needs = stops.get(container.name.as_str()).copied().into_iter().collect::<Vec<_>>();
+        let reason = if needs.is_empty() { Reason::Asked } else { Reason::Follows };
+        plan.push(Op::Remove { id: container.id.clone(), name: container.name.clone(), volumes }, reason, needs);
+    }
+    plan
+}
+
+/// Stops and starts the containers, and with them those of services that want to be restarted along.
+pub(super) fn restart(
+    requested_at: i64,
+    services: &[String],
+    timeout: Option<Duration>,
+    no_deps: bool,
+    observed: &Observed,
+) -> Plan {
+    let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
+    let replicas = || observed.containers.iter().filter(|container| container.number > 0);
+    let mut names: BTreeSet<&str> = selected(services, observed).map(|c| c.service.name.as_str()).collect();
+    let along = |names: &BTreeSet<&str>, container: &ContainerState| {
+        container.service.depends_on.iter().any(|(name, how)| how.restart && names.contains(name.as_str()))
+    };
+    while !no_deps {
+        let more = replicas().filter(|c| !names.contains(c.service.name.as_str()) && along(&names, c));
+        let more: Vec<&str> = more.map(|container| container.service.name.as_str()).collect();
+        if more.is_empty() {
+            break;
+        }
+        names.extend(more);
+    }
+    let undone = |container: &&ContainerState| match container.phase {
+        Phase::Created => true,
+        Phase::Running { started_at, .. } => started_at < requested_at,
+        Phase::Exited(exit) => container.stopped_by_user || exit.at < requested_at,
+    };
+    let asked: Vec<_> =
+        replicas().filter(|c| names.contains(c.service.name.as_str())).filter(undone).collect();
+    let stops = stop_all(&mut plan, &asked, timeout, &Reason::Asked);
+    let depends = graph::made_dependencies(asked.iter().copied());
+    let mut starts = BTreeMap::<&str, Vec<usize>>::new();
+    let mut left = asked;
+    while !left.is_empty() {
+        let waits = |container: &&ContainerState| {
+            let of = depends.get(container.service.name.as_str());
+            of.is_some_and(|of| left.iter().any(|other| of.contains(other.service.name.as_str())))
+        };
+        let (later, now): (Vec<_>, Vec<_>) = left.iter().copied().partition(waits);
+        for container in now {
+            let service = container.service.name.as_str();
+            let needs: Vec<usize> = stops.get(container.name.as_str()).copied().into_iter().collect();
+            let reason = if needs.is_empty() { Reason::Asked } else { Reason::Follows };
+            let step = plan.push(Op::Start { name: container.name.clone() }, reason, needs);
+            let of = depends.get(service).into_iter().flatten();
+            let after = of.flat_map(|other| starts.get(other).cloned().unwrap_or_default()).collect();
+            if let Some(step) = plan.steps.get_mut(step) {
+                step.after = after;
+            }
+            starts.entry(service).or_default().push(step);
+        }
+        left = later;
+    }
+    plan
+}
+
+/// Stops the running ones among `containers`, each after those that depend on it. Returns the steps by container name.
+fn stop_all<'a>(
+    plan: &mut Plan,
+    containers: &[&'a ContainerState],
+    timeout: Option<Duration>,
+    reason: &Reason,
+) -> BTreeMap<&'a str, usize> {
+    let running: Vec<_> = containers.iter().copied().filter(|container| is_running(container)).collect();
+    let depends = graph::made_dependencies(running.iter().copied());
+    let mut steps = BTreeMap::new();
+    let mut by_service = BTreeMap::<&str, Vec<usize>>::new();
+    let mut left = running;
+    while !left.is_empty() {
+        let needed = |container: &&ContainerState| {
+            let service = container.service.name.as_str();
+            left.iter().any(|other| depends.get(other.service.name.as_str()).is_some_and(|of| of.contains(service)))
+        };
+        let (later, now): (Vec<_>, Vec<_>) = left.iter().copied().partition(needed);
+        for container in now {
+            let service = container.service.name.as_str();
+            let step = plan.push(stop_op(container, timeout, false), reason.clone(), Vec::new());
+            let dependents = depends.iter().filter(|(_, of)| of.contains(service));
+            let after = dependents.flat_map(|(name, _)| by_service.get(name).cloned().unwrap_or_default()).collect();
+            if let Some(step) = plan.steps.get_mut(step) {
+                step.after = after;
+            }
+            by_service.entry(service).or_default().push(step);
+            steps.insert(container.name.as_str(), step);
+        }
+        left = later;
+    }
+    steps
+}
+
+pub(super) fn stop_and_remove(
+    plan: &mut Plan,
+    container: &ContainerState,
+    timeout: Option<Duration>,
+    volumes: bool,
+    reason: Reason,
+) -> usize {
+    let remove = Op::Remove { id: container.id.clone(), name: container.name.clone(), volumes };
+    if is_running(container) {
+        let stop = plan.push(stop_op(container, timeout, false), reason, Vec::new());
+        plan.push(remove, Reason::Follows, vec![stop])
+    } else {
+        plan.push(remove, reason, Vec::new())
+    }
+}
+
+pub(super) fn stop_op(container: &ContainerState, timeout: Option<Duration>, recreate: bool) -> Op {
+    Op::Stop {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        signal: container.service.stop_signal.clone().unwrap_or_else(|| "SIGTERM".to_owned()),
+        grace: timeout.unwrap_or(container.service.stop_grace),
+        recreate,
+    }
+}
+
+/// Containers that belong to no service of the project, and one-off containers that have ended.
+pub(super) fn orphans<'a>(project: &ProjectSpec, observed: &'a Observed) -> Vec<&'a ContainerState> {
+    let gone = |container: &&ContainerState| {
+        if container.number == 0 {
+            matches!(container.phase, Phase::Exited(_))
+        } else {
+            is_unknown(project, container)
+        }
+    };
+    observed.containers.iter().filter(gone).collect()
+}
+
+fn unknown_services<'a>(project: &ProjectSpec, observed: &'a Observed) -> Vec<&'a ContainerState> {
+    observed.containers.iter().filter(|container| is_unknown(project, container)).collect()
+}
+
+fn is_unknown(project: &ProjectSpec, container: &ContainerState) -> bool {
+    let name = &container.service.name;
+    !project.services.contains_key(name) && !project.disabled_services.contains(name)
+}
+
+pub(super) fn orphan_warning(orphans: &[&ContainerState]) -> Option<String> {
+    let names: Vec<&str> = orphans.iter().map(|container| container.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "Found orphan containers ([{}]) for this project. If you removed or renamed this service in your compose \
+             file, you can run this command with the --remove-orphans flag to clean it up.",
+            names.join(" ")
+        )
+    })
+}
+
+/// The file is not at hand here, so a name without containers is a warning only.
+pub(super) fn without_containers(services: &[String], observed: &Observed) -> Vec<String> {
+    let missing = services.iter().filter(|name| !observed.containers.iter().any(|c| c.service.name == **name));
+    missing.map(|name| format!("service `{name}` has no containers")).collect()
+}
+
+fn selected<'a>(services: &[String], observed: &'a Observed) -> impl Iterator<Item = &'a ContainerState> {
+    let all = observed.containers.iter();
+    all.filter(move |container| services.is_empty() || services.contains(&container.service.name))
+}
+
+fn is_running(container: &ContainerState) -> bool {
+    matches!(container.phase, Phase::Running { .. })
+}

@@ -1,0 +1,578 @@
+//! `up`, `run` and `start`: what must be created, replaced and started.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::graph;
+use super::step::{FieldChange, Op, Plan, Reason};
+use super::{PlanError, Recreate, UpOptions, down};
+use crate::spec::Condition;
+use crate::spec::ContainerState;
+use crate::spec::Dependency;
+use crate::spec::Health;
+use crate::spec::Observed;
+use crate::spec::Phase;
+use crate::spec::ProjectSpec;
+use crate::spec::ServiceSpec;
+use crate::spec::container::{MountSource, NamespaceMode, NetworkMode};
+
+pub(super) fn up(
+    requested_at: i64,
+    project: &ProjectSpec,
+    services: &[String],
+    options: &UpOptions,
+    observed: &Observed,
+) -> Result<Plan, PlanError> {
+    let order = graph::order(project)?;
+    let selected = graph::select(project, services, !options.no_deps)?;
+    let forced = if options.always_recreate_deps { Vec::new() } else { services.to_vec() };
+    let mut up = Up::new(requested_at, project, options, forced, observed);
+    up.orphans();
+    let active: Vec<_> = order.into_iter().filter(|service| selected.contains(&service.name)).collect();
+    up.converge(&active)?;
+    Ok(up.plan)
+}
+
+pub(super) fn run(
+    requested_at: i64,
+    project: &ProjectSpec,
+    service: &str,
+    name: &str,
+    no_deps: bool,
+    observed: &Observed,
+) -> Result<Plan, PlanError> {
+    let order = graph::order(project)?;
+    let names = [service.to_owned()];
+    let mut selected = graph::select(project, &names, !no_deps)?;
+    selected.remove(service);
+    let options = UpOptions {
+        recreate: Recreate::Changed,
+        always_recreate_deps: false,
+        no_deps,
+        no_start: false,
+        remove_orphans: false,
+        renew_anonymous_volumes: false,
+        timeout: None,
+    };
+    let mut up = Up::new(requested_at, project, &options, Vec::new(), observed);
+    let active: Vec<_> = order.into_iter().filter(|service| selected.contains(&service.name)).collect();
+    up.converge(&active)?;
+    if let Some(spec) = project.services.get(service) {
+        up.resources(&[spec])?;
+        match observed.containers.iter().find(|container| container.name == name) {
+            None => {
+                up.create(spec, name.to_owned(), 0, None, Reason::Asked)?;
+                up.start(spec, name, Reason::Asked);
+            }
+            Some(container) if container.phase == Phase::Created => up.start(spec, name, Reason::NeverStarted),
+            Some(_) => {}
+        }
+    }
+    Ok(up.plan)
+}
+
+/// Starts what exists, dependencies included.
+pub(super) fn start(services: &[String], observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    let replicas = || observed.containers.iter().filter(|container| container.number > 0);
+    let depends = graph::made_dependencies(replicas());
+    let mut open: Vec<&str> = if services.is_empty() {
+        replicas().map(|container| container.service.name.as_str()).collect()
+    } else {
+        services.iter().map(String::as_str).collect()
+    };
+    plan.warnings = down::without_containers(services, observed);
+    let mut selected = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        if selected.insert(name) {
+            open.extend(depends.get(name).into_iter().flatten());
+        }
+    }
+    let mut starts = Starts { observed, steps: BTreeMap::new(), waits: BTreeMap::new() };
+    let mut left: Vec<&str> = selected.into_iter().collect();
+    while !left.is_empty() {
+        let ready = |name: &&str| !depends.get(name).is_some_and(|all| all.iter().any(|other| left.contains(other)));
+        let (now, later): (Vec<_>, Vec<_>) = left.iter().copied().partition(ready);
+        for name in now {
+            for container in replicas().filter(|container| container.service.name == name) {
+                let reason = match container.phase {
+                    Phase::Running { .. } => {
+                        plan.unchanged.push(container.name.clone());
+                        continue;
+                    }
+                    Phase::Created => Reason::NeverStarted,
+                    Phase::Exited(exit) => Reason::Stopped { code: exit.code },
+                };
+                let made = depends.get(name);
+                let kept = container.service.depends_on.iter();
+                let kept = kept.filter(|(key, _)| made.is_some_and(|made| made.contains(key.as_str())));
+                starts.push(&mut plan, name, &container.name, kept, Vec::new(), reason);
+            }
+        }
+        left = later;
+    }
+    plan
+}
+
+/// Start steps and the gates before them.
+struct Starts<'a> {
+    observed: &'a Observed,
+    /// By service: the step and the container's name.
+    steps: BTreeMap<String, Vec<(usize, String)>>,
+    waits: BTreeMap<(String, Condition, bool), usize>,
+}
+
+impl Starts<'_> {
+    fn push<'d>(
+        &mut self,
+        plan: &mut Plan,
+        service: &str,
+        container: &str,
+        depends_on: impl Iterator<Item = (&'d String, &'d Dependency)>,
+        mut needs: Vec<usize>,
+        reason: Reason,
+    ) -> usize {
+        let mut after = Vec::new();
+        for (name, dependency) in depends_on {
+            let started = self.steps.get(name).into_iter().flatten().map(|(step, _)| *step);
+            if dependency.required {
+                needs.extend(started);
+            } else {
+                after.extend(started);
+            }
+            needs.extend(self.gate(plan, name, dependency));
+        }
+        let step = plan.push(Op::Start { name: container.to_owned() }, reason, needs);
+        if let Some(step) = plan.steps.get_mut(step) {
+            step.after = after;
+        }
+        self.steps.entry(service.to_owned()).or_default().push((step, container.to_owned()));
+        step
+    }
+
+    /// The step that holds dependents of `name`, when there is something to wait for.
+    fn gate(&mut self, plan: &mut Plan, name: &str, dependency: &Dependency) -> Option<usize> {
+        let key = (name.to_owned(), dependency.condition, dependency.required);
+        if let Some(step) = self.waits.get(&key) {
+            return Some(*step);
+        }
+        let starting = self.steps.get(name).cloned().unwrap_or_default();
+        let removed: BTreeSet<_> = plan.steps.iter().filter_map(|step| match &step.op {
+            Op::Remove { id, .. } => Some(id.clone()),
+            _ => None,
+        }).collect();
+        let kept = self.observed.containers.iter();
+        let kept = kept.filter(|c| c.number > 0 && c.service.name == name && !removed.contains(&c.id));
+        let mut kept = kept.filter(|c| !starting.iter().any(|(_, name)| *name == c.name)).peekable();
+        if starting.is_empty() && kept.peek().is_none() {
+            return None;
+        }
+        let mut names: Vec<String> = starting.iter().map(|(_, name)| name.clone()).collect();
+        let mut met = starting.is_empty();
+        let mut completed = false;
+        for container in kept {
+            met &= satisfies(&container.phase, dependency.condition);
+            completed |= satisfies(&container.phase, Condition::ServiceCompletedSuccessfully);
+            names.push(container.name.clone());
+        }
+        met |= dependency.condition == Condition::ServiceCompletedSuccessfully && completed;
+        if met || dependency.condition == Condition::ServiceStarted {
+            return None;
+        }
+        let op = Op::Wait {
+            service: name.to_owned(),
+            condition: dependency.condition,
+            required: dependency.required,
+            containers: names,
+        };
+        let before: Vec<usize> = starting.iter().map(|(step, _)| *step).collect();
+        let (needs, after) = if dependency.required { (before, Vec::new()) } else { (Vec::new(), before) };
+        let id = plan.push(op, Reason::Dependency, needs);
+        if let Some(step) = plan.steps.get_mut(id) {
+            step.after = after;
+        }
+        self.waits.insert(key, id);
+        Some(id)
+    }
+}
+
+/// Whether a container in this phase meets the condition.
+fn satisfies(phase: &Phase, condition: Condition) -> bool {
+    match (condition, phase) {
+        (Condition::ServiceStarted, Phase::Running { .. })
+        | (Condition::ServiceHealthy, Phase::Running { health: Some(Health::Healthy), .. }) => true,
+        (Condition::ServiceCompletedSuccessfully, Phase::Exited(exit)) => exit.code == 0,
+        _ => false,
+    }
+}
+
+/// The state of planning an `up`.
+struct Up<'a> {
+    requested_at: i64,
+    project: &'a ProjectSpec,
+    options: &'a UpOptions,
+    /// Services that `--force-recreate` is meant for; empty: all.
+    forced: Vec<String>,
+    observed: &'a Observed,
+    plan: Plan,
+    networks: BTreeMap<String, usize>,
+    volumes: BTreeMap<String, usize>,
+    /// Networks that exist and are replaced.
+    replaced_networks: BTreeSet<String>,
+    /// Services of which a container is recreated.
+    recreated: BTreeSet<String>,
+    removals: BTreeMap<String, usize>,
+    /// Stops of containers by service, for what has to come before.
+    stops: BTreeMap<String, Vec<usize>>,
+    creates: BTreeMap<String, usize>,
+    starts: Starts<'a>,
+}
+
+/// What becomes of one container that exists.
+struct Fate<'a> {
+    container: &'a ContainerState,
+    replace: Option<Reason>,
+}
+
+impl<'a> Up<'a> {
+    fn new(
+        requested_at: i64,
+        project: &'a ProjectSpec,
+        options: &'a UpOptions,
+        forced: Vec<String>,
+        observed: &'a Observed,
+    ) -> Self {
+        Self {
+            requested_at,
+            project,
+            options,
+            forced,
+            observed,
+            plan: Plan::default(),
+            networks: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            replaced_networks: BTreeSet::new(),
+            recreated: BTreeSet::new(),
+            removals: BTreeMap::new(),
+            stops: BTreeMap::new(),
+            creates: BTreeMap::new(),
+            starts: Starts { observed, steps: BTreeMap::new(), waits: BTreeMap::new() },
+        }
+    }
+
+    /// Containers of services that the project does not have.
+    fn orphans(&mut self) {
+        let orphans = down::orphans(self.project, self.observed);
+        if !self.options.remove_orphans {
+            self.plan.warnings.extend(down::orphan_warning(&orphans));
+            return;
+        }
+        for container in orphans {
+            let step = down::stop_and_remove(&mut self.plan, container, self.options.timeout, false, Reason::Orphan);
+            self.removals.insert(container.name.clone(), step);
+        }
+    }
+
+    fn converge(&mut self, services: &[&'a ServiceSpec]) -> Result<(), PlanError> {
+        self.find_replaced_networks(services);
+        let mut fates = Vec::new();
+        for service in services {
+            fates.push(self.fates(service)?);
+        }
+        self.stop_dependents(services, &fates);
+        for (service, fates) in services.iter().zip(&fates) {
+            self.remove(service, fates);
+        }
+        self.resources(services)?;
+        for (service, fates) in services.iter().zip(fates) {
+            self.service(service, fates)?;
+        }
+        Ok(())
+    }
+
+    fn find_replaced_networks(&mut self, services: &[&ServiceSpec]) {
+        for key in services.iter().flat_map(|service| networks_of(service)) {
+            let spec = self.project.networks.get(key).filter(|spec| !spec.external);
+            let there = self.observed.networks.get(key);
+            if spec.zip(there).is_some_and(|(spec, hash)| spec.config_hash != *hash) {
+                self.replaced_networks.insert(key.to_owned());
+            }
+        }
+    }
+
+    /// What exists of a service, the containers to keep or replace first, the surplus after `scale`.
+    fn fates(&mut self, service: &'a ServiceSpec) -> Result<Vec<Fate<'a>>, PlanError> {
+        if service.container_name.is_some() && service.scale > 1 {
+            return Err(PlanError::FixedNameScaled { service: service.name.clone(), scale: service.scale });
+        }
+        let mine = self.observed.containers.iter().filter(|c| c.number > 0 && c.service.name == service.name);
+        let mut fates: Vec<_> =
+            mine.map(|container| Fate { container, replace: self.why_replace(service, container) }).collect();
+        fates.sort_by_key(|fate| (fate.replace.is_some(), fate.container.number));
+        let wanted = usize::try_from(service.scale).unwrap_or(usize::MAX);
+        if fates.iter().take(wanted).any(|fate| fate.replace.is_some()) {
+            self.recreated.insert(service.name.clone());
+        }
+        Ok(fates)
+    }
+
+    fn why_replace(&self, service: &ServiceSpec, container: &ContainerState) -> Option<Reason> {
+        if let Some(network) = networks_of(&container.service).find(|key| self.replaced_networks.contains(*key)) {
+            return Some(Reason::NetworkChanged { network: network.to_owned() });
+        }
+        if self.options.recreate == Recreate::Never {
+            return None;
+        }
+        if container.service.config_hash != service.config_hash {
+            return Some(Reason::Changed { fields: differences(&container.service.fields, &service.fields) });
+        }
+        let image = self.observed.images.get(&service.container.image);
+        if let Some(image) = image.filter(|image| **image != container.image_id) {
+            return Some(Reason::ImageChanged { old: container.image_id.clone(), new: image.clone() });
+        }
+        if let Some(parent) = parents_of(service).find(|parent| self.recreated.contains(*parent)) {
+            return Some(Reason::DependencyRecreated { service: parent.to_owned() });
+        }
+        let meant = self.forced.is_empty() || self.forced.contains(&service.name);
+        let dependency = self.options.always_recreate_deps && !self.forced.contains(&service.name);
+        let forced = (self.options.recreate == Recreate::Force && meant) || dependency;
+        (forced && container.created_at < self.requested_at).then_some(Reason::Forced)
+    }
+
+    /// A service that wants to be restarted with its dependency is stopped before that is replaced.
+    fn stop_dependents(&mut self, services: &[&'a ServiceSpec], fates: &[Vec<Fate<'a>>]) {
+        for (service, fates) in services.iter().zip(fates) {
+            let mut restarting = service.depends_on.iter().filter(|(_, how)| how.restart);
+            let Some((cause, _)) = restarting.find(|(name, _)| self.recreated.contains(*name)) else { continue };
+            for fate in fates.iter().filter(|fate| fate.replace.is_none()) {
+                if let Phase::Running { .. } = fate.container.phase {
+                    let op = down::stop_op(fate.container, self.options.timeout, false);
+                    let reason = Reason::DependencyRecreated { service: cause.clone() };
+                    let step = self.plan.push(op, reason, Vec::new());
+                    self.stops.entry(service.name.clone()).or_default().push(step);
+                }
+            }
+        }
+    }
+
+    /// Stops and removes what is replaced and what is too much, the highest number first.
+    fn remove(&mut self, service: &ServiceSpec, fates: &[Fate<'_>]) {
+        let dependents = self.project.services.values().filter(|other| {
+            other.depends_on.get(&service.name).is_some_and(|how| how.restart)
+        });
+        let before: Vec<usize> =
+            dependents.flat_map(|other| self.stops.get(&other.name).cloned().unwrap_or_default()).collect();
+        let wanted = usize::try_from(service.scale).unwrap_or(usize::MAX);
+        for (index, fate) in fates.iter().enumerate().rev() {
+            let surplus = index >= wanted;
+            let reason = match &fate.replace {
+                _ if surplus => Reason::Surplus { wanted: service.scale },
+                Some(reason) => reason.clone(),
+                None => continue,
+            };
+            let mut needs = before.clone();
+            let mut reason = Some(reason);
+            if let Phase::Running { .. } = fate.container.phase {
+                let op = down::stop_op(fate.container, self.options.timeout, !surplus);
+                needs = vec![self.plan.push(op, reason.take().unwrap_or(Reason::Follows), needs)];
+            }
+            let container = fate.container;
+            let op = Op::Remove { id: container.id.clone(), name: container.name.clone(), volumes: false };
+            let step = self.plan.push(op, reason.take().unwrap_or(Reason::Follows), needs);
+            self.removals.insert(container.name.clone(), step);
+        }
+    }
+
+    /// Networks and volumes that the services use.
+    fn resources(&mut self, services: &[&ServiceSpec]) -> Result<(), PlanError> {
+        let keys: BTreeSet<&str> = services.iter().flat_map(|service| networks_of(service)).collect();
+        for key in keys {
+            let Some(spec) = self.project.networks.get(key) else { continue };
+            let exists = self.observed.networks.contains_key(key);
+            if spec.external && !exists {
+                return Err(PlanError::ExternalMissing { kind: "network", name: spec.name.clone() });
+            }
+            let replaced = self.replaced_networks.contains(key);
+            if self.networks.contains_key(key) || (exists && !replaced) {
+                continue;
+            }
+            let mut needs = Vec::new();
+            let mut reason = Reason::Missing;
+            if replaced {
+                let users = self.observed.containers.iter().filter(|c| networks_of(&c.service).any(|used| used == key));
+                let removed = users.filter_map(|container| self.removals.get(&container.name).copied()).collect();
+                let op = Op::RemoveNetwork { key: key.to_owned(), name: spec.name.clone() };
+                needs.push(self.plan.push(op, Reason::Changed { fields: Vec::new() }, removed));
+                reason = Reason::Follows;
+            }
+            let op = Op::CreateNetwork { key: key.to_owned(), spec: spec.clone() };
+            let step = self.plan.push(op, reason, needs);
+            self.networks.insert(key.to_owned(), step);
+        }
+        let keys: BTreeSet<&str> = services.iter().flat_map(|service| volumes_of(service)).collect();
+        for key in keys {
+            let Some(spec) = self.project.volumes.get(key) else { continue };
+            if self.volumes.contains_key(key) || self.observed.volumes.iter().any(|there| there == key) {
+                continue;
+            }
+            if spec.external {
+                return Err(PlanError::ExternalMissing { kind: "volume", name: spec.name.clone() });
+            }
+            let op = Op::CreateVolume { key: key.to_owned(), spec: spec.clone() };
+            let step = self.plan.push(op, Reason::Missing, Vec::new());
+            self.volumes.insert(key.to_owned(), step);
+        }
+        Ok(())
+    }
+
+    fn service(&mut self, service: &ServiceSpec, fates: Vec<Fate<'_>>) -> Result<(), PlanError> {
+        let wanted = usize::try_from(service.scale).unwrap_or(usize::MAX);
+        let mut taken = BTreeSet::new();
+        let mut starting = Vec::new();
+        for fate in fates.into_iter().take(wanted) {
+            let container = fate.container;
+            taken.insert(container.number);
+            if fate.replace.is_some() {
+                let name = container_name(self.project, service, container.number);
+                let heir = (!self.options.renew_anonymous_volumes).then_some(container);
+                self.create(service, name.clone(), container.number, heir, Reason::Follows)?;
+                starting.push((name, Reason::Follows));
+            } else if let Some(reason) = self.why_start(service, container) {
+                starting.push((container.name.clone(), reason));
+            } else {
+                self.plan.unchanged.push(container.name.clone());
+            }
+        }
+        for number in 1.. {
+            if taken.len() >= wanted {
+                break;
+            }
+            if taken.insert(number) {
+                let name = container_name(self.project, service, number);
+                self.create(service, name.clone(), number, None, Reason::Missing)?;
+                starting.push((name, Reason::Follows));
+            }
+        }
+        for (name, reason) in starting {
+            self.start(service, &name, reason);
+        }
+        Ok(())
+    }
+
+    fn why_start(&self, service: &ServiceSpec, container: &ContainerState) -> Option<Reason> {
+        match container.phase {
+            Phase::Created => Some(Reason::NeverStarted),
+            Phase::Running { .. } => self.stops.contains_key(&service.name).then_some(Reason::Follows),
+            // Started by this very change before, and over since: nothing to repeat.
+            Phase::Exited(exit) if exit.at >= self.requested_at && !container.stopped_by_user => None,
+            Phase::Exited(exit) => Some(Reason::Stopped { code: exit.code }),
+        }
+    }
+
+    fn create(
+        &mut self,
+        service: &ServiceSpec,
+        name: String,
+        number: u32,
+        replaces: Option<&ContainerState>,
+        reason: Reason,
+    ) -> Result<(), PlanError> {
+        let mut needs: Vec<usize> = networks_of(service).filter_map(|key| self.networks.get(key).copied()).collect();
+        needs.extend(volumes_of(service).filter_map(|key| self.volumes.get(key).copied()));
+        let holder = self.observed.containers.iter().find(|container| container.name == name);
+        match (self.removals.get(&name), holder) {
+            (Some(removal), _) => needs.push(*removal),
+            (None, Some(holder)) => {
+                return Err(PlanError::NameTaken { name, service: holder.service.name.clone() });
+            }
+            (None, None) => {}
+        }
+        needs.extend(replaces.and_then(|old| self.removals.get(&old.name).copied()));
+        needs.extend(parents_of(service).flat_map(|parent| self.parent_steps(parent)));
+        needs.sort_unstable();
+        needs.dedup();
+        let recreate = reason == Reason::Follows;
+        let replaces = replaces.map(|old| old.id.clone());
+        let op = Op::Create { name: name.clone(), number, service: Box::new(service.clone()), replaces, recreate };
+        let step = self.plan.push(op, reason, needs);
+        self.creates.insert(name, step);
+        Ok(())
+    }
+
+    /// Creations of the containers whose namespaces a service joins.
+    fn parent_steps(&self, parent: &str) -> Vec<usize> {
+        let made = self.plan.steps.iter().filter(
+            |step| matches!(&step.op, Op::Create { service, number, .. } if service.name == parent && *number > 0),
+        );
+        made.map(|step| step.id).collect()
+    }
+
+    fn start(&mut self, service: &ServiceSpec, name: &str, reason: Reason) {
+        if self.options.no_start {
+            return;
+        }
+        let mut needs: Vec<usize> = self.creates.get(name).copied().into_iter().collect();
+        needs.extend(self.stops.get(&service.name).into_iter().flatten());
+        // A container that is already there still needs the networks of those it waits for, which their starts bring.
+        let depends_on = service.depends_on.iter().filter(|_| !self.options.no_deps);
+        self.starts.push(&mut self.plan, &service.name, name, depends_on, needs, reason);
+    }
+}
+
+pub(super) fn container_name(project: &ProjectSpec, service: &ServiceSpec, number: u32) -> String {
+    match &service.container_name {
+        Some(name) => name.clone(),
+        None => format!("{}-{}-{number}", project.name, service.name),
+    }
+}
+
+pub(super) fn networks_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
+    let attachments = match &service.container.network {
+        NetworkMode::Networks(attachments) => attachments.as_slice(),
+        _ => &[],
+    };
+    attachments.iter().map(|attachment| attachment.network.as_str())
+}
+
+pub(super) fn volumes_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
+    service.container.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Volume { key, .. } => Some(key.as_str()),
+        _ => None,
+    })
+}
+
+/// Services whose namespaces this one lives in.
+fn parents_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
+    let network = match &service.container.network {
+        NetworkMode::Service(name) => Some(name.as_str()),
+        _ => None,
+    };
+    let container = &service.container;
+    let namespaces = [&container.pid, &container.ipc, &container.uts, &container.cgroup];
+    let joined = namespaces.into_iter().filter_map(|mode| match mode {
+        NamespaceMode::Service(name) => Some(name.as_str()),
+        _ => None,
+    });
+    network.into_iter().chain(joined)
+}
+
+/// The fields that differ, by dotted path; maps are gone into.
+fn differences(
+    old: &serde_json::Map<String, serde_json::Value>,
+    new: &serde_json::Map<String, serde_json::Value>,
+) -> Vec<FieldChange> {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut found = Vec::new();
+    for key in keys {
+        match (old.get(key), new.get(key)) {
+            (Some(serde_json::Value::Object(old)), Some(serde_json::Value::Object(new))) => {
+                let inner = differences(old, new).into_iter();
+                found.extend(inner.map(|change| FieldChange { field: format!("{key}.{}", change.field), ..change }));
+            }
+            (old, new) if old != new => {
+                found.push(FieldChange { field: key.clone(), old: old.cloned(), new: new.cloned() });
+            }
+            _ => {}
+        }
+    }
+    found
+}

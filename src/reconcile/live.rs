@@ -1,0 +1,129 @@
+//! What the reconciler knows of each container.
+
+use std::collections::VecDeque;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::health::Watch;
+use crate::runtime::Probe;
+use crate::spec::ContainerState;
+use crate::spec::Exit;
+use crate::spec::Health;
+use crate::spec::Phase;
+
+/// Probes kept for error messages.
+const PROBES: usize = 3;
+
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) state: ContainerState,
+    /// Counts starts and ends, so that late answers about an earlier run are known as such.
+    pub(super) run: u64,
+    pub(super) watch: Option<Watch>,
+    pub(super) probe: Option<AbortHandle>,
+    pub(super) probes: VecDeque<Probe>,
+    /// Quick restarts in a row.
+    pub(super) streak: u32,
+    pub(super) since: Instant,
+    pub(super) restart: Option<AbortHandle>,
+    /// A restart by policy is under way.
+    pub(super) restarting: bool,
+    last_exit: Option<Exit>,
+    /// True while it does not run.
+    pub(super) ended: watch::Sender<bool>,
+}
+
+impl Live {
+    pub(super) fn new(state: ContainerState) -> Self {
+        let ended = !matches!(state.phase, Phase::Running { .. });
+        Self {
+            streak: state.restarts,
+            state,
+            run: 0,
+            watch: None,
+            probe: None,
+            probes: VecDeque::new(),
+            since: Instant::now(),
+            restart: None,
+            restarting: false,
+            last_exit: None,
+            ended: watch::Sender::new(ended),
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.state.phase, Phase::Running { .. })
+    }
+
+    pub(super) fn health(&self) -> Option<Health> {
+        match self.state.phase {
+            Phase::Running { health, .. } => health,
+            _ => None,
+        }
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        match self.state.phase {
+            Phase::Exited(exit) => Some(exit),
+            _ => None,
+        }
+    }
+
+    /// Takes over what the machine says. The news of an exit may have come before the answer that it was started.
+    pub(super) fn update(&mut self, state: ContainerState) {
+        self.state = state;
+        if let (Phase::Running { started_at, .. }, Some(exit)) = (&self.state.phase, self.last_exit)
+            && exit.at >= *started_at
+        {
+            self.state.phase = Phase::Exited(exit);
+        }
+        self.ended.send_replace(!self.is_running());
+    }
+
+    /// Takes in that it ended; false when that is old news.
+    pub(super) fn exited(&mut self, exit: Exit) -> bool {
+        self.last_exit = Some(exit);
+        match self.state.phase {
+            Phase::Running { started_at, .. } if exit.at >= started_at => {}
+            _ => return false,
+        }
+        self.state.phase = Phase::Exited(exit);
+        self.stop_watching();
+        self.ended.send_replace(true);
+        true
+    }
+
+    pub(super) fn set_health(&mut self, new: Health) {
+        if let Phase::Running { health, .. } = &mut self.state.phase {
+            *health = Some(new);
+        }
+    }
+
+    pub(super) fn stop_watching(&mut self) {
+        self.run += 1;
+        self.watch = None;
+        if let Some(probe) = self.probe.take() {
+            probe.abort();
+        }
+    }
+
+    pub(super) fn cancel_restart(&mut self) {
+        if let Some(timer) = self.restart.take() {
+            timer.abort();
+        }
+    }
+
+    pub(super) fn remember(&mut self, probe: Probe) {
+        self.probes.truncate(PROBES - 1);
+        self.probes.push_front(probe);
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.stop_watching();
+        self.cancel_restart();
+    }
+}
