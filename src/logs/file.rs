@@ -69,6 +69,8 @@ impl LogFile {
 
     /// Moves what is in the pipe to the end of the file and indexes it under `time`.
     pub(super) fn take(&mut self, pipe: BorrowedFd<'_>, time: i64) -> io::Result<Moved> {
+        // What could not be indexed the last time (the disk was full) comes first.
+        self.record(time)?;
         let mut offset = self.end;
         match splice(pipe, None, &self.data, Some(&mut offset), BATCH, SpliceFlags::NONBLOCK) {
             Ok(0) => Ok(Moved::End),

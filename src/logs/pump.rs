@@ -323,8 +323,7 @@ impl Worker {
     /// Empties the pipes of one container, or of all.
     fn drain(&mut self, container: Option<&str>) {
         let matching = |input: &Input| container.is_none_or(|container| input.container == container);
-        let tokens: Vec<_> =
-            self.inputs.iter().filter(|(_, input)| matching(input)).map(|(token, _)| *token).collect();
+        let tokens: Vec<_> = self.inputs.iter().filter(|(_, input)| matching(input)).map(|(token, _)| *token).collect();
         for token in tokens {
             // A writer that goes on must not keep us: a pipe holds at most one batch.
             for _ in 0..4 {

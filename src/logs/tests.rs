@@ -48,9 +48,7 @@ fn merges_in_the_order_of_printing() {
     add("b", bo, be);
     let mut expected = Vec::new();
     for round in 0..50 {
-        for (letter, name, writer) in
-            [("o", "a", &mut a as &mut dyn Write), ("o", "b", &mut b), ("e", "a", &mut a2)]
-        {
+        for (letter, name, writer) in [("o", "a", &mut a as &mut dyn Write), ("o", "b", &mut b), ("e", "a", &mut a2)] {
             writeln!(writer, "{round}").unwrap();
             flush(&pump, name);
             expected.push(format!("{name}:{letter}:{round}"));
@@ -180,9 +178,8 @@ fn follows_growth_and_new_containers_until_told_to_stop() {
                 Ok(Some(names.map(|name| source(name, &folder, true)).collect()))
             };
             let how = Follow { folders: vec![folder.clone()], rescan: &mut rescan, stop: stop.as_fd() };
-            let mut emit = |line: Line<'_>| {
-                seen.send((line.container.to_owned(), line.text.to_owned())).map_err(io::Error::other)
-            };
+            let mut emit =
+                |line: Line<'_>| seen.send((line.container.to_owned(), line.text.to_owned())).map_err(io::Error::other);
             follow(&mut reader, how, &mut emit).unwrap();
         });
         writeln!(a, "one").unwrap();
@@ -210,37 +207,38 @@ fn a_terminal_goes_through_its_pipe() {
     assert_eq!(lines(&mut reader), ["a:o:hello\r"]);
 }
 
-/// Not a test of its own: the process that [`killing_the_writer_loses_and_doubles_nothing`] kills. Output comes in on
-/// descriptor 0.
+/// Not a test of its own: the process that the tests below kill. What is printed comes in on descriptor 0, a pipe or,
+/// when `RCOMPOSE_TEST_PIPE` names the ends of its pipe, a terminal.
 #[test]
 fn pump_process() {
     let Some(folder) = std::env::var_os("RCOMPOSE_TEST_PUMP") else { return };
+    let folder = Path::new(&folder);
     let input = io::stdin().as_fd().try_clone_to_owned().unwrap();
     let pump = pump();
     let (silent, _writer) = io::pipe().unwrap();
-    pump.add("a", Path::new(&folder), input, silent.into(), Limits::default()).unwrap();
+    match std::env::var("RCOMPOSE_TEST_PIPE") {
+        Ok(ends) => {
+            let (read, write) = ends.split_once(' ').unwrap();
+            let read = fs::File::open(read).unwrap();
+            let write = fs::File::options().write(true).open(write).unwrap();
+            pump.add_terminal("a", folder, input, (read.into(), write.into()), Limits::default()).unwrap();
+        }
+        Err(_) => pump.add("a", folder, input, silent.into(), Limits::default()).unwrap(),
+    }
     std::thread::park();
 }
 
-#[test]
-fn killing_the_writer_loses_and_doubles_nothing() {
-    let root = tempfile::tempdir().unwrap();
-    let folder = root.path().join("a");
-    let (reader, mut writer) = io::pipe().unwrap();
-    let total = 200_000;
-    let printing = std::thread::spawn(move || {
-        for number in 0..total {
-            writeln!(writer, "{number}").unwrap();
-        }
-    });
+/// Lets process after process write the log while `printing` goes on, killing each when it has moved some output.
+fn kill_writers(folder: &Path, printing: &std::thread::JoinHandle<()>, input: &OwnedFd, pipe: Option<String>) {
     let length = || fs::metadata(folder.join("stdout.log")).map_or(0, |data| data.len());
     let mut kills = 0;
     while !printing.is_finished() {
         let before = length();
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "logs::tests::pump_process"])
-            .env("RCOMPOSE_TEST_PUMP", &folder)
-            .stdin(reader.try_clone().unwrap())
+            .env("RCOMPOSE_TEST_PUMP", folder)
+            .envs(pipe.as_ref().map(|ends| ("RCOMPOSE_TEST_PIPE", ends)))
+            .stdin(input.try_clone().unwrap())
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
@@ -252,11 +250,52 @@ fn killing_the_writer_loses_and_doubles_nothing() {
         kills += 1;
     }
     assert!(kills > 1, "the writer was never killed");
+}
+
+#[test]
+fn killing_the_writer_loses_and_doubles_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    let (reader, mut writer) = io::pipe().unwrap();
+    let reader = OwnedFd::from(reader);
+    let total = 200_000;
+    let printing = std::thread::spawn(move || {
+        for number in 0..total {
+            writeln!(writer, "{number}").unwrap();
+        }
+    });
+    kill_writers(&folder, &printing, &reader, None);
     let pump = pump();
     let (silent, _writer) = io::pipe().unwrap();
-    pump.add("a", &folder, reader.into(), silent.into(), Limits::default()).unwrap();
+    pump.add("a", &folder, reader, silent.into(), Limits::default()).unwrap();
     flush(&pump, "a");
     let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
     let expected: Vec<_> = (0..total).map(|number| format!("a:o:{number}")).collect();
+    assert!(lines(&mut reader) == expected, "lines are missing, doubled or out of order");
+}
+
+#[test]
+fn killing_the_writer_of_a_terminal_loses_and_doubles_nothing() {
+    use std::os::fd::AsRawFd;
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let pipe = LogPump::terminal_pipe().unwrap();
+    let end = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    let ends = format!("{} {}", end(&pipe.0), end(&pipe.1));
+    let mut slave = fs::File::from(pty.slave);
+    let _open = slave.try_clone().unwrap();
+    let total = 50_000;
+    let printing = std::thread::spawn(move || {
+        for number in 0..total {
+            writeln!(slave, "{number}").unwrap();
+        }
+    });
+    kill_writers(&folder, &printing, &pty.master, Some(ends));
+    let pump = pump();
+    pump.add_terminal("a", &folder, pty.master, pipe, Limits::default()).unwrap();
+    flush(&pump, "a");
+    let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
+    let expected: Vec<_> = (0..total).map(|number| format!("a:o:{number}\r")).collect();
     assert!(lines(&mut reader) == expected, "lines are missing, doubled or out of order");
 }
