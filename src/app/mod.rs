@@ -1,3 +1,4 @@
 //! One function per verb over an options struct: loads the project, talks to the supervisor or reads the state on disk.
 
+pub mod options;
 pub mod session;

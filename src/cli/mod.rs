@@ -1,8 +1,140 @@
 //! Command line: clap types, raw arguments to options, failures to exit codes.
 
+pub mod down;
+pub mod exec;
+pub mod failure;
+pub mod image;
+pub mod images;
+pub mod kill;
+pub mod logs;
+pub mod ls;
+pub mod ps;
+pub mod restart;
+pub mod rm;
+pub mod run;
+pub mod start;
+pub mod stop;
+pub mod up;
+pub mod values;
+pub mod version;
+
 use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::cli::failure::Failure;
+use crate::ui::Ansi;
+
+/// The command line.
+#[derive(Parser, Debug)]
+#[command(name = "rcompose", version, about = "Runs compose.yaml without a daemon", max_term_width = 100)]
+#[command(subcommand_required = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command there is.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Create and start what the file says
+    Up(Box<up::UpArgs>),
+    /// Stop and remove containers and networks
+    Down(down::DownArgs),
+    /// Show what `up` would do, and why (exit code 2: something)
+    Plan(Box<up::UpArgs>),
+    /// List containers
+    Ps(ps::PsArgs),
+    /// Show what containers have printed
+    Logs(logs::LogsArgs),
+    /// Run a command in a running container
+    Exec(exec::ExecArgs),
+    /// Run a one-off container of a service
+    Run(Box<run::RunArgs>),
+    /// Stop containers
+    Stop(stop::StopArgs),
+    /// Start containers that exist
+    Start(start::StartArgs),
+    /// Restart containers
+    Restart(restart::RestartArgs),
+    /// Send a signal to containers
+    Kill(kill::KillArgs),
+    /// Remove stopped containers
+    Rm(rm::RmArgs),
+    /// List the images of the containers
+    Images(images::ImagesArgs),
+    /// Load, import, list, remove, name and save images
+    #[command(subcommand)]
+    Image(image::ImageArgs),
+    /// List projects
+    #[command(visible_alias = "list")]
+    Ls(ls::LsArgs),
+    /// Show the version
+    Version(version::VersionArgs),
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// Commands of docker compose that are not here yet.
+const NOT_YET: [&str; 22] = [
+    "alpha",
+    "attach",
+    "bridge",
+    "build",
+    "commit",
+    "cp",
+    "create",
+    "events",
+    "export",
+    "pause",
+    "port",
+    "publish",
+    "pull",
+    "push",
+    "scale",
+    "stats",
+    "top",
+    "unpause",
+    "volumes",
+    "wait",
+    "watch",
+    "docker-cli-plugin-hooks",
+];
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let done = match cli.command {
+        Command::Version(args) => version::run(&args),
+        Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),
+        other => {
+            Err(Failure::not_yet(&format!("{other:?}").split(['(', ' ']).next().unwrap_or_default().to_lowercase()))
+        }
+    };
+    done.unwrap_or_else(|failure| failure.report(Ansi::Auto))
 }
+
+/// Prints help, or what is wrong with the arguments: exit code 1, as docker compose has it, not clap's 2.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is there to be told when this cannot be written.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(failure::GENERAL),
+    }
+}
+
+/// The failure for a command that is not in [`Command`].
+pub fn unknown(name: &str) -> Failure {
+    if NOT_YET.contains(&name) {
+        return Failure::not_yet(name);
+    }
+    Failure::new(format!("unknown command `{name}`")).help("`rcompose --help` lists the commands")
+}
+
+#[cfg(test)]
+mod tests;

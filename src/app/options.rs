@@ -1,0 +1,225 @@
+//! What the command line hands to each verb: plain data, checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `up`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpOptions {
+    pub services: Vec<String>,
+    pub detach: bool,
+    pub wait: bool,
+    pub wait_timeout: Option<Duration>,
+    pub force_recreate: bool,
+    pub no_recreate: bool,
+    pub always_recreate_deps: bool,
+    pub renew_anonymous_volumes: bool,
+    pub no_deps: bool,
+    pub no_start: bool,
+    pub remove_orphans: bool,
+    pub scale: Vec<(String, u32)>,
+    pub timeout: Option<Duration>,
+    /// Only these services' output.
+    pub attach: Vec<String>,
+    pub no_attach: Vec<String>,
+    pub attach_dependencies: bool,
+    pub abort_on_exit: bool,
+    pub abort_on_failure: bool,
+    pub exit_code_from: Option<String>,
+    pub output: LogOutput,
+}
+
+/// How container output is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogOutput {
+    pub no_color: bool,
+    pub no_prefix: bool,
+    pub timestamps: bool,
+}
+
+/// `down`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DownOptions {
+    pub services: Vec<String>,
+    pub volumes: bool,
+    pub remove_orphans: bool,
+    pub timeout: Option<Duration>,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListFormat {
+    #[default]
+    Table,
+    Json,
+}
+
+/// `ps`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PsOptions {
+    pub services: Vec<String>,
+    pub all: bool,
+    pub quiet: bool,
+    pub services_only: bool,
+    pub no_trunc: bool,
+    /// Leave out containers of services that the file does not have.
+    pub no_orphans: bool,
+    /// docker's words (`running`, …); empty: any.
+    pub status: Vec<String>,
+    pub format: ListFormat,
+}
+
+/// `logs`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogsOptions {
+    pub services: Vec<String>,
+    pub follow: bool,
+    pub index: Option<u32>,
+    /// `None`: everything.
+    pub tail: Option<usize>,
+    /// Nanoseconds since the epoch.
+    pub since: Option<i64>,
+    /// Nanoseconds since the epoch.
+    pub until: Option<i64>,
+    pub output: LogOutput,
+}
+
+/// `exec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOptions {
+    pub service: String,
+    pub command: Vec<String>,
+    pub detach: bool,
+    /// `None`: the first running one.
+    pub index: Option<u32>,
+    pub terminal: bool,
+    pub stdin: bool,
+    pub privileged: bool,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    /// `NAME=VALUE`, or `NAME` for the value of ours.
+    pub environment: Vec<String>,
+}
+
+/// `run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    pub service: String,
+    /// Empty: the service's.
+    pub command: Vec<String>,
+    pub detach: bool,
+    pub remove: bool,
+    pub terminal: bool,
+    pub stdin: bool,
+    pub no_deps: bool,
+    pub service_ports: bool,
+    pub use_aliases: bool,
+    pub remove_orphans: bool,
+    pub quiet: bool,
+    pub name: Option<String>,
+    pub entrypoint: Option<String>,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    /// `NAME=VALUE`, or `NAME` for the value of ours.
+    pub environment: Vec<String>,
+    pub env_files: Vec<PathBuf>,
+    /// `NAME=VALUE`.
+    pub labels: Vec<String>,
+    /// Short syntax of the file.
+    pub volumes: Vec<String>,
+    /// Short syntax of the file.
+    pub publish: Vec<String>,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+}
+
+/// `start`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartOptions {
+    pub services: Vec<String>,
+    pub wait: bool,
+    pub wait_timeout: Option<Duration>,
+}
+
+/// `stop`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopOptions {
+    pub services: Vec<String>,
+    pub timeout: Option<Duration>,
+}
+
+/// `restart`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestartOptions {
+    pub services: Vec<String>,
+    pub timeout: Option<Duration>,
+    pub no_deps: bool,
+}
+
+/// `kill`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KillOptions {
+    pub services: Vec<String>,
+    pub signal: String,
+    pub remove_orphans: bool,
+}
+
+/// `rm`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RmOptions {
+    pub services: Vec<String>,
+    pub force: bool,
+    pub stop: bool,
+    pub volumes: bool,
+}
+
+/// `images`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImagesOptions {
+    pub services: Vec<String>,
+    pub quiet: bool,
+    pub format: ListFormat,
+}
+
+/// `ls`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LsOptions {
+    pub all: bool,
+    pub quiet: bool,
+    /// Part of the project's name; empty: any.
+    pub name_filter: Vec<String>,
+    pub format: ListFormat,
+}
+
+/// `image …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageCommand {
+    /// An archive of `docker save` or an OCI layout (directory or archive); `None` reads standard input.
+    Load {
+        input: Option<PathBuf>,
+        quiet: bool,
+    },
+    /// A root file system as a tar archive; `-` is standard input.
+    Import {
+        file: PathBuf,
+        reference: Option<String>,
+        changes: Vec<String>,
+    },
+    List {
+        quiet: bool,
+        format: ListFormat,
+    },
+    Remove {
+        references: Vec<String>,
+        force: bool,
+    },
+    Tag {
+        source: String,
+        target: String,
+    },
+    /// `None` writes to standard output.
+    Save {
+        references: Vec<String>,
+        output: Option<PathBuf>,
+    },
+}

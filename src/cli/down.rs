@@ -1,0 +1,41 @@
+//! `down`: stop and remove containers and networks, and volumes when asked.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::app::options::DownOptions;
+use crate::cli::failure::{Failure, refuse};
+use crate::cli::values;
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct DownArgs {
+    /// Services to remove; all when none is named
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Remove named volumes of the file and anonymous volumes, too
+    #[arg(short, long, alias = "volume")]
+    volumes: bool,
+    /// Remove containers of services that the file does not have
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
+    remove_orphans: bool,
+    /// Seconds to wait for a container to stop, instead of its own grace period
+    #[arg(short, long, value_name = "SECONDS", value_parser = values::seconds)]
+    timeout: Option<Duration>,
+    #[arg(long, hide = true, value_name = "WHICH")]
+    rmi: Option<String>,
+}
+
+impl DownArgs {
+    /// # Errors
+    /// For flags that are not supported yet.
+    pub fn options(self) -> Result<DownOptions, Failure> {
+        refuse(&[("--rmi", self.rmi.is_some())])?;
+        Ok(DownOptions {
+            services: self.services,
+            volumes: self.volumes,
+            remove_orphans: self.remove_orphans,
+            timeout: self.timeout,
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! `exec`: a command in a running container.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+
+use crate::app::options::ExecOptions;
+use crate::cli::failure::Failure;
+
+#[derive(Args, Clone, Debug)]
+pub struct ExecArgs {
+    /// The service, the command and its arguments
+    #[arg(required = true, num_args = 2.., trailing_var_arg = true, value_names = ["SERVICE", "COMMAND"])]
+    words: Vec<String>,
+    /// Do not wait for the command
+    #[arg(short, long)]
+    detach: bool,
+    /// Set a variable of the environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Which container of the service
+    #[arg(long, value_name = "NUM")]
+    index: Option<u32>,
+    /// No terminal; so by itself when input or output is none
+    #[arg(short = 'T', long, alias = "no-TTY")]
+    no_tty: bool,
+    #[arg(short, long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
+    interactive: bool,
+    #[arg(short, long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
+    tty: bool,
+    /// All capabilities
+    #[arg(long)]
+    privileged: bool,
+    /// User, and group after a colon: names or numbers
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+}
+
+impl ExecArgs {
+    /// # Errors
+    /// When there is no command.
+    pub fn options(self) -> Result<ExecOptions, Failure> {
+        let mut words = self.words.into_iter();
+        let service = words.next().ok_or_else(|| Failure::new("a service and a command are needed"))?;
+        Ok(ExecOptions {
+            service,
+            command: words.collect(),
+            detach: self.detach,
+            index: self.index.filter(|index| *index > 0),
+            terminal: self.tty && !self.no_tty && !self.detach && on_terminal(),
+            stdin: self.interactive && !self.detach,
+            privileged: self.privileged,
+            user: self.user,
+            working_dir: self.workdir,
+            environment: self.env,
+        })
+    }
+}
+
+/// Whether a person sits in front of us.
+pub(super) fn on_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}

@@ -1,0 +1,38 @@
+//! `ls`: the projects on this machine.
+
+use clap::Args;
+
+use crate::app::options::{ListFormat, LsOptions};
+use crate::cli::failure::Failure;
+use crate::cli::values;
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct LsArgs {
+    /// Show projects with stopped containers only, too
+    #[arg(short, long)]
+    all: bool,
+    /// Names only
+    #[arg(short, long)]
+    quiet: bool,
+    /// `name=TEXT`: part of the name
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// `table` or `json`
+    #[arg(long, default_value = "table", value_parser = values::list_format)]
+    format: ListFormat,
+}
+
+impl LsArgs {
+    /// # Errors
+    /// For a filter that there is not.
+    pub fn options(self) -> Result<LsOptions, Failure> {
+        let mut name_filter = Vec::new();
+        for filter in &self.filter {
+            match filter.split_once('=') {
+                Some(("name", text)) => name_filter.push(text.to_owned()),
+                _ => return Err(Failure::new(format!("unknown filter `{filter}`")).help("use `--filter name=TEXT`")),
+            }
+        }
+        Ok(LsOptions { all: self.all, quiet: self.quiet, name_filter, format: self.format })
+    }
+}

@@ -1,0 +1,69 @@
+//! `ps`: the containers of the project.
+
+use clap::Args;
+
+use crate::app::options::{ListFormat, PsOptions};
+use crate::cli::failure::Failure;
+use crate::cli::values;
+
+const STATES: [&str; 7] = ["paused", "restarting", "removing", "running", "dead", "created", "exited"];
+
+#[derive(Args, Clone, Debug)]
+pub struct PsArgs {
+    /// Services to show; all when none is named
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Show stopped containers and those of `run`, too
+    #[arg(short, long)]
+    all: bool,
+    /// Ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Names of services only
+    #[arg(long = "services")]
+    services_only: bool,
+    /// Full ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show containers of services that the file does not have
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
+    orphans: bool,
+    /// Show containers in these states only
+    #[arg(long, value_name = "STATE", value_parser = STATES)]
+    status: Vec<String>,
+    /// `status=STATE`
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Option<String>,
+    /// `table` or `json` (one object a line)
+    #[arg(long, default_value = "table", value_parser = values::list_format)]
+    format: ListFormat,
+}
+
+impl PsArgs {
+    /// # Errors
+    /// For a filter that there is not.
+    pub fn options(self) -> Result<PsOptions, Failure> {
+        let mut status = self.status;
+        if let Some(filter) = &self.filter {
+            match filter.split_once('=') {
+                Some(("status", state)) if STATES.contains(&state) => status.push(state.to_owned()),
+                Some(("status", state)) => {
+                    let help = format!("states are {}", STATES.join(", "));
+                    return Err(Failure::new(format!("no such state: `{state}`")).help(help));
+                }
+                _ => return Err(Failure::new(format!("unknown filter `{filter}`")).help("use `--filter status=STATE`")),
+            }
+        }
+        Ok(PsOptions {
+            services: self.services,
+            all: self.all,
+            quiet: self.quiet,
+            services_only: self.services_only,
+            no_trunc: self.no_trunc,
+            no_orphans: !self.orphans,
+            status,
+            format: self.format,
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! `run`: a one-off container of a service.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::app::options::RunOptions;
+use crate::cli::exec::on_terminal;
+use crate::cli::failure::{Failure, refuse};
+
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The service, and the command instead of its own
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["SERVICE", "COMMAND"])]
+    words: Vec<String>,
+    /// Do not wait; print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Remove the container when it has ended
+    #[arg(long)]
+    rm: bool,
+    /// Add a capability
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<String>,
+    /// Entrypoint instead of the image's
+    #[arg(long, value_name = "COMMAND")]
+    entrypoint: Option<String>,
+    /// Set a variable of the environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Set the variables of a file
+    #[arg(long, value_name = "FILE")]
+    env_from_file: Vec<PathBuf>,
+    /// Keep standard input open
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    interactive: bool,
+    /// Add a label
+    #[arg(short, long, alias = "labels", value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// Name of the container
+    #[arg(long)]
+    name: Option<String>,
+    /// Do not start dependencies
+    #[arg(long)]
+    no_deps: bool,
+    /// No terminal; so by itself when input or output is none
+    #[arg(short = 'T', long, alias = "no-TTY", conflicts_with = "tty")]
+    no_tty: bool,
+    #[arg(short, long, hide = true)]
+    tty: bool,
+    /// Publish a port
+    #[arg(short, long, value_name = "SPEC", conflicts_with = "service_ports")]
+    publish: Vec<String>,
+    /// Publish the ports of the service
+    #[arg(short = 'P', long)]
+    service_ports: bool,
+    /// Print nothing of our own
+    #[arg(short, long)]
+    quiet: bool,
+    /// Remove containers of services that the file does not have
+    #[arg(long)]
+    remove_orphans: bool,
+    /// Answer to the service's names in its networks
+    #[arg(long)]
+    use_aliases: bool,
+    /// User, and group after a colon: names or numbers
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Add a mount
+    #[arg(short, long, alias = "volumes", value_name = "SPEC")]
+    volume: Vec<String>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    #[arg(long, hide = true)]
+    quiet_pull: bool,
+    #[arg(long, hide = true)]
+    quiet_build: bool,
+    #[arg(long, hide = true)]
+    build: bool,
+    #[arg(long, hide = true, value_name = "POLICY")]
+    pull: Option<String>,
+}
+
+impl RunArgs {
+    /// # Errors
+    /// For flags that are not supported yet.
+    pub fn options(self) -> Result<RunOptions, Failure> {
+        let pulls = self.pull.as_deref().is_some_and(|policy| !matches!(policy, "missing" | "never"));
+        refuse(&[("--build", self.build), ("--pull", pulls)])?;
+        let mut words = self.words.into_iter();
+        let service = words.next().ok_or_else(|| Failure::new("a service is needed"))?;
+        Ok(RunOptions {
+            service,
+            command: words.collect(),
+            detach: self.detach,
+            remove: self.rm,
+            terminal: !self.no_tty && !self.detach && on_terminal(),
+            stdin: self.interactive && !self.detach,
+            no_deps: self.no_deps,
+            service_ports: self.service_ports,
+            use_aliases: self.use_aliases,
+            remove_orphans: self.remove_orphans,
+            quiet: self.quiet,
+            name: self.name,
+            entrypoint: self.entrypoint,
+            user: self.user,
+            working_dir: self.workdir,
+            environment: self.env,
+            env_files: self.env_from_file,
+            labels: self.label,
+            volumes: self.volume,
+            publish: self.publish,
+            cap_add: self.cap_add,
+            cap_drop: self.cap_drop,
+        })
+    }
+}

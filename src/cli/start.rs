@@ -1,0 +1,27 @@
+//! `start`: start containers that exist.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::app::options::StartOptions;
+use crate::cli::values;
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct StartArgs {
+    /// Services; all when none is named
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Return when everything is running or healthy
+    #[arg(long)]
+    wait: bool,
+    /// Give up `--wait` after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
+    wait_timeout: Option<Duration>,
+}
+
+impl StartArgs {
+    pub fn options(self) -> StartOptions {
+        StartOptions { services: self.services, wait: self.wait, wait_timeout: self.wait_timeout }
+    }
+}

@@ -1,0 +1,129 @@
+//! `up`: create and start what the file says.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::app::options::{LogOutput, UpOptions};
+use crate::cli::failure::{Failure, refuse};
+use crate::cli::values;
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct UpArgs {
+    /// Services to start, with what they depend on; all when none is named
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Return as soon as everything is started
+    #[arg(short, long)]
+    detach: bool,
+    /// Return when everything is running or healthy
+    #[arg(long)]
+    wait: bool,
+    /// Give up `--wait` after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
+    wait_timeout: Option<Duration>,
+    /// Recreate containers that have not changed, too
+    #[arg(long, conflicts_with = "no_recreate")]
+    force_recreate: bool,
+    /// Keep containers that exist, even if they have changed
+    #[arg(long)]
+    no_recreate: bool,
+    /// Recreate dependencies, too
+    #[arg(long, conflicts_with = "no_recreate")]
+    always_recreate_deps: bool,
+    /// Recreate with fresh anonymous volumes
+    #[arg(short = 'V', long, conflicts_with = "no_recreate")]
+    renew_anon_volumes: bool,
+    /// Leave dependencies alone
+    #[arg(long)]
+    no_deps: bool,
+    /// Create, but do not start
+    #[arg(long, conflicts_with_all = ["detach", "wait"])]
+    no_start: bool,
+    /// Remove containers of services that the file does not have
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
+    remove_orphans: bool,
+    /// Number of containers of a service
+    #[arg(long, value_name = "SERVICE=NUM", value_parser = values::scale)]
+    scale: Vec<(String, u32)>,
+    /// Seconds to wait for a container to stop, instead of its own grace period
+    #[arg(short, long, value_name = "SECONDS", value_parser = values::seconds)]
+    timeout: Option<Duration>,
+    /// Show the output of these services only
+    #[arg(long, value_name = "SERVICE", conflicts_with = "attach_dependencies")]
+    attach: Vec<String>,
+    /// Leave out the output of these services
+    #[arg(long, value_name = "SERVICE")]
+    no_attach: Vec<String>,
+    /// Show the output of dependencies, too
+    #[arg(long)]
+    attach_dependencies: bool,
+    /// Stop everything when a container stops
+    #[arg(long, conflicts_with_all = ["detach", "abort_on_container_failure"])]
+    abort_on_container_exit: bool,
+    /// Stop everything when a container fails
+    #[arg(long, conflicts_with = "detach")]
+    abort_on_container_failure: bool,
+    /// Return the exit code of this service's container; implies --abort-on-container-exit
+    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    exit_code_from: Option<String>,
+    /// Plain prefixes
+    #[arg(long)]
+    no_color: bool,
+    /// No prefixes
+    #[arg(long)]
+    no_log_prefix: bool,
+    /// The time before each line
+    #[arg(long)]
+    timestamps: bool,
+    /// Never build; nothing is built yet anyway
+    #[arg(long, hide = true)]
+    no_build: bool,
+    #[arg(long, hide = true)]
+    quiet_pull: bool,
+    #[arg(long, hide = true)]
+    quiet_build: bool,
+    /// Answer questions with yes; none is asked
+    #[arg(short, long, alias = "y", hide = true)]
+    yes: bool,
+    #[arg(long, hide = true)]
+    build: bool,
+    #[arg(long, hide = true, value_name = "POLICY")]
+    pull: Option<String>,
+    #[arg(short, long, hide = true)]
+    watch: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    menu: Option<bool>,
+}
+
+impl UpArgs {
+    /// # Errors
+    /// For flags that are not supported yet.
+    pub fn options(self) -> Result<UpOptions, Failure> {
+        let pulls = self.pull.as_deref().is_some_and(|policy| !matches!(policy, "missing" | "never"));
+        let menu = self.menu == Some(true);
+        refuse(&[("--build", self.build), ("--pull", pulls), ("--watch", self.watch), ("--menu", menu)])?;
+        Ok(UpOptions {
+            services: self.services,
+            detach: self.detach || self.wait,
+            wait: self.wait,
+            wait_timeout: self.wait_timeout,
+            force_recreate: self.force_recreate,
+            no_recreate: self.no_recreate,
+            always_recreate_deps: self.always_recreate_deps,
+            renew_anonymous_volumes: self.renew_anon_volumes,
+            no_deps: self.no_deps,
+            no_start: self.no_start,
+            remove_orphans: self.remove_orphans,
+            scale: self.scale,
+            timeout: self.timeout,
+            attach: self.attach,
+            no_attach: self.no_attach,
+            attach_dependencies: self.attach_dependencies,
+            abort_on_exit: self.abort_on_container_exit || self.exit_code_from.is_some(),
+            abort_on_failure: self.abort_on_container_failure,
+            exit_code_from: self.exit_code_from,
+            output: LogOutput { no_color: self.no_color, no_prefix: self.no_log_prefix, timestamps: self.timestamps },
+        })
+    }
+}

@@ -1,0 +1,301 @@
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::mpsc;
+
+use super::*;
+
+fn pipes() -> ((io::PipeReader, io::PipeWriter), (io::PipeReader, io::PipeWriter)) {
+    (io::pipe().unwrap(), io::pipe().unwrap())
+}
+
+fn pump() -> LogPump {
+    LogPump::start(|name, error| panic!("{name}: {error}")).unwrap()
+}
+
+fn flush(pump: &LogPump, name: &str) {
+    let (sender, receiver) = mpsc::channel();
+    pump.flush(name, move || sender.send(()).unwrap());
+    receiver.recv().unwrap();
+}
+
+fn source(name: &str, root: &Path, running: bool) -> Source {
+    Source { name: name.to_owned(), folder: root.join(name), running }
+}
+
+fn lines(reader: &mut LogReader) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut emit = |line: Line<'_>| {
+        let letter = if line.stream == Stream::Stdout { "o" } else { "e" };
+        lines.push(format!("{}:{letter}:{}", line.container, String::from_utf8_lossy(line.text)));
+        Ok(())
+    };
+    reader.read(&mut emit).unwrap();
+    lines
+}
+
+#[test]
+fn merges_in_the_order_of_printing() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((ao, mut a), (ae, mut a2)) = pipes();
+    let ((bo, mut b), (be, _b2)) = pipes();
+    let add = |name: &str, o: io::PipeReader, e: io::PipeReader| {
+        pump.add(name, &root.path().join(name), OwnedFd::from(o), OwnedFd::from(e), Limits::default()).unwrap();
+    };
+    add("a", ao, ae);
+    add("b", bo, be);
+    let mut expected = Vec::new();
+    for round in 0..50 {
+        for (letter, name, writer) in [("o", "a", &mut a as &mut dyn Write), ("o", "b", &mut b), ("e", "a", &mut a2)] {
+            writeln!(writer, "{round}").unwrap();
+            flush(&pump, name);
+            expected.push(format!("{name}:{letter}:{round}"));
+        }
+    }
+    let sources = vec![source("a", root.path(), true), source("b", root.path(), true)];
+    let mut reader = LogReader::open(sources.clone(), Query::default()).unwrap();
+    assert_eq!(lines(&mut reader), expected);
+    let mut tail = LogReader::open(sources, Query { tail: Some(3), ..Query::default() }).unwrap();
+    assert_eq!(lines(&mut tail), tail_of(&expected));
+}
+
+/// The last three lines of each container, merged.
+fn tail_of(all: &[String]) -> Vec<String> {
+    let last = |name: &str| all.iter().filter(|line| line.starts_with(name)).count() - 3;
+    let (mut a, mut b) = (last("a"), last("b"));
+    all.iter()
+        .filter(|line| {
+            let left = if line.starts_with('a') { &mut a } else { &mut b };
+            let keep = *left == 0;
+            *left = left.saturating_sub(1);
+            keep
+        })
+        .cloned()
+        .collect()
+}
+
+#[test]
+fn a_line_without_end_is_held_back_while_the_container_runs() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((o, mut writer), (e, _err)) = pipes();
+    pump.add("a", &root.path().join("a"), o.into(), e.into(), Limits::default()).unwrap();
+    writer.write_all(b"one\n\x00\xff\x1b[2Jtw").unwrap();
+    flush(&pump, "a");
+    let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
+    assert_eq!(lines(&mut reader), ["a:o:one"]);
+    writer.write_all(b"o\nthree").unwrap();
+    flush(&pump, "a");
+    assert_eq!(lines(&mut reader), ["a:o:\0\u{fffd}\u{1b}[2Jtwo"]);
+    reader.update(vec![source("a", root.path(), false)]).unwrap();
+    assert_eq!(lines(&mut reader), ["a:o:three"]);
+    assert!(lines(&mut reader).is_empty());
+}
+
+#[test]
+fn since_and_until_bound_the_lines() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((o, mut writer), (e, _err)) = pipes();
+    pump.add("a", &root.path().join("a"), o.into(), e.into(), Limits::default()).unwrap();
+    for round in 0..20 {
+        writeln!(writer, "{round}").unwrap();
+        flush(&pump, "a");
+    }
+    let sources = || vec![source("a", root.path(), true)];
+    let mut times = Vec::new();
+    let mut all = LogReader::open(sources(), Query::default()).unwrap();
+    let mut note = |line: Line<'_>| {
+        times.push(line.time);
+        Ok(())
+    };
+    all.read(&mut note).unwrap();
+    assert!(times.is_sorted());
+    let query = Query { since: Some(times[5]), until: Some(times[8]), tail: None };
+    let mut some = LogReader::open(sources(), query).unwrap();
+    assert_eq!(lines(&mut some), ["a:o:5", "a:o:6", "a:o:7", "a:o:8"]);
+}
+
+#[test]
+fn what_a_killed_writer_did_not_index_is_not_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("stdout.log"), "one\ntwo\n").unwrap();
+    fs::write(folder.join("stdout.idx"), Record { time: 5, end: 4 }.to_bytes()).unwrap();
+    let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
+    assert_eq!(lines(&mut reader), ["a:o:one"]);
+    reader.update(vec![source("a", root.path(), false)]).unwrap();
+    assert_eq!(lines(&mut reader), ["a:o:two"]);
+    let pump = pump();
+    let ((o, mut writer), (e, _err)) = pipes();
+    pump.add("a", &folder, o.into(), e.into(), Limits::default()).unwrap();
+    writer.write_all(b"three\n").unwrap();
+    flush(&pump, "a");
+    assert_eq!(lines(&mut reader), ["a:o:three"]);
+    let mut fresh = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
+    assert_eq!(lines(&mut fresh), ["a:o:one", "a:o:two", "a:o:three"]);
+}
+
+#[test]
+fn old_output_is_given_up_and_the_newest_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((o, mut writer), (e, _err)) = pipes();
+    let folder = root.path().join("a");
+    pump.add("a", &folder, o.into(), e.into(), Limits { max_size: 65536 }).unwrap();
+    for number in 0..20_000 {
+        writeln!(writer, "line {number}").unwrap();
+    }
+    flush(&pump, "a");
+    let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
+    let found = lines(&mut reader);
+    assert_eq!(found.last().unwrap(), "a:o:line 19999");
+    let first: usize = found[0].rsplit(' ').next().unwrap().parse().unwrap();
+    let expected: Vec<_> = (first..20_000).map(|number| format!("a:o:line {number}")).collect();
+    assert_eq!(found, expected);
+    if first == 0 {
+        println!("skipped: this file system cannot punch holes");
+    }
+}
+
+#[test]
+fn follows_growth_and_new_containers_until_told_to_stop() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((ao, mut a), (ae, _ae)) = pipes();
+    pump.add("a", &root.path().join("a"), ao.into(), ae.into(), Limits::default()).unwrap();
+    let mut reader = LogReader::open(Vec::new(), Query::default()).unwrap();
+    let (stop, stopper) = io::pipe().unwrap();
+    let (seen, got) = mpsc::channel();
+    let folder = root.path().to_owned();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut rescan = || {
+                let names = ["a", "b"].into_iter().filter(|name| folder.join(name).exists());
+                Ok(Some(names.map(|name| source(name, &folder, true)).collect()))
+            };
+            let how = Follow { folders: vec![folder.clone()], rescan: &mut rescan, stop: stop.as_fd() };
+            let mut emit =
+                |line: Line<'_>| seen.send((line.container.to_owned(), line.text.to_owned())).map_err(io::Error::other);
+            follow(&mut reader, how, &mut emit).unwrap();
+        });
+        writeln!(a, "one").unwrap();
+        assert_eq!(got.recv().unwrap(), ("a".to_owned(), b"one".to_vec()));
+        let ((bo, mut b), (be, _be)) = pipes();
+        pump.add("b", &root.path().join("b"), bo.into(), be.into(), Limits::default()).unwrap();
+        writeln!(b, "two").unwrap();
+        assert_eq!(got.recv().unwrap(), ("b".to_owned(), b"two".to_vec()));
+        drop(stopper);
+        assert!(got.recv().is_err());
+    });
+}
+
+#[test]
+fn a_terminal_goes_through_its_pipe() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let pipe = LogPump::terminal_pipe().unwrap();
+    pump.add_terminal("a", &root.path().join("a"), pty.master, pipe, Limits::default()).unwrap();
+    let mut slave = fs::File::from(pty.slave);
+    slave.write_all(b"hello\n").unwrap();
+    flush(&pump, "a");
+    let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
+    assert_eq!(lines(&mut reader), ["a:o:hello\r"]);
+}
+
+/// Not a test of its own: the process that the tests below kill. What is printed comes in on descriptor 0, a pipe or,
+/// when `RCOMPOSE_TEST_PIPE` names the ends of its pipe, a terminal.
+#[test]
+fn pump_process() {
+    let Some(folder) = std::env::var_os("RCOMPOSE_TEST_PUMP") else { return };
+    let folder = Path::new(&folder);
+    let input = io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let pump = pump();
+    let (silent, _writer) = io::pipe().unwrap();
+    match std::env::var("RCOMPOSE_TEST_PIPE") {
+        Ok(ends) => {
+            let (read, write) = ends.split_once(' ').unwrap();
+            let read = fs::File::open(read).unwrap();
+            let write = fs::File::options().write(true).open(write).unwrap();
+            pump.add_terminal("a", folder, input, (read.into(), write.into()), Limits::default()).unwrap();
+        }
+        Err(_) => pump.add("a", folder, input, silent.into(), Limits::default()).unwrap(),
+    }
+    std::thread::park();
+}
+
+/// Lets process after process write the log while `printing` goes on, killing each when it has moved some output.
+fn kill_writers(folder: &Path, printing: &std::thread::JoinHandle<()>, input: &OwnedFd, pipe: Option<String>) {
+    let length = || fs::metadata(folder.join("stdout.log")).map_or(0, |data| data.len());
+    let mut kills = 0;
+    while !printing.is_finished() {
+        let before = length();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "logs::tests::pump_process"])
+            .env("RCOMPOSE_TEST_PUMP", folder)
+            .envs(pipe.as_ref().map(|ends| ("RCOMPOSE_TEST_PIPE", ends)))
+            .stdin(input.try_clone().unwrap())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while length() <= before + 20_000 && !printing.is_finished() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills > 1, "the writer was never killed");
+}
+
+#[test]
+fn killing_the_writer_loses_and_doubles_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    let (reader, mut writer) = io::pipe().unwrap();
+    let reader = OwnedFd::from(reader);
+    let total = 200_000;
+    let printing = std::thread::spawn(move || {
+        for number in 0..total {
+            writeln!(writer, "{number}").unwrap();
+        }
+    });
+    kill_writers(&folder, &printing, &reader, None);
+    let pump = pump();
+    let (silent, _writer) = io::pipe().unwrap();
+    pump.add("a", &folder, reader, silent.into(), Limits::default()).unwrap();
+    flush(&pump, "a");
+    let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
+    let expected: Vec<_> = (0..total).map(|number| format!("a:o:{number}")).collect();
+    assert!(lines(&mut reader) == expected, "lines are missing, doubled or out of order");
+}
+
+#[test]
+fn killing_the_writer_of_a_terminal_loses_and_doubles_nothing() {
+    use std::os::fd::AsRawFd;
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a");
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let pipe = LogPump::terminal_pipe().unwrap();
+    let end = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    let ends = format!("{} {}", end(&pipe.0), end(&pipe.1));
+    let mut slave = fs::File::from(pty.slave);
+    let _open = slave.try_clone().unwrap();
+    let total = 50_000;
+    let printing = std::thread::spawn(move || {
+        for number in 0..total {
+            writeln!(slave, "{number}").unwrap();
+        }
+    });
+    kill_writers(&folder, &printing, &pty.master, Some(ends));
+    let pump = pump();
+    pump.add_terminal("a", &folder, pty.master, pipe, Limits::default()).unwrap();
+    flush(&pump, "a");
+    let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
+    let expected: Vec<_> = (0..total).map(|number| format!("a:o:{number}\r")).collect();
+    assert!(lines(&mut reader) == expected, "lines are missing, doubled or out of order");
+}

@@ -1,0 +1,117 @@
+//! Following logs as they grow: inotify, no polling.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use super::reader::{Line, LogReader, Source};
+
+/// What to follow besides what a reader reads already.
+pub struct Follow<'a> {
+    /// Folders in which containers appear and change, not below each other's files: `rescan` runs when something is
+    /// made, replaced or removed in one of them, or in a log folder.
+    pub folders: Vec<PathBuf>,
+    /// The containers as they are now; `None` ends the following, once their output has been handed out.
+    pub rescan: &'a mut dyn FnMut() -> io::Result<Option<Vec<Source>>>,
+    /// Becomes readable (or hangs up) when following shall end.
+    pub stop: BorrowedFd<'a>,
+}
+
+/// Hands out lines until told to stop.
+///
+/// # Errors
+/// When inotify or a log fails, or what `rescan` or `emit` return.
+pub fn follow(
+    reader: &mut LogReader,
+    how: Follow<'_>,
+    emit: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    let mut watched = HashSet::new();
+    let mut rescan = true;
+    loop {
+        for folder in &how.folders {
+            watch(&inotify, folder, &mut watched)?;
+        }
+        let mut over = false;
+        if rescan {
+            // Watches come first, so that nothing happens between looking and watching.
+            match (how.rescan)()? {
+                Some(sources) => {
+                    reader.update(sources)?;
+                    for folder in reader.folders() {
+                        watch(&inotify, folder, &mut watched)?;
+                    }
+                }
+                None => over = true,
+            }
+        }
+        reader.read(emit)?;
+        if over || !wait(&inotify, how.stop)? {
+            return reader.read(emit);
+        }
+        rescan = changed(&inotify)?;
+    }
+}
+
+fn watch(inotify: &Inotify, folder: &Path, watched: &mut HashSet<PathBuf>) -> io::Result<()> {
+    if watched.contains(folder) {
+        return Ok(());
+    }
+    let events = AddWatchFlags::IN_MODIFY
+        | AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_ONLYDIR;
+    match inotify.add_watch(folder, events) {
+        Ok(_) => {
+            watched.insert(folder.to_owned());
+            Ok(())
+        }
+        // It may not be there yet; what makes it happens in a folder that is watched.
+        Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits for a change (true) or for the end (false).
+fn wait(inotify: &Inotify, stop: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut ready = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN), PollFd::new(stop, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let [_, stop] = ready;
+    Ok(!stop.any().unwrap_or(true))
+}
+
+/// Reads the events; true: something besides the growing of log files has happened.
+fn changed(inotify: &Inotify) -> io::Result<bool> {
+    let mut other = false;
+    loop {
+        match inotify.read_events() {
+            Ok(events) => {
+                other |= events.iter().any(|event| {
+                    let growth = event.mask.intersects(AddWatchFlags::IN_MODIFY);
+                    let name = event.name.as_deref().and_then(OsStr::to_str).unwrap_or_default();
+                    !growth || event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) || !is_log(name)
+                });
+            }
+            Err(Errno::EAGAIN) => return Ok(other),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_log(name: &str) -> bool {
+    super::Stream::BOTH.iter().any(|stream| name == stream.data_file() || name == stream.index_file())
+}

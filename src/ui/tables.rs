@@ -1,0 +1,320 @@
+//! `ps`, `ls`, `images` and `image ls` in the layouts of docker compose 2.40.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::spec::container::NetworkMode;
+use crate::spec::observed::Published;
+use crate::spec::{ContainerState, Health, Phase};
+use crate::ui::human;
+
+/// Nanoseconds in a second.
+const SECOND: i64 = 1_000_000_000;
+
+/// Columns three spaces apart, each as wide as its widest cell and at least `least`.
+fn table(head: &[&str], rows: &[Vec<String>], least: usize) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    for row in std::iter::once(&head).chain(rows) {
+        let last = row.len().saturating_sub(1);
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            text.push_str(cell);
+            if column < last {
+                let width = (width + 3).max(least);
+                text.push_str(&" ".repeat(width - cell.chars().count()));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What `ps` says besides the container's own state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PsRow<'a> {
+    pub container: &'a ContainerState,
+    pub project: &'a str,
+    /// The command as it runs, entrypoint included.
+    pub command: Vec<String>,
+}
+
+/// The `ps` table. `now`: nanoseconds since the epoch.
+pub fn ps(rows: &[PsRow<'_>], no_trunc: bool, now: i64) -> String {
+    let cells = |row: &PsRow<'_>| {
+        let container = row.container;
+        vec![
+            container.name.clone(),
+            container.service.container.image.clone(),
+            command(&row.command, no_trunc),
+            container.service.name.clone(),
+            ago(container.created_at, now),
+            status(&container.phase, now),
+            ports(&container.ports),
+        ]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"], &rows, 10)
+}
+
+/// `ps --format json`: one object a line.
+pub fn ps_json(rows: &[PsRow<'_>], no_trunc: bool, now: i64) -> String {
+    rows.iter().map(|row| format!("{}\n", ps_object(row, no_trunc, now))).collect()
+}
+
+fn ps_object(row: &PsRow<'_>, no_trunc: bool, now: i64) -> Value {
+    let container = row.container;
+    let spec = &container.service.container;
+    let exit_code = match &container.phase {
+        Phase::Exited(exit) => exit.code,
+        _ => 0,
+    };
+    let health = match &container.phase {
+        Phase::Running { health: Some(health), .. } => health_word(*health),
+        _ => "",
+    };
+    let labels: Vec<_> = spec.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let networks: Vec<_> = match &spec.network {
+        NetworkMode::Networks(all) => all.iter().map(|one| format!("{}_{}", row.project, one.network)).collect(),
+        NetworkMode::Host => vec!["host".to_owned()],
+        _ => Vec::new(),
+    };
+    let mounts: Vec<_> = spec.mounts.iter().filter_map(|mount| mount_name(&mount.source, row.project)).collect();
+    let volumes = spec.mounts.iter().filter(|mount| is_volume(&mount.source)).count();
+    let publishers: Vec<_> = container
+        .ports
+        .iter()
+        .map(|port| {
+            json!({"URL": port.host_ip, "TargetPort": port.container, "PublishedPort": port.host,
+                "Protocol": port.protocol})
+        })
+        .collect();
+    let id = if no_trunc { container.id.as_str() } else { container.id.short() };
+    json!({
+        "Command": command(&row.command, no_trunc),
+        "CreatedAt": created_at(container.created_at),
+        "ExitCode": exit_code,
+        "Health": health,
+        "ID": id,
+        "Image": spec.image,
+        "Labels": labels.join(","),
+        "LocalVolumes": volumes.to_string(),
+        "Mounts": mounts.join(","),
+        "Name": container.name,
+        "Names": container.name,
+        "Networks": networks.join(","),
+        "Ports": ports(&container.ports),
+        "Project": row.project,
+        "Publishers": publishers,
+        "RunningFor": ago(container.created_at, now),
+        "Service": container.service.name,
+        "Size": "0B",
+        "State": state(&container.phase),
+        "Status": status(&container.phase, now),
+    })
+}
+
+fn is_volume(source: &crate::spec::container::MountSource) -> bool {
+    use crate::spec::container::MountSource;
+    matches!(source, MountSource::Volume { .. } | MountSource::Anonymous)
+}
+
+fn mount_name(source: &crate::spec::container::MountSource, project: &str) -> Option<String> {
+    use crate::spec::container::MountSource;
+    match source {
+        MountSource::Bind { path, .. } => Some(path.display().to_string()),
+        MountSource::Volume { key, .. } => Some(format!("{project}_{key}")),
+        _ => None,
+    }
+}
+
+fn created_at(nanoseconds: i64) -> String {
+    let at = jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default();
+    at.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
+}
+
+/// The quoted command, cut at 20 characters unless `no_trunc`.
+fn command(words: &[String], no_trunc: bool) -> String {
+    let joined = words.join(" ");
+    let visible: String = joined.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if no_trunc || visible.chars().count() <= 20 {
+        return format!("\"{visible}\"");
+    }
+    let cut: String = visible.chars().take(19).collect();
+    format!("\"{cut}…\"")
+}
+
+/// `5 seconds ago`.
+fn ago(then: i64, now: i64) -> String {
+    format!("{} ago", human::duration(now.saturating_sub(then) / SECOND))
+}
+
+const fn health_word(health: Health) -> &'static str {
+    match health {
+        Health::Starting => "starting",
+        Health::Healthy => "healthy",
+        Health::Unhealthy => "unhealthy",
+    }
+}
+
+/// docker's word for where a container is: `created`, `running` or `exited`; what `ps --status` compares with.
+pub const fn state(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Created => "created",
+        Phase::Running { .. } => "running",
+        Phase::Exited(_) => "exited",
+    }
+}
+
+/// `Up 5 seconds (healthy)`, `Exited (0) 3 seconds ago`, `Created`.
+pub fn status(phase: &Phase, now: i64) -> String {
+    match phase {
+        Phase::Created => "Created".to_owned(),
+        Phase::Running { started_at, health, .. } => {
+            let up = format!("Up {}", human::duration(now.saturating_sub(*started_at) / SECOND));
+            match health {
+                None => up,
+                Some(Health::Starting) => format!("{up} (health: starting)"),
+                Some(health) => format!("{up} ({})", health_word(*health)),
+            }
+        }
+        Phase::Exited(exit) => format!("Exited ({}) {}", exit.code, ago(exit.at, now)),
+    }
+}
+
+/// Ports as the `PORTS` column shows them: neighbours that map one to one are merged.
+pub fn ports(ports: &[Published]) -> String {
+    let mut sorted: Vec<&Published> = ports.iter().collect();
+    sorted.sort_by_key(|port| (port.host_ip.is_ipv6(), port.host_ip, port.protocol, port.container, port.host));
+    // Runs of (first, length); docker merges only where host and container port are the same.
+    let mut runs: Vec<(&Published, u16)> = Vec::new();
+    for port in sorted {
+        if let Some((first, length)) = runs.last_mut() {
+            let continues = first.host_ip == port.host_ip
+                && first.protocol == port.protocol
+                && first.host == first.container
+                && port.host == port.container
+                && first.container.checked_add(*length) == Some(port.container);
+            if continues {
+                *length += 1;
+                continue;
+            }
+        }
+        runs.push((port, 1));
+    }
+    runs.sort_by_key(|(port, _)| (port.container, port.protocol, port.host_ip.is_ipv6(), port.host_ip, port.host));
+    let show = |(first, length): &(&Published, u16)| {
+        let range = |port: u16| match length {
+            1 => port.to_string(),
+            _ => format!("{port}-{}", port.saturating_add(length - 1)),
+        };
+        let ip = match first.host_ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        format!("{ip}:{}->{}/{}", range(first.host), range(first.container), first.protocol)
+    };
+    runs.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+/// One project in `ls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LsRow {
+    pub name: String,
+    /// How many containers are in which state (`running`, `exited`, `created`).
+    pub states: BTreeMap<String, usize>,
+    pub config_files: Vec<String>,
+}
+
+impl LsRow {
+    fn status(&self) -> String {
+        self.states.iter().map(|(state, count)| format!("{state}({count})")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The `ls` table.
+pub fn ls(rows: &[LsRow]) -> String {
+    let cells = |row: &LsRow| vec![row.name.clone(), row.status(), row.config_files.join(",")];
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["NAME", "STATUS", "CONFIG FILES"], &rows, 20)
+}
+
+/// `ls --format json`: one array.
+pub fn ls_json(rows: &[LsRow]) -> String {
+    let object =
+        |row: &LsRow| json!({"Name": row.name, "Status": row.status(), "ConfigFiles": row.config_files.join(",")});
+    format!("{}\n", Value::Array(rows.iter().map(object).collect()))
+}
+
+/// An image in `images` (with its container) or `image ls` (without).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRow {
+    pub container: String,
+    pub repository: String,
+    pub tag: String,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// `sha256:…`.
+    pub id: String,
+    /// Bytes.
+    pub size: u64,
+    /// Nanoseconds since the epoch; `None`: the image does not say.
+    pub created: Option<i64>,
+}
+
+impl ImageRow {
+    fn short_id(&self) -> String {
+        self.id.strip_prefix("sha256:").unwrap_or(&self.id).chars().take(12).collect()
+    }
+
+    fn created_ago(&self, now: i64) -> String {
+        self.created.map_or_else(|| "N/A".to_owned(), |created| ago(created, now))
+    }
+}
+
+/// The `images` table: the images of a project's containers.
+pub fn images(rows: &[ImageRow], now: i64) -> String {
+    let cells = |row: &ImageRow| {
+        vec![
+            row.container.clone(),
+            row.repository.clone(),
+            row.tag.clone(),
+            row.platform.clone(),
+            row.short_id(),
+            human::size(row.size),
+            row.created_ago(now),
+        ]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE", "CREATED"], &rows, 20)
+}
+
+/// `images --format json`: one array.
+pub fn images_json(rows: &[ImageRow]) -> String {
+    let object = |row: &ImageRow| {
+        let created = row.created.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), human::timestamp);
+        json!({"ID": row.id, "ContainerName": row.container, "Repository": row.repository, "Tag": row.tag,
+            "Platform": row.platform, "Size": row.size, "LastTagTime": created})
+    };
+    format!("{}\n", Value::Array(rows.iter().map(object).collect()))
+}
+
+/// The `image ls` table: everything in the store.
+pub fn image_ls(rows: &[ImageRow], now: i64) -> String {
+    let cells = |row: &ImageRow| {
+        vec![row.repository.clone(), row.tag.clone(), row.short_id(), row.created_ago(now), human::size(row.size)]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows, 10)
+}
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

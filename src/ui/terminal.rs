@@ -1,0 +1,92 @@
+//! The terminal of this process: its size, and raw mode that is always undone.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+
+/// What to restore, for the panic hook too.
+static SAVED: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
+
+/// Rows and columns of a terminal; `None` when it is none.
+pub fn size(terminal: BorrowedFd<'_>) -> Option<(u16, u16)> {
+    tcgetwinsize(terminal).ok().map(|size| (size.ws_row, size.ws_col)).filter(|size| *size != (0, 0))
+}
+
+/// Sets rows and columns of a pseudo-terminal.
+///
+/// # Errors
+/// When it is none.
+pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    Ok(tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?)
+}
+
+/// Raw mode of a terminal. Dropping it, and a panic, restore the mode before; so does [`restore`], to be called
+/// before leaving the process in any other way.
+pub struct RawMode(());
+
+impl RawMode {
+    /// # Errors
+    /// When the descriptor is no terminal.
+    pub fn enter(terminal: BorrowedFd<'_>) -> io::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        let copy = terminal.try_clone_to_owned()?;
+        if let Ok(mut saved) = SAVED.lock() {
+            if saved.is_none() {
+                let hook = std::panic::take_hook();
+                std::panic::set_hook(Box::new(move |info| {
+                    restore();
+                    hook(info);
+                }));
+            }
+            *saved = Some((copy, before));
+        }
+        tcsetattr(terminal, OptionalActions::Flush, &raw)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back as it was before [`RawMode::enter`].
+pub fn restore() {
+    // A poisoned lock still holds what is to be restored.
+    let mut saved = SAVED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some((terminal, before)) = saved.take() {
+        // The terminal may be gone by now, and then nothing is to be restored.
+        let _ = tcsetattr(terminal.as_fd(), OptionalActions::Drain, &before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::termios::LocalModes;
+
+    #[test]
+    fn raw_mode_is_undone_on_drop() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let echo = || tcgetattr(&pty.slave).unwrap().local_modes.contains(LocalModes::ECHO);
+        assert!(echo());
+        let raw = RawMode::enter(pty.slave.as_fd()).unwrap();
+        assert!(!echo());
+        drop(raw);
+        assert!(echo());
+    }
+
+    #[test]
+    fn sizes_are_set_and_read() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        assert_eq!(size(pty.slave.as_fd()), None);
+        set_size(pty.master.as_fd(), 30, 100).unwrap();
+        assert_eq!(size(pty.slave.as_fd()), Some((30, 100)));
+        assert_eq!(size(io::pipe().unwrap().0.as_fd()), None);
+    }
+}
