@@ -6,3 +6,4 @@ pub mod lower;
 pub mod seccomp;
 pub mod spec;
 pub mod users;
+pub mod view;

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
+use std::time::Duration;
 
 use crate::base::ids::ContainerId;
+use crate::image::Healthcheck;
 use crate::image::Image;
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
 use crate::spec::ContainerState;
+use crate::spec::HealthSpec;
+use crate::spec::ServiceSpec;
 use crate::spec::container::MountSource;
 use crate::state::ContainerConfig;
 use crate::state::StateFile;
@@ -32,6 +36,7 @@ impl Host {
         let labels = &mut service.container.labels;
         labels.insert("com.docker.compose.container-number".to_owned(), number_label);
         labels.insert("com.docker.compose.image".to_owned(), image.id.to_string());
+        inherit(&mut service, &image);
         let config = ContainerConfig {
             id: id.clone(),
             name,
@@ -133,6 +138,38 @@ impl Host {
         }
         Ok(names)
     }
+}
+
+/// What the file leaves to the image.
+fn inherit(service: &mut ServiceSpec, image: &Image) {
+    let image = &image.document.config;
+    if service.stop_signal.is_none() {
+        service.stop_signal.clone_from(&image.stop_signal);
+    }
+    // `healthcheck: {disable: true}` is a choice, too.
+    if service.health.is_none() && !service.fields.contains_key("healthcheck") {
+        service.health = image.healthcheck.as_ref().and_then(health);
+    }
+}
+
+fn health(check: &Healthcheck) -> Option<HealthSpec> {
+    let command = match check.test.split_first()? {
+        (kind, words) if kind == "CMD" => words.to_vec(),
+        (kind, words) if kind == "CMD-SHELL" => vec!["/bin/sh".to_owned(), "-c".to_owned(), words.join(" ")],
+        _ => return None,
+    };
+    let time = |nanoseconds: i64, default: u64| match u64::try_from(nanoseconds) {
+        Ok(0) | Err(_) => Duration::from_secs(default),
+        Ok(nanoseconds) => Duration::from_nanos(nanoseconds),
+    };
+    Some(HealthSpec {
+        command,
+        interval: time(check.interval, 30),
+        timeout: time(check.timeout, 30),
+        retries: u32::try_from(check.retries).ok().filter(|retries| *retries > 0).unwrap_or(3),
+        start_period: time(check.start_period, 0),
+        start_interval: time(check.start_interval, 5),
+    })
 }
 
 /// Nanoseconds since the epoch.

@@ -152,6 +152,13 @@ impl Host {
         self.watchers.borrow_mut().retain(|watcher| watcher.send(event.clone()).is_ok());
     }
 
+    /// Containers starting, ending and being removed from now on.
+    pub(super) fn watch_lives(&self) -> mpsc::UnboundedReceiver<control::Event> {
+        let (tell, told) = mpsc::unbounded_channel();
+        self.watchers.borrow_mut().push(tell);
+        told
+    }
+
     /// What nobody waits for goes to the supervisor's log, which is its standard error.
     #[expect(clippy::print_stderr, reason = "the supervisor's log")]
     pub(super) fn warn(&self, message: &str) {
@@ -238,12 +245,12 @@ impl Runtime for Host {
         self.create(new)
     }
 
-    async fn start_container(&self, id: ContainerId) -> Result<ContainerState, RuntimeError> {
-        self.start(&id).await
+    async fn start_container(&self, id: ContainerId, restarts: u32) -> Result<ContainerState, RuntimeError> {
+        self.start(&id, restarts).await
     }
 
     async fn signal_container(&self, id: ContainerId, signal: String) -> Result<(), RuntimeError> {
-        let number = crate::sys::process::signal_number(&signal)
+        let number = crate::sys::signals::number(&signal)
             .ok_or_else(|| failure(format!("`{signal}` is not a signal")))?;
         if self.live.borrow().contains_key(&id) {
             let sent = self.link.signal(id.as_str(), number);

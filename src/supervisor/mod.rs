@@ -7,6 +7,7 @@ mod check;
 mod connect;
 mod create;
 mod end;
+mod leave;
 mod failure;
 mod host;
 mod link;
@@ -16,7 +17,7 @@ mod serve;
 mod start;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsString;
 use std::io;
@@ -37,7 +38,6 @@ use crate::keeper::KeeperHandle;
 use crate::keeper::Program;
 use crate::logs::LogPump;
 use crate::plan::Change;
-use crate::reconcile::Command;
 use crate::reconcile::Handle;
 use crate::reconcile::Reconciler;
 use crate::state::Roots;
@@ -52,7 +52,7 @@ pub use crate::keeper::SUPERVISOR as ROLE;
 
 /// Whether the process of a run still exists and is the same one. `boot_id` is the present boot's.
 pub fn is_same_process(boot_id: &str, run: &RunState) -> bool {
-    run.boot_id == boot_id && crate::sys::process::start_time(run.pid).is_ok_and(|started| started == run.start_time)
+    run.boot_id == boot_id && crate::sys::process::start_time(run.pid).is_some_and(|started| started == run.start_time)
 }
 
 /// Runs the supervisor: `arguments` are the project's name and the two roots.
@@ -98,7 +98,13 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
     });
     let host = host(project, roots, link, ends)?;
     host.take_over(inherited).await?;
-    let Handle { commands, idle } = Reconciler::start(Rc::new(host.clone()));
+    let (reconciler, Handle { commands, idle }) = Reconciler::new(Rc::new(host.clone()));
+    tokio::task::spawn_local(async move {
+        if let Err(error) = reconciler.run().await {
+            complain(&error);
+            std::process::exit(1);
+        }
+    });
     let journal = journal(&host);
     let server = Server::new(host, listener, commands, idle)?;
     if let Some(change) = journal {
@@ -130,7 +136,7 @@ fn host(
     let dir = roots.project(&project);
     let record = dir.record()?;
     Ok(Host::new(Parts {
-        boot_id: crate::sys::process::boot_id()?,
+        boot_id: crate::state::boot_id()?,
         store: Store::open(&roots.data)?,
         images: RefCell::default(),
         volumes: Volumes::open(&roots.data)?,

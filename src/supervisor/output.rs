@@ -35,6 +35,21 @@ impl Host {
         Ok((read, write))
     }
 
+    /// Copies of a running container's streams for a client: its terminal, or its input where it keeps that open. The
+    /// output of pipes is in the log files.
+    pub(super) fn streams_of(&self, name: &str) -> Result<(ContainerId, Vec<OwnedFd>), RuntimeError> {
+        let id = self.running_by_name(name)?;
+        let what = "cannot attach to the container";
+        let input = self.link.held(&format!("stdin:{id}")).map_err(|error| because(what, &error))?;
+        if !input.is_empty() {
+            return Ok((id, input));
+        }
+        let mut streams = self.link.held(&format!("stdio:{id}")).map_err(|error| because(what, &error))?;
+        // A pidfd and a terminal's master, or a pidfd and two pipes.
+        let terminal = if streams.len() == 2 { streams.pop().into_iter().collect() } else { Vec::new() };
+        Ok((id, terminal))
+    }
+
     /// Waits until everything that an ended container has printed is in its files.
     pub(super) fn drain(&self, id: &ContainerId) -> impl Future<Output = ()> + use<> {
         let (tell, told) = oneshot::channel();

@@ -9,6 +9,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::base::disk::Durability;
 use crate::base::ids::ContainerId;
+use crate::control;
 use crate::engine;
 use crate::engine::cgroup::Cgroup;
 use crate::engine::lower::{Extras, Lowered, Root};
@@ -42,12 +43,12 @@ struct Prepared {
 
 impl Host {
     /// Starts a container that does not run; one that runs is left as it is.
-    pub(super) async fn start(&self, id: &ContainerId) -> Result<ContainerState, RuntimeError> {
+    pub(super) async fn start(&self, id: &ContainerId, restarts: u32) -> Result<ContainerState, RuntimeError> {
         let record = self.load(id)?;
         if self.live.borrow().contains_key(id) {
             return self.observe_one(id);
         }
-        self.forget_last_end(&record)?;
+        self.forget_last_end(&record, restarts)?;
         let connected = self.connect(&record.config)?;
         let group = self.cgroup_path(id);
         let started = self.launch(&record, &connected, &group).await;
@@ -87,7 +88,10 @@ impl Host {
         self.log_output(&config.name, id, launched.streams)?;
         self.note_start(record, run, connected)?;
         self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid, spec });
-        self.published(config);
+        self.tell(&control::Event::Started {
+            container: config.name.clone(),
+            service: config.service.name.clone(),
+        });
         Ok(())
     }
 
@@ -182,13 +186,14 @@ impl Host {
     }
 
     /// Makes room for the next end: the last one moves from the keeper's file to ours.
-    fn forget_last_end(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
+    fn forget_last_end(&self, record: &ContainerRecord, restarts: u32) -> Result<(), RuntimeError> {
         let id = &record.config.id;
         let mut state = record.state.clone();
         if let crate::spec::Phase::Exited(exit) = record.observe(|_| false).phase {
             state.exit = Some(exit);
         }
         state.run = None;
+        state.restarts = restarts;
         self.write_state(id, &state)?;
         match fs::remove_file(self.dir.exit_file(id)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

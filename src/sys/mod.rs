@@ -6,4 +6,5 @@ pub mod message;
 pub mod mount;
 pub mod process;
 pub mod security;
+pub mod signals;
 pub mod watch;

@@ -1,0 +1,45 @@
+//! The end of this process, and what it takes along when the project is gone.
+
+use std::fs::{File, TryLockError};
+
+use crate::engine::cgroup;
+use crate::supervisor::failure::because;
+use crate::supervisor::host::Host;
+
+impl Host {
+    /// Nothing is left to do: lets the keeper go, and removes what no container needs any more.
+    pub(super) async fn leave(&self) {
+        if let Err(error) = self.link.finish() {
+            self.warn(&because("the keeper cannot be told to end", &error).message);
+        }
+        let group = format!("{}/{}", self.roots.cgroup_name(), self.project);
+        if let Err(error) = cgroup::remove_empty(&self.hierarchies, &group) {
+            self.warn(&because("cannot remove the project's control group", &error).message);
+        }
+        self.remove_folders();
+        let trash = self.trash.empty();
+        if let Err(error) = trash {
+            self.warn(&because("cannot empty the trash", &error).message);
+        }
+    }
+
+    /// The project's folders go with its last container, network and volume. Whoever is about to start a supervisor holds the
+    /// lock: then they stay.
+    fn remove_folders(&self) {
+        let Ok(lock) = File::options().write(true).create(true).truncate(false).open(self.dir.lock()) else { return };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::Error(error)) => return self.warn(&because("cannot lock the project", &error).message),
+        }
+        let record = self.record.borrow();
+        let containers = self.dir.load().map_or(true, |containers| !containers.is_empty());
+        let volumes = record.volumes.values().any(|name| self.volumes.get(name).is_ok());
+        let empty = !containers && !volumes && record.networks.is_empty() && record.change.is_none();
+        let run = std::fs::remove_dir_all(self.dir.run());
+        let data = if empty { std::fs::remove_dir_all(self.dir.data()) } else { Ok(()) };
+        for error in [run, data].into_iter().filter_map(Result::err) {
+            self.warn(&because("cannot remove the project's folder", &error).message);
+        }
+    }
+}
