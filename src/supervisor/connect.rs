@@ -233,7 +233,9 @@ impl Host {
             endpoints: endpoints.collect(),
             networks: joined.iter().map(|(record, _)| record.id.clone()).collect(),
             forwards: joined.iter().any(|(record, _)| !record.internal),
-            ..Open::default()
+            zone: None,
+            published: Vec::new(),
+            tasks: Vec::new(),
         };
         if let Some(sockets) = dns {
             let (zone, seen) = watch::channel(Arc::default());

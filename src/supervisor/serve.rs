@@ -75,11 +75,11 @@ impl Server {
     ///
     /// # Errors
     /// When the socket fails.
-    pub(super) async fn run(mut self) -> io::Result<()> {
+    pub(super) async fn run(self) -> io::Result<()> {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.serve(accepted?.0),
-                () = self.done() => {
+                () = done(&self.shared, self.idle.clone()) => {
                     if !self.accept_late()? {
                         break;
                     }
@@ -104,23 +104,6 @@ impl Server {
         });
     }
 
-    /// Waits until nothing runs, nothing is under way and nobody is connected.
-    async fn done(&mut self) {
-        loop {
-            if self.idle.wait_for(|idle| *idle).await.is_err() {
-                return;
-            }
-            // A client that only watches does not keep the project's processes alive.
-            if self.shared.current.borrow().is_none() && self.shared.clients.get() == 0 {
-                return;
-            }
-            tokio::select! {
-                () = self.shared.left.notified() => {}
-                changed = self.idle.changed() => if changed.is_err() { return },
-            }
-        }
-    }
-
     /// Whoever connected just before the end is served after all.
     fn accept_late(&self) -> io::Result<bool> {
         use std::task::{Context, Poll, Waker};
@@ -130,6 +113,22 @@ impl Server {
                 Ok(true)
             }
             Poll::Pending => Ok(false),
+        }
+    }
+}
+
+/// Waits until nothing runs, nothing is under way and nobody is connected.
+async fn done(shared: &Shared, mut idle: watch::Receiver<bool>) {
+    loop {
+        if idle.wait_for(|idle| *idle).await.is_err() {
+            return;
+        }
+        if shared.current.borrow().is_none() && shared.clients.get() == 0 {
+            return;
+        }
+        tokio::select! {
+            () = shared.left.notified() => {}
+            changed = idle.changed() => if changed.is_err() { return },
         }
     }
 }
