@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
+        Some(role) if role == rcompose::init::REAPER_ROLE => rcompose::init::reaper_main(),
         Some(role) if role == rcompose::keeper::ROLE => rcompose::keeper::main(),
         _ => rcompose::cli::main(),
     }

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use reaper::{REAPER_ROLE, reaper_main};
 pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED};
 pub use run::{Inherited, Streams, launch_steps, prepare_bind};
 

@@ -29,6 +29,8 @@ pub struct Inherited<'a> {
     /// Write end, for the report.
     pub status: BorrowedFd<'a>,
     pub streams: Streams<'a>,
+    /// Our own program, for [`Step::Reaper`].
+    pub exe: BorrowedFd<'a>,
     pub single: SingleThreaded,
 }
 
@@ -53,7 +55,7 @@ impl Inherited<'_> {
     /// The descriptors that the child needs.
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut all: Vec<RawFd> = self.slots.iter().chain(self.binds.values()).map(AsRawFd::as_raw_fd).collect();
-        all.extend([self.go.as_raw_fd(), self.status.as_raw_fd()]);
+        all.extend([self.go, self.status, self.exe].map(|fd| fd.as_raw_fd()));
         match self.streams {
             Streams::Pipes { stdin, stdout, stderr } => all.extend([stdin, stdout, stderr].map(|fd| fd.as_raw_fd())),
             Streams::Terminal { null, socket, .. } => all.extend([null, socket].map(|fd| fd.as_raw_fd())),
@@ -260,7 +262,7 @@ impl Child<'_> {
             Step::Seccomp { filters } => {
                 filters.iter().try_for_each(|filter| security::install_filter(filter).at("seccomp filter"))
             }
-            Step::Reaper => reaper::split(self.inherited.single),
+            Step::Reaper => reaper::split(self.inherited.single, self.inherited.exe),
             Step::Exec { argv, env } => {
                 process::close_on_exec();
                 process::reset_signals();

@@ -26,6 +26,7 @@ pub(super) struct Launcher {
     single: SingleThreaded,
     pid_namespace: OwnedFd,
     null: OwnedFd,
+    exe: OwnedFd,
 }
 
 /// A process that has been cloned and has not executed its program yet.
@@ -61,7 +62,8 @@ fn failed(step: Option<usize>, error: &io::Error, detail: &str) -> LaunchFailure
 impl Launcher {
     pub(super) fn new(single: SingleThreaded) -> io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?.into();
-        Ok(Self { single, pid_namespace: File::open("/proc/self/ns/pid")?.into(), null })
+        let pid_namespace = File::open("/proc/self/ns/pid")?.into();
+        Ok(Self { single, pid_namespace, null, exe: File::open("/proc/self/exe")?.into() })
     }
 
     /// Clones the child, which then waits for [`Starting::release`].
@@ -96,6 +98,7 @@ impl Launcher {
             go: go_read.as_fd(),
             status: status_write.as_fd(),
             streams: theirs.streams(launch.stdio, &self.null),
+            exe: self.exe.as_fd(),
             single: self.single,
         };
         if let Some(namespace) = join {
