@@ -9,19 +9,19 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use netlink_packet_route::AddressFamily;
 use rtnetlink::{LinkBridge, LinkUnspec};
 
 use crate::base::ids::ContainerId;
+use crate::network::NetworkError;
 use crate::network::foreign;
 use crate::network::ipam::{self, Used};
 use crate::network::netlink::{self, ACK, CREATE, DUMP, EXCLUSIVE, Netlink};
 use crate::network::records::{self, NetworkRecord, Records};
-use crate::network::NetworkError;
 use crate::spec::NetworkSpec;
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";

@@ -149,9 +149,10 @@ impl Transaction {
             .number(5, 4 * u32::try_from(map.key_types.len()).unwrap_or_default())
             .number(6, concatenated(&[7, 13]))
             .number(7, 8);
-        let fields = map.key_types.iter().fold(Attributes::default(), |fields, _| {
-            fields.nest(1, Attributes::default().number(1, 4))
-        });
+        let fields = map
+            .key_types
+            .iter()
+            .fold(Attributes::default(), |fields, _| fields.nest(1, Attributes::default().number(1, 4)));
         let set = set.nest(9, Attributes::default().nest(2, fields)).number(10, map.id);
         self.push(NEW_SET, CREATE, &set);
     }
