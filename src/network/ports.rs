@@ -10,6 +10,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen,
 
 use crate::spec::{PortSpec, Protocol};
 
+const ANY_PORT_TRIES: u32 = 16;
+
 /// A host port held for a container.
 #[derive(Debug)]
 pub struct HeldPort {
@@ -55,7 +57,16 @@ impl fmt::Display for Holder {
 /// # Errors
 /// [`PortError`].
 pub fn reserve(spec: &PortSpec) -> Result<HeldPort, PortError> {
-    let (first, last) = spec.host.unwrap_or((0, 0));
+    let Some((first, last)) = spec.host else {
+        // The port the kernel chose for IPv4 may be taken for IPv6; another choice then.
+        for _ in 0..ANY_PORT_TRIES {
+            match hold(spec, 0) {
+                Err(PortError::InUse { .. }) => {}
+                held => return held,
+            }
+        }
+        return hold(spec, 0);
+    };
     for port in first..=last {
         match hold(spec, port) {
             Err(PortError::InUse { .. }) if first != last => {}

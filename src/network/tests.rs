@@ -112,6 +112,14 @@ fn ask_udp(address: SocketAddr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
+/// Rules of ours in the host's own chains.
+fn admitted(bridge: &str) -> usize {
+    let socket = netlink::Netlink::netfilter().unwrap();
+    let rules = |chain| socket.dump(&nft::dump_request(Some(("filter", chain)))).unwrap_or_default();
+    let ours = |body: &Vec<u8>| body.windows(bridge.len()).any(|window| window == bridge.as_bytes());
+    ["DOCKER-USER", "FORWARD"].into_iter().flat_map(rules).filter(|(_, body)| ours(body)).count()
+}
+
 fn tables() -> Vec<String> {
     let socket = netlink::Netlink::netfilter().unwrap();
     let chains = socket.dump(&nft::dump_request(None)).unwrap();
@@ -161,6 +169,7 @@ fn containers_meet_on_their_network_only_and_published_ports_are_reached_from_ev
     drop((web, client, db, db_client));
     drop(host);
     assert!(bridges.iter().all(|bridge| !link_exists(bridge)), "a bridge is left");
+    assert!(bridges.iter().all(|bridge| admitted(bridge) == 0), "a rule in the host's firewall is left");
     assert!(!tables().iter().any(|table| table.contains(&project)), "a table is left");
 }
 
