@@ -9,19 +9,19 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use netlink_packet_route::AddressFamily;
 use rtnetlink::{LinkBridge, LinkUnspec};
 
 use crate::base::ids::ContainerId;
+use crate::network::NetworkError;
 use crate::network::foreign;
 use crate::network::ipam::{self, Used};
 use crate::network::netlink::{self, ACK, CREATE, DUMP, EXCLUSIVE, Netlink};
 use crate::network::records::{self, NetworkRecord, Records};
-use crate::network::NetworkError;
 use crate::spec::NetworkSpec;
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -75,15 +75,14 @@ impl Networks {
             if record.ready && link_exists(&record.bridge) {
                 return Ok(record.clone());
             }
-            delete_link(&record.bridge)?;
-            records.delete(&record.id)?;
+            clear(&records, record)?;
         }
         let others: Vec<_> = all.into_iter().filter(|record| record.name != spec.name).collect();
         let mut record = plan_record(spec, project, &others)?;
         records.put(&record)?;
         create_bridge(&record).and_then(|()| foreign::admit(&record)).inspect_err(|_| {
-            // Best effort: the record stays when the link does, and the next sweep takes both.
-            let _ = delete_link(&record.bridge).and_then(|()| records.delete(&record.id));
+            // Best effort: the record stays when something does, and the next sweep takes both.
+            let _ = clear(&records, &record);
         })?;
         record.ready = true;
         records.put(&record)?;
@@ -152,6 +151,13 @@ impl Networks {
         }
         Ok(())
     }
+}
+
+/// Removes the bridge, the host firewall's rules for it, and then the record.
+fn clear(records: &Records, record: &NetworkRecord) -> Result<(), NetworkError> {
+    foreign::dismiss(record)?;
+    delete_link(&record.bridge)?;
+    records.delete(&record.id)
 }
 
 fn plan_record(spec: &NetworkSpec, project: &str, others: &[NetworkRecord]) -> Result<NetworkRecord, NetworkError> {

@@ -147,7 +147,7 @@ fn build(table: &ProjectTable<'_>) -> Vec<u8> {
     transaction.add_chain(&name, "forward", Hook("filter", nft::FORWARD, 0));
     for chain in ["prerouting", "output"] {
         for map in [BOUND, ANY] {
-            transaction.add_rule(&name, chain, Rule::default().to_this_host().translate(&map));
+            transaction.add_rule(&name, chain, Rule::default().local_destination().translate(&map));
         }
     }
     translate_sources(&mut transaction, &name, table.networks);

@@ -21,9 +21,8 @@ pub struct Used {
 fn pools() -> impl Iterator<Item = Ipv4Network> {
     let large = (18..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
     let small = (0..=240).step_by(16).map(|third| (Ipv4Addr::new(192, 168, third, 0), 20));
-    let further = (192..=255).flat_map(|second| {
-        (0..=240).step_by(16).map(move |third| (Ipv4Addr::new(10, second, third, 0), 20))
-    });
+    let further = (192..=255)
+        .flat_map(|second| (0..=240).step_by(16).map(move |third| (Ipv4Addr::new(10, second, third, 0), 20)));
     large.chain(small).chain(further).filter_map(|(address, prefix)| Ipv4Network::new_checked(address, prefix))
 }
 
@@ -126,7 +125,8 @@ pub fn lease(record: &mut NetworkRecord, container: &str, wanted: &[IpAddr]) -> 
         if fixed.is_none() && asked_elsewhere {
             continue;
         }
-        let held = record.leases.iter().find(|(address, holder)| *holder == container && subnet.subnet.contains(**address));
+        let held =
+            record.leases.iter().find(|(address, holder)| *holder == container && subnet.subnet.contains(**address));
         let address = fixed.or(held.map(|(address, _)| *address)).or_else(|| free_address(record, subnet));
         given.push(address.ok_or_else(|| NetworkError::AddressesExhausted { network: record.name.clone() })?);
     }

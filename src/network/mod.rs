@@ -4,13 +4,20 @@
 //! (its namespace, links, addresses, sockets) hangs on file descriptors and is gone when the last one is closed.
 
 pub mod bridge;
+pub mod dns;
+pub mod dns_server;
+pub mod files;
 pub mod firewall;
 pub mod foreign;
 pub mod ipam;
 mod netlink;
 mod nft;
+pub mod ports;
+pub mod proxy;
 pub mod records;
 pub mod sandbox;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;

@@ -149,9 +149,10 @@ impl Transaction {
             .number(5, 4 * u32::try_from(map.key_types.len()).unwrap_or_default())
             .number(6, concatenated(&[7, 13]))
             .number(7, 8);
-        let fields = map.key_types.iter().fold(Attributes::default(), |fields, _| {
-            fields.nest(1, Attributes::default().number(1, 4))
-        });
+        let fields = map
+            .key_types
+            .iter()
+            .fold(Attributes::default(), |fields, _| fields.nest(1, Attributes::default().number(1, 4)));
         let set = set.nest(9, Attributes::default().nest(2, fields)).number(10, map.id);
         self.push(NEW_SET, CREATE, &set);
     }
@@ -248,7 +249,7 @@ impl Rule {
     }
 
     /// `fib daddr type local`.
-    pub(super) fn to_this_host(self) -> Self {
+    pub(super) fn local_destination(self) -> Self {
         self.expression("fib", Attributes::default().number(1, REGISTER).number(2, 3).number(3, 2))
             .compare(false, &2u32.to_ne_bytes())
     }
@@ -296,5 +297,43 @@ impl Rule {
     fn verdict(self, code: u32) -> Self {
         let verdict = Attributes::default().nest(2, Attributes::default().number(1, code));
         self.expression("immediate", Attributes::default().number(1, 0).nest(2, verdict))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_has_the_bytes_the_kernel_expects() {
+        let mut transaction = Transaction::new();
+        transaction.delete_table("t1");
+        let bytes = transaction.end();
+        let begin = [20, 0, 0, 0, 0x10, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
+        // Length 28, NFT_MSG_DELTABLE, request and ack, sequence 1, family IPv4; the name with its zero, padded.
+        let delete = [28, 0, 0, 0, 2, 10, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 7, 0, 1, 0, b't', b'1', 0, 0];
+        let end = [20, 0, 0, 0, 0x11, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
+        assert_eq!(bytes, [&begin[..], &delete, &end].concat());
+    }
+
+    #[test]
+    fn an_interface_match_is_meta_then_compare() {
+        let Rule(rule) = Rule::default().input(false, "rc-1").accept();
+        let names: Vec<String> = parse(&rule.0)
+            .iter()
+            .map(|(_, expression)| {
+                let name = parse(expression).into_iter().find(|(kind, _)| *kind == 1);
+                name.map(|(_, name)| String::from_utf8_lossy(name).into_owned()).unwrap_or_default()
+            })
+            .collect();
+        assert_eq!(names, ["meta\0", "cmp\0", "immediate\0"]);
+        let compare = parse(&rule.0)[1].1.to_vec();
+        assert!(compare.windows(5).any(|window| window == b"rc-1\0"));
+    }
+
+    #[test]
+    fn foreign_attributes_are_cut_where_they_lie() {
+        assert_eq!(parse(&[8, 0, 1, 0, 1, 2, 3, 4, 200, 0, 1, 0]), [(1, &[1, 2, 3, 4][..])]);
+        assert!(parse(&[0, 0, 1, 0, 9, 9, 9, 9]).is_empty());
     }
 }

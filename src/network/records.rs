@@ -78,7 +78,9 @@ impl Records {
     pub(super) fn delete(&self, id: &str) -> Result<(), NetworkError> {
         let path = self.path(id);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(NetworkError::file("remove", &path)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(NetworkError::file("remove", &path)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -102,8 +104,7 @@ pub(super) fn read_all(folder: &Path) -> Result<Vec<NetworkRecord>, NetworkError
         if hidden || path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let record: Option<NetworkRecord> =
-            disk::read_json(&path).map_err(NetworkError::file("read", &path))?;
+        let record: Option<NetworkRecord> = disk::read_json(&path).map_err(NetworkError::file("read", &path))?;
         records.extend(record);
     }
     records.sort_by(|a, b| a.name.cmp(&b.name));

@@ -1,6 +1,6 @@
 //! Network namespaces of containers: links, addresses, routes, and the DNS sockets inside.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -60,6 +60,9 @@ pub fn create(interfaces: &[Interface<'_>]) -> Result<Sandbox, NetworkError> {
         let inside = Netlink::route()?;
         let up = LinkUnspec::new_with_index(1).up().build();
         inside.send(&netlink::encode(RouteNetlinkMessage::SetLink(up), ACK))?;
+        if !interfaces.iter().any(has_ipv6) {
+            ipv6_default(false)?;
+        }
         Ok((netns, inside, dns_sockets()?))
     })
     .map_err(NetworkError::kernel("create a network namespace"))?;
@@ -100,7 +103,13 @@ pub fn reopen(pid: u32) -> Result<Sandbox, NetworkError> {
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn join(netns: BorrowedFd<'_>, interface: &Interface<'_>) -> Result<(), NetworkError> {
-    let joined = (|| connect(&Netlink::route()?, &enter(netns, Netlink::route)?, netns, interface))();
+    let joined = (|| {
+        let inside = enter(netns, || {
+            ipv6_default(has_ipv6(interface))?;
+            Netlink::route()
+        })?;
+        connect(&Netlink::route()?, &inside, netns, interface)
+    })();
     joined.map_err(NetworkError::kernel(format!("connect a container to network `{}`", interface.network.name)))
 }
 
@@ -122,6 +131,19 @@ fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result
     })
 }
 
+fn has_ipv6(interface: &Interface<'_>) -> bool {
+    interface.addresses.iter().any(IpAddr::is_ipv6)
+}
+
+/// Whether links made from now on in this thread's namespace have IPv6. An interface without an IPv6 address gets no
+/// link-local one either, as with Docker. A kernel without IPv6 has no such setting.
+fn ipv6_default(enabled: bool) -> io::Result<()> {
+    match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", if enabled { "0" } else { "1" }) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn dns_sockets() -> io::Result<DnsSockets> {
     let udp = UdpSocket::bind(DNS)?;
     udp.set_nonblocking(true)?;
@@ -135,7 +157,8 @@ fn dns_sockets() -> io::Result<DnsSockets> {
 fn connect(outside: &Netlink, inside: &Netlink, netns: BorrowedFd<'_>, interface: &Interface<'_>) -> io::Result<()> {
     let bridge = nix::net::if_::if_nametoindex(interface.network.bridge.as_str())?;
     let mut peer = LinkUnspec::new_with_name(&interface.name).setns_by_fd(netns.as_raw_fd());
-    let mut host = LinkVeth::new(&host_name()?, &interface.name).controller(bridge).up();
+    let host_name = host_name()?;
+    let mut host = LinkVeth::new(&host_name, &interface.name).controller(bridge).up();
     if let Some(mtu) = interface.network.mtu {
         peer = peer.mtu(mtu);
         host = host.mtu(mtu);
@@ -146,6 +169,9 @@ fn connect(outside: &Netlink, inside: &Netlink, netns: BorrowedFd<'_>, interface
     }
     let host = host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
     outside.send(&netlink::encode(RouteNetlinkMessage::NewLink(host.build()), ACK | CREATE | EXCLUSIVE))?;
+
+    // A container reaches itself through its own published port: the bridge must send frames back where they came from.
+    fs::write(format!("/sys/class/net/{host_name}/brport/hairpin_mode"), "1")?;
 
     let index = link_index(inside, &interface.name)?;
     let mut batch = netlink::encode(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()), ACK);
@@ -164,9 +190,7 @@ fn connect(outside: &Netlink, inside: &Netlink, netns: BorrowedFd<'_>, interface
 
 fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
     match gateway {
-        IpAddr::V4(gateway) => {
-            RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build()
-        }
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build(),
         IpAddr::V6(gateway) => {
             RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(gateway).output_interface(index).build()
         }
@@ -199,4 +223,3 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6], NetworkError> {
     let bytes: Result<Vec<u8>, _> = text.split([':', '-']).map(|part| u8::from_str_radix(part, 16)).collect();
     bytes.map_err(|_| wrong())?.try_into().map_err(|_| wrong())
 }
-

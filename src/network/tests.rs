@@ -1,0 +1,282 @@
+//! The whole of it on the real kernel, as root, under names of its own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::base::ids::ContainerId;
+use crate::network::bridge::link_exists;
+use crate::network::dns::{Endpoint, Zone};
+use crate::network::firewall::{self, ProjectTable, Published};
+use crate::network::sandbox::{self, Interface, Sandbox};
+use crate::network::{NetworkRecord, Networks, dns_server, netlink, nft, ports, proxy};
+use crate::spec::{NetworkSpec, PortSpec, Protocol};
+
+/// A project with networks on this host; all of it goes when this is dropped, also by a failed test.
+struct Host {
+    folder: tempfile::TempDir,
+    project: String,
+}
+
+impl Host {
+    fn new(test: &str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: needs root");
+            return None;
+        }
+        let project = format!("rctest-{test}-{}", std::process::id());
+        Some(Self { folder: tempfile::tempdir().unwrap(), project })
+    }
+
+    fn networks(&self) -> Networks {
+        Networks::new(self.folder.path().join("networks"))
+    }
+
+    fn network(&self, name: &str, internal: bool) -> NetworkRecord {
+        let spec = NetworkSpec {
+            name: format!("{}_{name}", self.project),
+            external: false,
+            internal,
+            enable_ipv4: true,
+            enable_ipv6: false,
+            driver: None,
+            driver_opts: Default::default(),
+            subnets: Vec::new(),
+            labels: Default::default(),
+            config_hash: "h".into(),
+        };
+        self.networks().ensure(&spec, &self.project).unwrap()
+    }
+
+    fn container(&self, network: &NetworkRecord, number: u8) -> (Sandbox, Ipv4Addr) {
+        let id = ContainerId::from_bytes([number; 32]);
+        let addresses = self.networks().lease(&network.id, &id, &[]).unwrap();
+        let interface = Interface { network, addresses: &addresses, mac: None, name: "eth0".into(), gateway: true };
+        let sandbox = sandbox::create(&[interface]).unwrap();
+        let IpAddr::V4(address) = addresses[0] else { panic!("not IPv4") };
+        (sandbox, address)
+    }
+
+    fn apply(&self, networks: &[NetworkRecord], published: &[Published]) {
+        firewall::apply(&ProjectTable { project: &self.project, networks, published }).unwrap();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = firewall::remove(&self.project);
+        for record in self.networks().list().unwrap_or_default() {
+            let _ = self.networks().remove(&record.id);
+        }
+    }
+}
+
+/// Answers each connection with the peer's address, until the test ends.
+fn serve(netns: &OwnedFd, port: u16) {
+    let (tcp, udp) = sandbox::enter(netns.as_fd(), || {
+        Ok((TcpListener::bind(("0.0.0.0", port))?, UdpSocket::bind(("0.0.0.0", port))?))
+    })
+    .unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, peer)) = tcp.accept() {
+            let _ = write!(stream, "{}", peer.ip());
+        }
+    });
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
+            let _ = udp.send_to(peer.ip().to_string().as_bytes(), peer);
+        }
+    });
+}
+
+fn ask(address: impl Into<SocketAddr>) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_millis(700))?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn ask_udp(address: SocketAddr) -> std::io::Result<String> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.connect(address)?;
+    socket.send(b"?")?;
+    let mut buffer = [0; 64];
+    let length = socket.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Rules of ours in the host's own chains.
+fn admitted(bridge: &str) -> usize {
+    let socket = netlink::Netlink::netfilter().unwrap();
+    let rules = |chain| socket.dump(&nft::dump_request(Some(("filter", chain)))).unwrap_or_default();
+    let ours = |body: &Vec<u8>| body.windows(bridge.len()).any(|window| window == bridge.as_bytes());
+    ["DOCKER-USER", "FORWARD"].into_iter().flat_map(rules).filter(|(_, body)| ours(body)).count()
+}
+
+fn tables() -> Vec<String> {
+    let socket = netlink::Netlink::netfilter().unwrap();
+    let chains = socket.dump(&nft::dump_request(None)).unwrap();
+    let table =
+        |body: &Vec<u8>| nft::parse(&body[4..]).iter().find(|(kind, _)| *kind == 1).map(|(_, name)| name.to_vec());
+    chains.iter().filter_map(|(_, body)| table(body)).map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+}
+
+#[test]
+fn containers_meet_on_their_network_only_and_published_ports_are_reached_from_everywhere() {
+    let Some(host) = Host::new("meet") else { return };
+    let (front, back) = (host.network("front", false), host.network("back", true));
+    let (web, web_address) = host.container(&front, 1);
+    let (client, client_address) = host.container(&front, 2);
+    let (db, db_address) = host.container(&back, 3);
+    let (db_client, _) = host.container(&back, 4);
+    serve(&web.netns, 80);
+    serve(&db.netns, 5432);
+    let networks = [front.clone(), back.clone()];
+    let held = ports::reserve(&PortSpec { host_ip: None, host: None, container: 80, protocol: Protocol::Tcp }).unwrap();
+    let published =
+        |protocol| Published { host_ip: None, host_port: held.host, protocol, address: web_address, port: 80 };
+    host.apply(&networks, &[published(Protocol::Tcp)]);
+
+    let inside = |netns: &OwnedFd, address: SocketAddr| sandbox::enter(netns.as_fd(), || ask(address));
+    assert_eq!(inside(&client.netns, (web_address, 80).into()).unwrap(), client_address.to_string());
+    assert!(inside(&db_client.netns, (db_address, 5432).into()).is_ok());
+    assert!(inside(&client.netns, (db_address, 5432).into()).is_err(), "networks are not isolated");
+    assert!(inside(&db_client.netns, (web_address, 80).into()).is_err(), "internal network has a way out");
+
+    assert_eq!(ask((Ipv4Addr::LOCALHOST, held.host)).unwrap(), front.subnets[0].gateway.to_string());
+    let IpAddr::V4(gateway) = front.subnets[0].gateway else { panic!("not IPv4") };
+    assert!(ask((gateway, held.host)).is_ok());
+    assert!(inside(&client.netns, (gateway, held.host).into()).is_ok(), "hairpin from the same network");
+    assert!(inside(&web.netns, (gateway, held.host).into()).is_ok(), "hairpin to itself");
+
+    // Replacing the table and adding one element keep what is published.
+    host.apply(&networks, &[published(Protocol::Tcp)]);
+    firewall::publish(&host.project, &published(Protocol::Udp)).unwrap();
+    assert!(ask((Ipv4Addr::LOCALHOST, held.host)).is_ok());
+    assert_eq!(ask_udp((Ipv4Addr::LOCALHOST, held.host).into()).unwrap(), gateway.to_string());
+    firewall::unpublish(&host.project, &published(Protocol::Udp)).unwrap();
+    firewall::unpublish(&host.project, &published(Protocol::Udp)).unwrap();
+
+    let bridges = [front.bridge.clone(), back.bridge.clone()];
+    let project = host.project.clone();
+    drop((web, client, db, db_client));
+    drop(host);
+    assert!(bridges.iter().all(|bridge| !link_exists(bridge)), "a bridge is left");
+    assert!(bridges.iter().all(|bridge| admitted(bridge) == 0), "a rule in the host's firewall is left");
+    assert!(!tables().iter().any(|table| table.contains(&project)), "a table is left");
+}
+
+#[test]
+fn traffic_to_the_outside_carries_the_hosts_address() {
+    let Some(host) = Host::new("out") else { return };
+    let inner = host.network("inner", false);
+    // A second project's network plays the outside: its one host listens, and only the host's own address is let in.
+    let other = Host { folder: tempfile::tempdir().unwrap(), project: format!("{}-outside", host.project) };
+    let outer = other.network("outer", false);
+    let (outside, outside_address) = other.container(&outer, 1);
+    let (container, _) = host.container(&inner, 2);
+    serve(&outside.netns, 80);
+    host.apply(std::slice::from_ref(&inner), &[]);
+    let seen = sandbox::enter(container.netns.as_fd(), || ask((outside_address, 80)));
+    assert_eq!(seen.unwrap(), outer.subnets[0].gateway.to_string());
+    // With the other project's own rules it is another project, which nobody sees.
+    other.apply(std::slice::from_ref(&outer), &[]);
+    assert!(sandbox::enter(container.netns.as_fd(), || ask((outside_address, 80))).is_err(), "projects see each other");
+    drop((container, outside));
+}
+
+#[test]
+fn a_half_made_network_is_swept_and_made_anew() {
+    let Some(host) = Host::new("sweep") else { return };
+    let mut record = host.network("n", false);
+    assert_eq!(host.network("n", false), record, "ensuring twice is one network");
+    record.ready = false;
+    let path = host.folder.path().join(format!("networks/{}.json", record.id));
+    fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    host.networks().sweep(&host.project).unwrap();
+    assert!(!path.exists() && !link_exists(&record.bridge));
+    let again = host.network("n", false);
+    assert_ne!(again.bridge, record.bridge);
+}
+
+#[tokio::test]
+async fn names_are_answered_inside_the_namespace() {
+    let Some(host) = Host::new("dns") else { return };
+    let network = host.network("n", false);
+    let (container, address) = host.container(&network, 1);
+    let endpoint = Endpoint {
+        project: host.project.clone(),
+        network: network.id.clone(),
+        network_name: network.name.clone(),
+        addresses: vec![address.into()],
+        container: "web-1".into(),
+        names: vec!["web".into()],
+    };
+    let zone = Zone::new(&host.project, std::slice::from_ref(&network.id), &[endpoint], true);
+    let (publish, view) = tokio::sync::watch::channel(Arc::new(zone));
+    let server = tokio::spawn(dns_server::serve(container.dns.unwrap(), view, Vec::new()));
+    let query = {
+        let mut packet = simple_dns::Packet::new_query(9);
+        let name = simple_dns::Name::new("web").unwrap();
+        let class = simple_dns::QCLASS::CLASS(simple_dns::CLASS::IN);
+        packet.questions.push(simple_dns::Question::new(name, simple_dns::TYPE::A.into(), class, false));
+        packet.build_bytes_vec().unwrap()
+    };
+    let socket = sandbox::enter(container.netns.as_fd(), || UdpSocket::bind("127.0.0.1:0")).unwrap();
+    let rounds: u32 = 5000;
+    let asked = tokio::task::spawn_blocking(move || {
+        socket.connect(sandbox::DNS).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        let mut buffer = [0; 512];
+        let started = Instant::now();
+        let mut last = Vec::new();
+        for _ in 0..rounds {
+            socket.send(&query).unwrap();
+            let length = socket.recv(&mut buffer).unwrap();
+            last = buffer[..length].to_vec();
+        }
+        println!("{:.0} queries/s", f64::from(rounds) / started.elapsed().as_secs_f64());
+        last
+    });
+    assert!(asked.await.unwrap().ends_with(&address.octets()));
+    drop(publish);
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn ipv6_loopback_reaches_an_ipv4_container_through_the_proxy() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.write_all(b"hello");
+        }
+    });
+    let spec = PortSpec { host_ip: Some("::1".parse().unwrap()), host: None, container: 80, protocol: Protocol::Tcp };
+    let Ok(held) = ports::reserve(&spec) else {
+        println!("skipped: no IPv6 on this host");
+        return;
+    };
+    let proxy = tokio::spawn(proxy::tcp(held.ipv6.unwrap(), target));
+    let text = tokio::task::spawn_blocking(move || ask(("::1".parse::<IpAddr>().unwrap(), held.host))).await.unwrap();
+    assert_eq!(text.unwrap(), "hello");
+    proxy.abort();
+}
+
+#[test]
+fn a_sandbox_is_quick() {
+    let Some(host) = Host::new("quick") else { return };
+    let network = host.network("n", false);
+    let started = Instant::now();
+    let rounds = 20;
+    let all: Vec<_> = (1..=rounds).map(|number| host.container(&network, number)).collect();
+    println!("{:?} per sandbox", started.elapsed() / u32::from(rounds));
+    drop(all);
+}
