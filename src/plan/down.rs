@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::PlanError;
 use super::graph;
 use super::step::{Op, Plan, Reason};
 use super::up::{networks_of, volumes_of};
-use super::PlanError;
 use crate::spec::ContainerState;
 use crate::spec::Observed;
 use crate::spec::Phase;
@@ -96,8 +96,7 @@ pub(super) fn stop(services: &[String], timeout: Option<Duration>, observed: &Ob
 pub(super) fn kill(services: &[String], signal: &str, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
     for container in selected(services, observed).filter(|container| is_running(container)) {
-        let op =
-            Op::Kill { id: container.id.clone(), name: container.name.clone(), signal: signal.to_owned() };
+        let op = Op::Kill { id: container.id.clone(), name: container.name.clone(), signal: signal.to_owned() };
         plan.push(op, Reason::Asked, Vec::new());
     }
     plan
@@ -142,8 +141,7 @@ pub(super) fn restart(
         Phase::Running { started_at, .. } => started_at < requested_at,
         Phase::Exited(exit) => container.stopped_by_user || exit.at < requested_at,
     };
-    let asked: Vec<_> =
-        replicas().filter(|c| names.contains(c.service.name.as_str())).filter(undone).collect();
+    let asked: Vec<_> = replicas().filter(|c| names.contains(c.service.name.as_str())).filter(undone).collect();
     let stops = stop_all(&mut plan, &asked, timeout, &Reason::Asked);
     let depends = graph::made_dependencies(asked.iter().copied());
     let mut starts = BTreeMap::<&str, Vec<usize>>::new();
@@ -234,11 +232,7 @@ pub(super) fn stop_op(container: &ContainerState, timeout: Option<Duration>, rec
 /// Containers that belong to no service of the project, and one-off containers that have ended.
 pub(super) fn orphans<'a>(project: &ProjectSpec, observed: &'a Observed) -> Vec<&'a ContainerState> {
     let gone = |container: &&ContainerState| {
-        if container.number == 0 {
-            matches!(container.phase, Phase::Exited(_))
-        } else {
-            is_unknown(project, container)
-        }
+        if container.number == 0 { matches!(container.phase, Phase::Exited(_)) } else { is_unknown(project, container) }
     };
     observed.containers.iter().filter(gone).collect()
 }

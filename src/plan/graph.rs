@@ -13,7 +13,8 @@ use crate::spec::ServiceSpec;
 /// The services in an order in which each comes after those it depends on.
 pub(super) fn order(project: &ProjectSpec) -> Result<Vec<&ServiceSpec>, PlanError> {
     let mut graph = DiGraph::<&ServiceSpec, ()>::new();
-    let nodes: BTreeMap<_, _> = project.services.iter().map(|(name, service)| (name, graph.add_node(service))).collect();
+    let nodes: BTreeMap<_, _> =
+        project.services.iter().map(|(name, service)| (name, graph.add_node(service))).collect();
     for (name, service) in &project.services {
         for (dependency, how) in &service.depends_on {
             match (nodes.get(name), nodes.get(dependency)) {
@@ -71,7 +72,8 @@ pub(super) fn select(
     dependencies: bool,
 ) -> Result<BTreeSet<String>, PlanError> {
     known(names, project.services.keys().map(String::as_str))?;
-    let mut open: Vec<&String> = if names.is_empty() { project.services.keys().collect() } else { names.iter().collect() };
+    let mut open: Vec<&String> =
+        if names.is_empty() { project.services.keys().collect() } else { names.iter().collect() };
     let mut selected = BTreeSet::new();
     while let Some(name) = open.pop() {
         let Some(service) = project.services.get(name) else { continue };

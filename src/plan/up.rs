@@ -156,10 +156,14 @@ impl Starts<'_> {
             return Some(*step);
         }
         let starting = self.steps.get(name).cloned().unwrap_or_default();
-        let removed: BTreeSet<_> = plan.steps.iter().filter_map(|step| match &step.op {
-            Op::Remove { id, .. } => Some(id.clone()),
-            _ => None,
-        }).collect();
+        let removed: BTreeSet<_> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match &step.op {
+                Op::Remove { id, .. } => Some(id.clone()),
+                _ => None,
+            })
+            .collect();
         let kept = self.observed.containers.iter();
         let kept = kept.filter(|c| c.number > 0 && c.service.name == name && !removed.contains(&c.id));
         let mut kept = kept.filter(|c| !starting.iter().any(|(_, name)| *name == c.name)).peekable();
@@ -356,9 +360,11 @@ impl<'a> Up<'a> {
 
     /// Stops and removes what is replaced and what is too much, the highest number first.
     fn remove(&mut self, service: &ServiceSpec, fates: &[Fate<'_>]) {
-        let dependents = self.project.services.values().filter(|other| {
-            other.depends_on.get(&service.name).is_some_and(|how| how.restart)
-        });
+        let dependents = self
+            .project
+            .services
+            .values()
+            .filter(|other| other.depends_on.get(&service.name).is_some_and(|how| how.restart));
         let before: Vec<usize> =
             dependents.flat_map(|other| self.stops.get(&other.name).cloned().unwrap_or_default()).collect();
         let wanted = usize::try_from(service.scale).unwrap_or(usize::MAX);

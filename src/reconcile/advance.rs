@@ -263,7 +263,8 @@ impl<R: Runtime> Reconciler<R> {
     pub(super) fn wait_over(&mut self) {
         let Some(running) = self.running.as_ref().filter(|running| running.stage == Stage::Waiting) else { return };
         let late = running.awaited().into_iter().filter(|name| {
-            find(&self.lives, name).is_none_or(|live| judge(Condition::ServiceHealthy, &[(name, Some(live))]) == Verdict::Pending)
+            find(&self.lives, name)
+                .is_none_or(|live| judge(Condition::ServiceHealthy, &[(name, Some(live))]) == Verdict::Pending)
         });
         let late: Vec<&str> = late.collect();
         let message = format!("application not healthy in time: still waiting for {}", late.join(", "));

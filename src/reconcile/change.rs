@@ -151,9 +151,11 @@ impl Running {
     /// Whether something waits for this service to complete: then `--wait` takes a good end for an answer.
     pub(super) fn may_complete(&self, service: &str) -> bool {
         let ChangeKind::Up { project, .. } = &self.change.kind else { return false };
-        project.services.values().filter_map(|other| other.depends_on.get(service)).any(|how| {
-            how.condition == Condition::ServiceCompletedSuccessfully
-        })
+        project
+            .services
+            .values()
+            .filter_map(|other| other.depends_on.get(service))
+            .any(|how| how.condition == Condition::ServiceCompletedSuccessfully)
     }
 
     pub(super) fn say(&self, id: String, status: &'static str, text: String) {
@@ -186,19 +188,24 @@ impl Running {
         };
         let mut at = service.to_owned();
         while let Some(project) = project {
-            let dependent = project.services.values().find(|other| {
-                other.depends_on.contains_key(&at) && !names.contains(&other.name)
-            });
+            let dependent = project
+                .services
+                .values()
+                .find(|other| other.depends_on.contains_key(&at) && !names.contains(&other.name));
             let Some(dependent) = dependent else { break };
             names.push(dependent.name.clone());
             at = dependent.name.clone();
         }
         if names.len() == 1 {
             let waiting = self.plan.steps.iter().filter(|step| step.needs.contains(&gate));
-            names.extend(waiting.filter_map(|step| match &step.op {
-                Op::Start { name } => Some(name.clone()),
-                _ => None,
-            }).take(1));
+            names.extend(
+                waiting
+                    .filter_map(|step| match &step.op {
+                        Op::Start { name } => Some(name.clone()),
+                        _ => None,
+                    })
+                    .take(1),
+            );
         }
         names.reverse();
         names.join(" -> ")

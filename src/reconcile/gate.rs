@@ -32,7 +32,8 @@ pub(super) fn judge(condition: Condition, containers: &[(&str, Option<&Live>)]) 
 }
 
 fn one(condition: Condition, name: &str, live: Option<&Live>) -> Verdict {
-    let fail = |what: String| Verdict::Failed { container: name.to_owned(), message: format!("container {name} {what}") };
+    let fail =
+        |what: String| Verdict::Failed { container: name.to_owned(), message: format!("container {name} {what}") };
     let Some(live) = live else { return fail("does not exist".to_owned()) };
     let comes_back = !live.state.stopped_by_user
         && live.exit().is_some_and(|exit| restart::wanted(live.state.service.restart, exit, live.state.restarts));

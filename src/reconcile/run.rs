@@ -33,14 +33,29 @@ pub(super) enum Event {
     Machine(Option<RuntimeEvent>),
     Observed(Result<Observed, RuntimeError>),
     Checked(Result<(), Vec<RuntimeError>>),
-    Step { step: usize, result: Result<Outcome, RuntimeError> },
+    Step {
+        step: usize,
+        result: Result<Outcome, RuntimeError>,
+    },
     /// A gate cannot open any more, and this is why.
-    Explained { step: usize, failure: Failure },
+    Explained {
+        step: usize,
+        failure: Failure,
+    },
     /// `--wait` cannot succeed any more.
     WaitFailed(Failure),
-    Probed { id: ContainerId, run: u64, result: Result<Probe, RuntimeError> },
-    RestartDue { id: ContainerId },
-    Restarted { id: ContainerId, result: Result<ContainerState, RuntimeError> },
+    Probed {
+        id: ContainerId,
+        run: u64,
+        result: Result<Probe, RuntimeError>,
+    },
+    RestartDue {
+        id: ContainerId,
+    },
+    Restarted {
+        id: ContainerId,
+        result: Result<ContainerState, RuntimeError>,
+    },
     WaitOver,
     /// Something was noted on disk, or could not be.
     Noted(Result<(), RuntimeError>),
@@ -147,8 +162,12 @@ impl<R: Runtime> Reconciler<R> {
             return;
         }
         let since = running.change.requested_at;
-        let message = format!("`{verb}` refused: `{}` of the same project is still running", running.change.kind.verb());
-        let age = format!("it was asked for at {} s after the epoch; wait for it, or end it with `stop` or `down`", since / 1_000_000_000);
+        let message =
+            format!("`{verb}` refused: `{}` of the same project is still running", running.change.kind.verb());
+        let age = format!(
+            "it was asked for at {} s after the epoch; wait for it, or end it with `stop` or `down`",
+            since / 1_000_000_000
+        );
         // The one who asked may have gone.
         let _ = command.done.send(Err(vec![Failure { message, help: Some(age) }]));
     }
@@ -321,11 +340,8 @@ impl<R: Runtime> Reconciler<R> {
         let Some(live) = self.lives.get_mut(id).filter(|live| live.run == run) else { return };
         let now = Instant::now();
         let Some(watch) = &mut live.watch else { return };
-        let probe = result.unwrap_or_else(|error| Probe {
-            code: Some(-1),
-            output: error.message,
-            took: watch.age(now),
-        });
+        let probe =
+            result.unwrap_or_else(|error| Probe { code: Some(-1), output: error.message, took: watch.age(now) });
         let before = watch.health;
         let delay = watch.probed(probe.code == Some(0), now);
         let health = watch.health;
@@ -357,7 +373,8 @@ impl<R: Runtime> Reconciler<R> {
             let free = live.restart.is_none() && !live.restarting;
             if ours && free && restart::wanted(state.service.restart, exit, state.restarts) {
                 // One that ended while nobody looked has waited already.
-                let longest = if live.run == 0 { std::time::Duration::from_millis(500) } else { restart::delay(u32::MAX) };
+                let longest =
+                    if live.run == 0 { std::time::Duration::from_millis(500) } else { restart::delay(u32::MAX) };
                 due.push((state.id.clone(), restart::delay(live.streak).min(longest)));
             }
         }
@@ -419,12 +436,7 @@ pub(super) fn stops(state: &ContainerState, signal: &str) -> bool {
 
 pub(super) fn new_container(op: &Op) -> Option<NewContainer> {
     let Op::Create { name, number, service, replaces, .. } = op else { return None };
-    Some(NewContainer {
-        name: name.clone(),
-        number: *number,
-        service: (**service).clone(),
-        replaces: replaces.clone(),
-    })
+    Some(NewContainer { name: name.clone(), number: *number, service: (**service).clone(), replaces: replaces.clone() })
 }
 
 impl From<RuntimeError> for Failure {

@@ -1,0 +1,286 @@
+//! One service.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Lowering, hash};
+use crate::model;
+use crate::model::Service;
+use crate::spec::Condition;
+use crate::spec::ContainerSpec;
+use crate::spec::Dependency;
+use crate::spec::HealthSpec;
+use crate::spec::RestartPolicy;
+use crate::spec::ServiceSpec;
+use crate::spec::container::{DeviceSpec, NamespaceMode, NetworkMode, Resources, Ulimit};
+
+/// Attributes that do not make a container what it is.
+const NOT_HASHED: &[&str] = &["scale", "depends_on", "profiles", "pull_policy", "attach", "develop", "build", "deploy"];
+
+impl Lowering<'_> {
+    pub(super) fn service(&mut self, name: &str, service: &Service) -> ServiceSpec {
+        let path = format!("services.{name}");
+        self.refuse_not_yet(name, service);
+        if service.image.as_deref().unwrap_or_default().is_empty() && service.build.is_none() {
+            self.invalid(&path, format!("service `{name}` has neither an image nor a build context specified"));
+        }
+        let mut fields = match self.project.canonical(name) {
+            Some(serde_json::Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        fields.retain(|key, _| !NOT_HASHED.contains(&key.as_str()));
+        let deploy = service.deploy.as_ref();
+        if let Some(limits) = deploy.and_then(|deploy| deploy.resources.limits.as_ref()) {
+            let limits = serde_json::json!({"cpus": limits.cpus, "memory": limits.memory, "pids": limits.pids});
+            fields.insert("deploy.resources.limits".to_owned(), limits);
+        }
+        if let Some(policy) = deploy.and_then(|deploy| deploy.restart_policy.as_ref()) {
+            let policy = format!("{:?} {:?}", policy.condition, policy.max_attempts);
+            fields.insert("deploy.restart_policy".to_owned(), policy.into());
+        }
+        let mut container = self.container(&path, service);
+        // The content of configs and secrets is no attribute of the service, yet part of the container.
+        let content = serde_json::json!(
+            container
+                .mounts
+                .iter()
+                .filter(|mount| matches!(mount.source, crate::spec::container::MountSource::Content { .. }))
+                .collect::<Vec<_>>()
+        );
+        if content.as_array().is_some_and(|content| !content.is_empty()) {
+            fields.insert("content".to_owned(), hash(&content).into());
+        }
+        let config_hash = hash(&serde_json::Value::Object(fields.clone()));
+        self.own_labels(name, &config_hash, &mut container.labels);
+        ServiceSpec {
+            name: name.to_owned(),
+            scale: service.replicas(),
+            container_name: service.container_name.clone(),
+            config_hash,
+            fields,
+            depends_on: service.depends_on.iter().map(|(name, how)| (name.clone(), dependency(how))).collect(),
+            restart: self.restart(&path, service),
+            health: self.health(&path, service),
+            stop_signal: service.stop_signal.clone(),
+            stop_grace: service.stop_grace_period.unwrap_or(Duration::from_secs(10)),
+            attach: service.attach.unwrap_or(true),
+            container,
+        }
+    }
+
+    /// What tools that know docker compose look for.
+    fn own_labels(&self, name: &str, config_hash: &str, labels: &mut BTreeMap<String, String>) {
+        let files: Vec<_> = self.project.compose_files.iter().map(|file| file.display().to_string()).collect();
+        let own = [
+            ("project", self.project.name.clone()),
+            ("service", name.to_owned()),
+            ("config-hash", config_hash.to_owned()),
+            ("project.working_dir", self.project.working_dir.display().to_string()),
+            ("project.config_files", files.join(",")),
+            ("oneoff", "False".to_owned()),
+        ];
+        labels.extend(own.map(|(key, value)| (format!("com.docker.compose.{key}"), value)));
+    }
+
+    fn container(&mut self, path: &str, service: &Service) -> ContainerSpec {
+        let mut network = self.network_mode(path, service);
+        self.links(path, service, &mut network);
+        let ports = service.ports.iter().enumerate();
+        let ports: Vec<_> =
+            ports.filter_map(|(index, port)| self.port(&format!("{path}.ports.{index}"), port)).collect();
+        let mut extra_hosts = Vec::new();
+        for text in &service.extra_hosts {
+            match text.split_once('=').or_else(|| text.split_once(':')) {
+                Some((host, address)) => extra_hosts.push((host.to_owned(), address.to_owned())),
+                None => self.invalid(&format!("{path}.extra_hosts"), format!("`{text}` is not `HOST=ADDRESS`")),
+            }
+        }
+        ContainerSpec {
+            image: service.image.clone().unwrap_or_default(),
+            entrypoint: service.entrypoint.clone(),
+            command: service.command.clone(),
+            environment: service.environment.clone(),
+            user: service.user.clone(),
+            group_add: service.group_add.clone(),
+            working_dir: service.working_dir.clone(),
+            hostname: service.hostname.clone(),
+            domainname: service.domainname.clone(),
+            tty: service.tty,
+            stdin_open: service.stdin_open,
+            init: service.init.unwrap_or(false),
+            read_only: service.read_only,
+            privileged: service.privileged,
+            cap_add: service.cap_add.iter().map(|name| capability(name)).collect(),
+            cap_drop: service.cap_drop.iter().map(|name| capability(name)).collect(),
+            security_opt: service.security_opt.clone(),
+            mounts: self.mounts(path, service),
+            devices: service.devices.iter().map(device).collect(),
+            network,
+            ports,
+            extra_hosts,
+            dns: service.dns.clone(),
+            dns_search: service.dns_search.clone(),
+            dns_opt: service.dns_opt.clone(),
+            labels: service.labels.clone(),
+            annotations: service.annotations.clone(),
+            sysctls: service.sysctls.clone(),
+            ulimits: service.ulimits.iter().map(|(k, v)| (k.clone(), Ulimit { soft: v.soft, hard: v.hard })).collect(),
+            shm_size: positive(service.shm_size),
+            oom_score_adj: self.narrow(&format!("{path}.oom_score_adj"), service.oom_score_adj),
+            pid: self.namespace(&format!("{path}.pid"), service.pid.as_deref()),
+            ipc: self.namespace(&format!("{path}.ipc"), service.ipc.as_deref()),
+            uts: self.namespace(&format!("{path}.uts"), service.uts.as_deref()),
+            cgroup: self.namespace(&format!("{path}.cgroup"), service.cgroup.as_deref()),
+            resources: resources(service),
+        }
+    }
+
+    /// `SERVICE[:ALIAS]`: the service is there by its own name anyway.
+    fn links(&mut self, path: &str, service: &Service, network: &mut NetworkMode) {
+        for link in &service.links {
+            let aliased = link.split_once(':').is_some_and(|(name, alias)| name != alias);
+            if aliased || !matches!(network, NetworkMode::Networks(_)) {
+                self.not_yet(
+                    &format!("{path}.links"),
+                    "an alias that one service alone sees; use `networks.*.aliases`",
+                );
+            }
+        }
+    }
+
+    fn namespace(&mut self, path: &str, mode: Option<&str>) -> NamespaceMode {
+        match mode {
+            None | Some("" | "private") => NamespaceMode::Private,
+            Some("shareable") => NamespaceMode::Shareable,
+            Some("host") => NamespaceMode::Host,
+            Some("none") => NamespaceMode::None,
+            Some(mode) => match mode.split_once(':') {
+                Some(("service", name)) => NamespaceMode::Service(name.to_owned()),
+                Some(("container", name)) => NamespaceMode::Container(name.to_owned()),
+                _ => {
+                    self.invalid(path, format!("`{mode}` is not a namespace mode"));
+                    NamespaceMode::Private
+                }
+            },
+        }
+    }
+
+    fn narrow(&mut self, path: &str, value: Option<i64>) -> Option<i32> {
+        let narrowed = i32::try_from(value?).ok();
+        if narrowed.is_none() {
+            self.invalid(path, "the number is out of range");
+        }
+        narrowed
+    }
+
+    fn restart(&mut self, path: &str, service: &Service) -> RestartPolicy {
+        if let Some(text) = service.restart.as_deref().filter(|text| !text.is_empty()) {
+            return match text.split_once(':') {
+                None if text == "no" => RestartPolicy::No,
+                None if text == "always" => RestartPolicy::Always,
+                None if text == "unless-stopped" => RestartPolicy::UnlessStopped,
+                None if text == "on-failure" => RestartPolicy::OnFailure { max_retries: None },
+                Some(("on-failure", count)) => {
+                    let max_retries = self.parse(&format!("{path}.restart"), count, "a number of retries");
+                    RestartPolicy::OnFailure { max_retries: max_retries.filter(|count| *count > 0) }
+                }
+                _ => {
+                    self.invalid(&format!("{path}.restart"), format!("invalid restart policy `{text}`"));
+                    RestartPolicy::No
+                }
+            };
+        }
+        let Some(policy) = service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref()) else {
+            return RestartPolicy::No;
+        };
+        match &policy.condition {
+            Some(model::RestartCondition::None) => RestartPolicy::No,
+            Some(model::RestartCondition::OnFailure) => RestartPolicy::OnFailure {
+                max_retries: policy.max_attempts.filter(|n| *n > 0).and_then(|n| u32::try_from(n).ok()),
+            },
+            Some(model::RestartCondition::Any) | None => RestartPolicy::Always,
+            Some(model::RestartCondition::Unknown(word)) => {
+                let at = format!("{path}.deploy.restart_policy.condition");
+                self.invalid(&at, format!("`{word}` is not `none`, `on-failure` or `any`"));
+                RestartPolicy::No
+            }
+        }
+    }
+
+    fn health(&mut self, path: &str, service: &Service) -> Option<HealthSpec> {
+        let check = service.healthcheck.as_ref()?;
+        let command = match check.test.split_first() {
+            _ if check.disable => return None,
+            Some((word, _)) if word == "NONE" => return None,
+            Some((word, words)) if word == "CMD" => words.to_vec(),
+            Some((word, words)) if word == "CMD-SHELL" => {
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), words.join(" ")]
+            }
+            _ => {
+                self.not_yet(
+                    &format!("{path}.healthcheck"),
+                    "the image's own check with other times; write its `test` here",
+                );
+                return None;
+            }
+        };
+        let or =
+            |value: Option<Duration>, seconds| value.filter(|d| !d.is_zero()).unwrap_or(Duration::from_secs(seconds));
+        Some(HealthSpec {
+            command,
+            interval: or(check.interval, 30),
+            timeout: or(check.timeout, 30),
+            retries: check.retries.filter(|n| *n > 0).and_then(|n| u32::try_from(n).ok()).unwrap_or(3),
+            start_period: check.start_period.unwrap_or_default(),
+            start_interval: or(check.start_interval, 5),
+        })
+    }
+}
+
+fn dependency(how: &model::Dependency) -> Dependency {
+    let condition = match how.condition {
+        model::Condition::ServiceStarted => Condition::ServiceStarted,
+        model::Condition::ServiceHealthy => Condition::ServiceHealthy,
+        model::Condition::ServiceCompletedSuccessfully => Condition::ServiceCompletedSuccessfully,
+    };
+    Dependency { condition, required: how.required, restart: how.restart }
+}
+
+fn capability(name: &str) -> String {
+    let name = name.to_ascii_uppercase();
+    name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
+}
+
+fn device(device: &model::Device) -> DeviceSpec {
+    DeviceSpec {
+        host: device.source.clone().into(),
+        container: device.target.clone().unwrap_or_else(|| device.source.clone()),
+        permissions: device.permissions.clone().unwrap_or_else(|| "rwm".to_owned()),
+    }
+}
+
+fn positive(value: Option<i64>) -> Option<u64> {
+    value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0)
+}
+
+fn resources(service: &Service) -> Resources {
+    let deploy = service.deploy.as_ref().map(|deploy| &deploy.resources);
+    let limits = deploy.and_then(|resources| resources.limits.clone()).unwrap_or_default();
+    let reserved = deploy.and_then(|resources| resources.reservations.clone()).unwrap_or_default();
+    Resources {
+        memory: positive(limits.memory.or(service.mem_limit)),
+        memory_reservation: positive(reserved.memory.or(service.mem_reservation)),
+        memory_swap: service.memswap_limit.filter(|value| *value != 0),
+        memory_swappiness: service.mem_swappiness.and_then(|value| u64::try_from(value).ok()),
+        oom_kill_disable: service.oom_kill_disable.then_some(true),
+        cpus: limits.cpus.or(service.cpus).filter(|cpus| *cpus > 0.0),
+        cpu_shares: positive(service.cpu_shares),
+        cpu_period: positive(service.cpu_period),
+        cpu_quota: service.cpu_quota.filter(|quota| *quota != 0),
+        cpuset: service.cpuset.clone().filter(|set| !set.is_empty()),
+        pids: limits.pids.or(service.pids_limit).filter(|pids| *pids != 0),
+        blkio_weight: service.blkio_config.as_ref().and_then(|config| config.weight),
+        device_cgroup_rules: service.device_cgroup_rules.clone(),
+        cgroup_parent: service.cgroup_parent.clone(),
+    }
+}
