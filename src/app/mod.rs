@@ -1,4 +1,79 @@
 //! One function per verb over an options struct: loads the project, talks to the supervisor or reads the state on disk.
 
+pub mod change;
+pub mod exec;
+pub mod image;
+pub mod list;
+pub mod logs;
 pub mod options;
+pub mod project;
+pub mod run;
 pub mod session;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::base::diagnostic::Diagnostic;
+use crate::compose::LoadOptions;
+use crate::control::Failed;
+use crate::plan::PlanError;
+use crate::state::Roots;
+
+use session::{Session, SessionError};
+
+/// What every verb starts from.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub roots: Roots,
+    /// The environment of the process.
+    pub environment: BTreeMap<String, String>,
+    /// Which project, and how it is loaded.
+    pub load: LoadOptions,
+}
+
+/// Why a verb could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The project's files are wrong: errors and warnings, in order.
+    #[error("the project cannot be loaded")]
+    Input(Vec<Diagnostic>),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("the change could not be made")]
+    Failed(Vec<Failed>),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("cannot {doing}")]
+    Io { doing: String, source: io::Error },
+    #[error(transparent)]
+    Image(#[from] crate::image::Error),
+    #[error("service `{service}` is not running")]
+    NotRunning { service: String },
+    #[error("no such service: `{service}`")]
+    NoService { service: String },
+    #[error("{what} is not supported yet")]
+    NotYet { what: String },
+    #[error("{0}")]
+    Usage(String),
+    /// The program could not be run: the status that says why.
+    #[error("{}", failed.message)]
+    Program { failed: Failed, status: u8 },
+}
+
+impl AppError {
+    fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+}
+
+impl App {
+    fn session(&self, project: &str) -> Session {
+        Session::new(project, &self.roots)
+    }
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}

@@ -19,6 +19,8 @@ pub struct Follow<'a> {
     pub folders: Vec<PathBuf>,
     /// The containers as they are now; `None` ends the following, once their output has been handed out.
     pub rescan: &'a mut dyn FnMut() -> io::Result<Option<Vec<Source>>>,
+    /// Runs whenever everything that there was has been handed out.
+    pub settled: &'a mut dyn FnMut() -> io::Result<()>,
     /// Becomes readable (or hangs up) when following shall end.
     pub stop: BorrowedFd<'a>,
 }
@@ -53,8 +55,10 @@ pub fn follow(
             }
         }
         reader.read(emit)?;
+        (how.settled)()?;
         if over || !wait(&inotify, how.stop)? {
-            return reader.read(emit);
+            reader.read(emit)?;
+            return (how.settled)();
         }
         rescan = changed(&inotify)?;
     }

@@ -229,6 +229,19 @@ pub(super) fn stop_op(container: &ContainerState, timeout: Option<Duration>, rec
     }
 }
 
+/// Removes one container, stopping it first when it runs.
+pub(super) fn discard(container: &str, observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    let going: Vec<_> = observed.containers.iter().filter(|one| one.name == container).collect();
+    let stops = stop_all(&mut plan, &going, Some(Duration::ZERO), &Reason::Asked);
+    for one in going {
+        let needs = stops.get(one.name.as_str()).copied().into_iter().collect::<Vec<_>>();
+        let op = Op::Remove { id: one.id.clone(), name: one.name.clone(), volumes: true };
+        plan.push(op, Reason::Asked, needs);
+    }
+    plan
+}
+
 /// Containers that belong to no service of the project, and one-off containers that have ended.
 pub(super) fn orphans<'a>(project: &ProjectSpec, observed: &'a Observed) -> Vec<&'a ContainerState> {
     let gone = |container: &&ContainerState| {

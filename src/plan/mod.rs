@@ -72,6 +72,10 @@ pub enum ChangeKind {
         name: String,
         no_deps: bool,
     },
+    /// Remove one container, by name, with its anonymous volumes (`run --rm`).
+    Discard {
+        container: String,
+    },
 }
 
 /// Options of `up`.
@@ -107,6 +111,7 @@ impl ChangeKind {
             Self::Kill { .. } => "kill",
             Self::Remove { .. } => "rm",
             Self::Run { .. } => "run",
+            Self::Discard { .. } => "rm",
         }
     }
 
@@ -159,6 +164,7 @@ pub fn plan(change: &Change, observed: &Observed) -> Result<Plan, PlanError> {
             Ok(down::restart(change.requested_at, services, *timeout, *no_deps, observed))
         }
         ChangeKind::Kill { services, signal } => Ok(down::kill(services, signal, observed)),
+        ChangeKind::Discard { container } => Ok(down::discard(container, observed)),
         ChangeKind::Remove { services, stop, volumes } => Ok(down::remove(services, *stop, *volumes, observed)),
     }
 }

@@ -1,7 +1,6 @@
 //! Whether what a dependent waits for has come, may still come, or cannot come any more.
 
 use super::live::Live;
-use super::restart;
 use crate::spec::Condition;
 use crate::spec::Health;
 use crate::spec::Phase;
@@ -36,7 +35,7 @@ fn one(condition: Condition, name: &str, live: Option<&Live>) -> Verdict {
         |what: String| Verdict::Failed { container: name.to_owned(), message: format!("container {name} {what}") };
     let Some(live) = live else { return fail("does not exist".to_owned()) };
     let comes_back = !live.state.stopped_by_user
-        && live.exit().is_some_and(|exit| restart::wanted(live.state.service.restart, exit, live.state.restarts));
+        && live.exit().is_some_and(|exit| live.state.service.restart.wants_restart(exit.code, live.state.restarts));
     match (&live.state.phase, condition) {
         (Phase::Exited(exit), Condition::ServiceCompletedSuccessfully) if exit.code == 0 => Verdict::Met,
         (Phase::Exited(_), _) if comes_back => Verdict::Pending,

@@ -371,7 +371,7 @@ impl<R: Runtime> Reconciler<R> {
             // A one-off container that is over is over.
             let ours = state.number > 0 && !state.stopped_by_user && !held;
             let free = live.restart.is_none() && !live.restarting;
-            if ours && free && restart::wanted(state.service.restart, exit, state.restarts) {
+            if ours && free && state.service.restart.wants_restart(exit.code, state.restarts) {
                 // One that ended while nobody looked has waited already.
                 let longest =
                     if live.run == 0 { std::time::Duration::from_millis(500) } else { restart::delay(u32::MAX) };

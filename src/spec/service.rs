@@ -63,6 +63,17 @@ pub enum RestartPolicy {
     },
 }
 
+impl RestartPolicy {
+    /// Whether a container that ended by itself is started again, after `restarts` of the kind.
+    pub fn wants_restart(self, code: i32, restarts: u32) -> bool {
+        match self {
+            Self::No => false,
+            Self::Always | Self::UnlessStopped => true,
+            Self::OnFailure { max_retries } => code != 0 && max_retries.is_none_or(|max| restarts < max),
+        }
+    }
+}
+
 /// A health check. Durations that the file leaves out carry the engine's defaults (30 s, 30 s, 0 s, 5 s, 3 retries).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSpec {
@@ -73,4 +84,19 @@ pub struct HealthSpec {
     pub retries: u32,
     pub start_period: Duration,
     pub start_interval: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_failure_gives_up_after_so_many() {
+        let policy = RestartPolicy::OnFailure { max_retries: Some(2) };
+        assert!(policy.wants_restart(1, 1));
+        assert!(!policy.wants_restart(1, 2));
+        assert!(!policy.wants_restart(0, 0));
+        assert!(RestartPolicy::Always.wants_restart(0, 99));
+        assert!(!RestartPolicy::No.wants_restart(1, 0));
+    }
 }

@@ -37,6 +37,8 @@ pub struct ContainerConfig {
     pub number: u32,
     pub service: ServiceSpec,
     pub image_id: String,
+    /// Entrypoint and arguments, the image's where the service has none.
+    pub command: Vec<String>,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
     /// Volume (by host name) behind each target that has a volume, named or anonymous.

@@ -36,6 +36,7 @@ impl Host {
                     self.kill_group(id);
                     self.remove_group(id);
                     self.disconnect(id);
+                    self.note_end(record);
                     continue;
                 }
             };
@@ -134,6 +135,18 @@ impl Host {
                 boot_id: self.boot_id.clone(),
                 started_at: crate::supervisor::create::now(),
             },
+        }
+    }
+
+    /// A run that ended while nobody looked.
+    fn note_end(&self, record: &ContainerRecord) {
+        if let (Some(_), crate::spec::Phase::Exited(exit)) = (&record.state.run, record.observe(|_| false).phase) {
+            let mut state = record.state.clone();
+            state.run = None;
+            state.exit = Some(exit);
+            if let Err(error) = self.write_state(&record.config.id, &state) {
+                self.warn(&error.message);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::image::Healthcheck;
 use crate::image::Image;
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
+use crate::spec::ContainerSpec;
 use crate::spec::ContainerState;
 use crate::spec::HealthSpec;
 use crate::spec::ServiceSpec;
@@ -37,8 +38,10 @@ impl Host {
         labels.insert("com.docker.compose.container-number".to_owned(), number_label);
         labels.insert("com.docker.compose.image".to_owned(), image.id.to_string());
         inherit(&mut service, &image);
+        let command = command(&service.container, &image);
         let config = ContainerConfig {
             id: id.clone(),
+            command,
             name,
             number,
             service,
@@ -138,6 +141,16 @@ impl Host {
         }
         Ok(names)
     }
+}
+
+/// What the container will run.
+fn command(container: &ContainerSpec, image: &Image) -> Vec<String> {
+    let image = &image.document.config;
+    let mut words = container.entrypoint.clone().or_else(|| image.entrypoint.clone()).unwrap_or_default();
+    let own = container.command.clone();
+    let arguments = own.or_else(|| image.cmd.clone().filter(|_| container.entrypoint.is_none()));
+    words.extend(arguments.unwrap_or_default());
+    words
 }
 
 /// What the file leaves to the image.

@@ -43,6 +43,13 @@ impl Host {
                 Exit { code: record.code.unwrap_or(255), oom: record.oom, at: record.at }
             }
         };
+        // Whoever follows the logs knows by this that they are complete.
+        let mut state = found.state.clone();
+        state.run = None;
+        state.exit = Some(exit);
+        if let Err(error) = self.write_state(id, &state) {
+            self.warn(&error.message);
+        }
         self.tell(&control::Event::Exited {
             container: found.config.name.clone(),
             service: found.config.service.name.clone(),

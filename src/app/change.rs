@@ -1,0 +1,245 @@
+//! Verbs that change a project: through the supervisor, one change at a time.
+
+use std::collections::BTreeMap;
+
+use crate::app::options::{
+    DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions,
+};
+use crate::app::{App, AppError, now};
+use crate::base::diagnostic::Diagnostic;
+use crate::control::{Reply, Request, Wait};
+use crate::plan;
+use crate::plan::{Change, ChangeKind, Plan, Recreate};
+use crate::spec::Observed;
+use crate::spec::Phase;
+use crate::spec::ProjectSpec;
+use crate::state::RunState;
+use crate::sys::process::start_time;
+
+/// What is told while a change is made.
+pub type News<'a> = &'a mut dyn FnMut(Reply);
+
+/// An `up`, ready to be made.
+#[derive(Clone, Debug)]
+pub struct Up {
+    pub project: ProjectSpec,
+    pub change: Change,
+    pub wait: Option<Wait>,
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl App {
+    /// Loads the project for `up`.
+    ///
+    /// # Errors
+    /// [`AppError::Input`] for wrong files, [`AppError::Usage`] for wrong numbers.
+    pub fn prepare_up(&self, options: &UpOptions) -> Result<Up, AppError> {
+        let (mut project, warnings) = self.load_spec(&options.services)?;
+        scale(&mut project, &options.scale)?;
+        let recreate = match (options.force_recreate || options.renew_anonymous_volumes, options.no_recreate) {
+            (true, _) => Recreate::Force,
+            (_, true) => Recreate::Never,
+            _ => Recreate::Changed,
+        };
+        let kind = ChangeKind::Up {
+            project: project.clone(),
+            services: options.services.clone(),
+            options: plan::UpOptions {
+                recreate,
+                always_recreate_deps: options.always_recreate_deps,
+                no_deps: options.no_deps,
+                no_start: options.no_start,
+                remove_orphans: options.remove_orphans,
+                renew_anonymous_volumes: options.renew_anonymous_volumes,
+                timeout: options.timeout,
+            },
+        };
+        let wait = options.wait.then_some(Wait { timeout: options.wait_timeout });
+        Ok(Up { project, change: Change { requested_at: now(), kind }, wait, warnings })
+    }
+
+    /// Makes a prepared `up`.
+    ///
+    /// # Errors
+    /// Whatever fails, told so that a person can act on it.
+    pub fn up(&self, up: &Up, news: News<'_>) -> Result<(), AppError> {
+        self.make(&up.project.name, up.change.clone(), up.wait, news)
+    }
+
+    /// What `up` would do.
+    ///
+    /// # Errors
+    /// When the state cannot be read, or nothing can be planned.
+    pub fn plan(&self, up: &Up) -> Result<Plan, AppError> {
+        let observed = self.observe(&up.project.name, &up.change.kind.images())?;
+        Ok(plan::plan(&up.change, &observed)?)
+    }
+
+    /// # Errors
+    /// Whatever fails.
+    pub fn down(&self, options: DownOptions, news: News<'_>) -> Result<(), AppError> {
+        let (name, project) = self.locate()?;
+        let project = project.as_ref().map(plan::lower).transpose().ok().flatten();
+        if !self.exists(&name)? {
+            let what = format!("no resource found to remove for project `{name}`");
+            news(Reply::Warning(what));
+            return Ok(());
+        }
+        let DownOptions { services, volumes, remove_orphans, timeout } = options;
+        self.change(&name, ChangeKind::Down { services, volumes, remove_orphans, timeout, project }, news)
+    }
+
+    /// # Errors
+    /// Whatever fails.
+    pub fn start(&self, options: StartOptions, news: News<'_>) -> Result<(), AppError> {
+        let name = self.locate_with(&options.services)?;
+        let wait = options.wait.then_some(Wait { timeout: options.wait_timeout });
+        let observed = self.observe(&name, &[])?;
+        if let Some(service) = options.services.iter().find(|service| !has(&observed, service)) {
+            return Err(AppError::Usage(format!("service `{service}` has no container to start")));
+        }
+        if observed.containers.is_empty() {
+            return Ok(());
+        }
+        let change = Change { requested_at: now(), kind: ChangeKind::Start { services: options.services } };
+        self.make(&name, change, wait, news)
+    }
+
+    /// # Errors
+    /// Whatever fails.
+    pub fn stop(&self, options: StopOptions, news: News<'_>) -> Result<(), AppError> {
+        let name = self.locate_with(&options.services)?;
+        self.change_running(&name, ChangeKind::Stop { services: options.services, timeout: options.timeout }, news)
+    }
+
+    /// # Errors
+    /// Whatever fails.
+    pub fn restart(&self, options: RestartOptions, news: News<'_>) -> Result<(), AppError> {
+        let name = self.locate_with(&options.services)?;
+        if self.observe(&name, &[])?.containers.is_empty() {
+            return Err(AppError::Usage(format!("project `{name}` has no container to restart")));
+        }
+        let RestartOptions { services, timeout, no_deps } = options;
+        self.change(&name, ChangeKind::Restart { services, timeout, no_deps }, news)
+    }
+
+    /// # Errors
+    /// Whatever fails.
+    pub fn kill(&self, options: KillOptions, news: News<'_>) -> Result<(), AppError> {
+        let name = self.locate_with(&options.services)?;
+        self.change_running(&name, ChangeKind::Kill { services: options.services, signal: options.signal }, news)
+    }
+
+    /// Containers that `rm` would remove: their names.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn removable(&self, options: &RmOptions) -> Result<(String, Vec<String>), AppError> {
+        let name = self.locate_with(&options.services)?;
+        let observed = self.observe(&name, &[])?;
+        let ours = observed.containers.into_iter().filter(|container| {
+            (options.services.is_empty() || options.services.contains(&container.service.name))
+                && (options.stop || !matches!(container.phase, Phase::Running { .. }))
+        });
+        Ok((name, ours.map(|container| container.name).collect()))
+    }
+
+    /// # Errors
+    /// Whatever fails.
+    pub fn rm(&self, project: &str, options: RmOptions, news: News<'_>) -> Result<(), AppError> {
+        let RmOptions { services, stop, volumes, .. } = options;
+        self.change(project, ChangeKind::Remove { services, stop, volumes }, news)
+    }
+
+    /// Stops everything that runs (Ctrl-C of an attached `up`).
+    ///
+    /// # Errors
+    /// Whatever fails.
+    pub fn stop_project(&self, project: &str, news: News<'_>) -> Result<(), AppError> {
+        self.change_running(project, ChangeKind::Stop { services: Vec::new(), timeout: None }, news)
+    }
+
+    /// Kills everything that runs (the second Ctrl-C).
+    ///
+    /// # Errors
+    /// Whatever fails.
+    pub fn kill_project(&self, project: &str, news: News<'_>) -> Result<(), AppError> {
+        let kind = ChangeKind::Kill { services: Vec::new(), signal: "SIGKILL".to_owned() };
+        self.change_running(project, kind, news)
+    }
+
+    /// A change that does nothing where nothing runs.
+    fn change_running(&self, project: &str, kind: ChangeKind, news: News<'_>) -> Result<(), AppError> {
+        let runs = self.session(project).connect()?.is_some()
+            || self.observe(project, &[])?.containers.iter().any(|one| matches!(one.phase, Phase::Running { .. }));
+        if runs { self.change(project, kind, news) } else { Ok(()) }
+    }
+
+    pub(super) fn change(&self, project: &str, kind: ChangeKind, news: News<'_>) -> Result<(), AppError> {
+        self.make(project, Change { requested_at: now(), kind }, None, news)
+    }
+
+    /// Has a change made, by this supervisor or its successor.
+    pub(super) fn make(
+        &self,
+        project: &str,
+        change: Change,
+        wait: Option<Wait>,
+        news: News<'_>,
+    ) -> Result<(), AppError> {
+        let request = Request::Change { change: Box::new(change), wait };
+        self.session(project).request(&request, |reply, _| match reply {
+            Reply::Done => Some(Ok(())),
+            Reply::Failed { failures } => Some(Err(AppError::Failed(failures))),
+            other => {
+                news(other);
+                None
+            }
+        })?
+    }
+
+    /// What of the project exists, by the state on disk.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn observe(&self, project: &str, images: &[String]) -> Result<Observed, AppError> {
+        let dir = self.roots.project(project);
+        let reading = || format!("read the state of project `{project}`");
+        let records = dir.load().map_err(AppError::io(reading()))?;
+        let record = dir.record().map_err(AppError::io(reading()))?;
+        let boot_id = crate::state::boot_id().map_err(AppError::io(reading()))?;
+        let alive = |run: &RunState| run.boot_id == boot_id && start_time(run.pid) == Some(run.start_time);
+        let mut found = BTreeMap::new();
+        if !images.is_empty() {
+            let store = crate::image::Store::open(&self.roots.data)?;
+            found.extend(images.iter().filter_map(|name| Some((name.clone(), store.resolve(name).ok()?.id.to_string()))));
+        }
+        let volumes = crate::volume::Volumes::open(&self.roots.data).ok();
+        let exists = |name: &str| volumes.as_ref().is_some_and(|volumes| volumes.get(name).is_ok());
+        Ok(Observed {
+            containers: records.iter().map(|record| record.observe(alive)).collect(),
+            networks: record.networks.into_iter().map(|(key, spec)| (key, spec.config_hash)).collect(),
+            volumes: record.volumes.into_iter().filter(|(_, name)| exists(name)).map(|(key, _)| key).collect(),
+            images: found,
+        })
+    }
+
+    /// Whether anything of the project exists.
+    fn exists(&self, project: &str) -> Result<bool, AppError> {
+        Ok(self.roots.project(project).data().exists() || self.session(project).connect()?.is_some())
+    }
+}
+
+fn has(observed: &Observed, service: &str) -> bool {
+    observed.containers.iter().any(|container| container.service.name == service)
+}
+
+fn scale(project: &mut ProjectSpec, wanted: &[(String, u32)]) -> Result<(), AppError> {
+    for (service, count) in wanted {
+        let Some(found) = project.services.get_mut(service) else {
+            return Err(AppError::NoService { service: service.clone() });
+        };
+        found.scale = *count;
+    }
+    Ok(())
+}

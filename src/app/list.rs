@@ -1,0 +1,106 @@
+//! `ps`, `ls`, `images`: what there is, from the disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::app::options::{ImagesOptions, LsOptions, PsOptions};
+use crate::app::{App, AppError};
+use crate::image::Store;
+use crate::spec::ContainerState;
+use crate::ui::tables::{self, ImageRow, LsRow};
+
+/// A container and the command it runs.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub container: ContainerState,
+    /// Entrypoint and arguments.
+    pub command: Vec<String>,
+}
+
+impl App {
+    /// The project's name and the containers that `ps` shows.
+    ///
+    /// # Errors
+    /// Wrong files or services, unreadable state.
+    pub fn ps(&self, options: &PsOptions) -> Result<(String, Vec<Listed>), AppError> {
+        let (project, file) = self.locate()?;
+        let declared: Option<BTreeSet<String>> = file.map(|file| file.services.into_keys().collect());
+        if let Some(declared) = &declared
+            && let Some(service) = options.services.iter().find(|service| !declared.contains(*service))
+        {
+            return Err(AppError::NoService { service: service.clone() });
+        }
+        let observed = self.observe(&project, &[])?;
+        let dir = self.roots.project(&project);
+        let mut commands = BTreeMap::new();
+        for record in dir.load().map_err(AppError::io("read the containers"))? {
+            commands.insert(record.config.id, record.config.command);
+        }
+        let wanted = |container: &ContainerState| {
+            let state = tables::state(&container.phase);
+            let shown = match options.status.is_empty() {
+                true => options.all || (state == "running" && container.number > 0),
+                false => options.status.iter().any(|status| status == state),
+            };
+            let orphan = declared.as_ref().is_some_and(|declared| !declared.contains(&container.service.name));
+            shown
+                && !(options.no_orphans && orphan)
+                && (options.services.is_empty() || options.services.contains(&container.service.name))
+        };
+        let mut listed: Vec<Listed> = observed
+            .containers
+            .into_iter()
+            .filter(wanted)
+            .map(|container| Listed { command: commands.remove(&container.id).unwrap_or_default(), container })
+            .collect();
+        listed.sort_by(|a, b| a.container.name.cmp(&b.container.name));
+        Ok((project, listed))
+    }
+
+    /// Every project that has containers.
+    ///
+    /// # Errors
+    /// Unreadable state.
+    pub fn ls(&self, options: &LsOptions) -> Result<Vec<LsRow>, AppError> {
+        let mut rows = Vec::new();
+        for name in self.roots.projects().map_err(AppError::io("list the projects"))? {
+            if !options.name_filter.is_empty() && !options.name_filter.iter().any(|part| name.contains(part)) {
+                continue;
+            }
+            let observed = self.observe(&name, &[])?;
+            let mut states = BTreeMap::new();
+            for container in &observed.containers {
+                *states.entry(tables::state(&container.phase).to_owned()).or_insert(0) += 1;
+            }
+            if states.is_empty() || (!options.all && !states.contains_key("running")) {
+                continue;
+            }
+            if !options.all {
+                states.retain(|state, _| state == "running");
+            }
+            let record = self.roots.project(&name).record().map_err(AppError::io("read the project's record"))?;
+            let config_files = record.config_files.iter().map(|file| file.display().to_string()).collect();
+            rows.push(LsRow { name, states, config_files });
+        }
+        Ok(rows)
+    }
+
+    /// The images of the project's containers.
+    ///
+    /// # Errors
+    /// Unreadable state or store.
+    pub fn images(&self, options: &ImagesOptions) -> Result<Vec<ImageRow>, AppError> {
+        let project = self.locate_with(&options.services)?;
+        let observed = self.observe(&project, &[])?;
+        let store = Store::open(&self.roots.data)?;
+        let mut rows = Vec::new();
+        for container in observed.containers {
+            if !options.services.is_empty() && !options.services.contains(&container.service.name) {
+                continue;
+            }
+            let image = store.resolve(&container.image_id)?;
+            rows.push(crate::app::image::row(&image, &container.service.container.image, container.name));
+        }
+        rows.sort_by(|a, b| a.container.cmp(&b.container));
+        Ok(rows)
+    }
+}

@@ -1,0 +1,169 @@
+//! Containers' output, straight from the disk.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::app::options::LogsOptions;
+use crate::app::{App, AppError};
+use crate::logs::{Follow, Line, LogReader, Query, Source, follow};
+use crate::spec::Phase;
+use crate::state::ContainerRecord;
+use crate::state::ProjectDir;
+
+/// Where lines go.
+pub type Emit<'a> = &'a mut dyn FnMut(Line<'_>) -> io::Result<()>;
+
+/// A container whose output is complete: it has ended and will not be started again by its policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// As in front of its lines.
+    pub name: String,
+    pub service: String,
+    pub code: i32,
+    /// Its policy starts it again.
+    pub restarting: bool,
+}
+
+/// Which containers' output.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Empty: all.
+    pub services: BTreeSet<String>,
+    pub without: BTreeSet<String>,
+    /// Replica number.
+    pub index: Option<u32>,
+    /// This container alone, whatever it is.
+    pub container: Option<String>,
+}
+
+impl Selection {
+    fn takes(&self, record: &ContainerRecord) -> bool {
+        let config = &record.config;
+        if let Some(name) = &self.container {
+            return *name == config.name;
+        }
+        config.number > 0
+            && (self.services.is_empty() || self.services.contains(&config.service.name))
+            && !self.without.contains(&config.service.name)
+            && self.index.is_none_or(|index| index == config.number)
+    }
+}
+
+impl App {
+    /// `logs`: what the containers of a project have printed, and with `follow` what they print until `stop` is readable.
+    ///
+    /// # Errors
+    /// Wrong services, unreadable logs, or what `emit` returns.
+    pub fn logs(&self, options: &LogsOptions, stop: BorrowedFd<'_>, emit: Emit<'_>) -> Result<(), AppError> {
+        let project = self.locate_with(&options.services)?;
+        let selection = Selection {
+            services: options.services.iter().cloned().collect(),
+            index: options.index,
+            ..Selection::default()
+        };
+        let query = Query { tail: options.tail, since: options.since, until: options.until };
+        let dir = self.roots.project(&project);
+        let shown = self.follow(&dir, &project, &selection, query, options.follow, stop, emit);
+        shown.map_err(AppError::io("read the logs"))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one private step of `logs`")]
+    fn follow(
+        &self,
+        dir: &ProjectDir,
+        project: &str,
+        selection: &Selection,
+        query: Query,
+        following: bool,
+        stop: BorrowedFd<'_>,
+        emit: Emit<'_>,
+    ) -> io::Result<()> {
+        let sources = |dir: &ProjectDir| -> io::Result<Vec<Source>> {
+            let records = dir.load()?;
+            Ok(records.iter().filter(|one| selection.takes(one)).map(|one| source(dir, project, one)).collect())
+        };
+        let mut reader = LogReader::open(sources(dir)?, query)?;
+        if !following {
+            return reader.read(emit);
+        }
+        let mut rescan = || sources(dir).map(Some);
+        let how = Follow { folders: folders(dir)?, rescan: &mut rescan, settled: &mut || Ok(()), stop };
+        follow(&mut reader, how, emit)
+    }
+
+    /// Follows containers until all of them have ended for good and `may_end` says that no more will come, or `stop` is
+    /// readable. `ended` hears of each end after the container's last line.
+    ///
+    /// # Errors
+    /// Unreadable state or logs, or what the callbacks return.
+    pub fn follow_to_end(
+        &self,
+        project: &str,
+        selection: &Selection,
+        since: Option<i64>,
+        may_end: &dyn Fn() -> bool,
+        stop: BorrowedFd<'_>,
+        emit: Emit<'_>,
+        ended: &mut dyn FnMut(Ended) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let dir = self.roots.project(project);
+        let mut told = BTreeSet::new();
+        let pending = std::cell::RefCell::new(Vec::new());
+        let mut look = || -> io::Result<Option<Vec<Source>>> {
+            // Asked before looking: what is started before it says yes is seen.
+            let may_end = may_end();
+            let records: Vec<_> = dir.load()?.into_iter().filter(|one| selection.takes(one)).collect();
+            let mut over = may_end;
+            for record in &records {
+                match end_of(project, record) {
+                    Some((end, at)) => {
+                        over &= !end.restarting;
+                        if told.insert((record.config.id.clone(), at)) {
+                            pending.borrow_mut().push(end);
+                        }
+                    }
+                    None => over = over && matches!(record.observe(|_| true).phase, Phase::Created),
+                }
+            }
+            Ok((!over).then(|| records.iter().map(|record| source(&dir, project, record)).collect()))
+        };
+        let records: Vec<_> = dir.load()?.into_iter().filter(|one| selection.takes(one)).collect();
+        let sources = records.iter().map(|record| source(&dir, project, record)).collect();
+        let mut reader = LogReader::open(sources, Query { since, ..Query::default() })?;
+        let mut settled = || pending.borrow_mut().drain(..).try_for_each(&mut *ended);
+        let how = Follow { folders: folders(&dir)?, rescan: &mut look, settled: &mut settled, stop };
+        follow(&mut reader, how, emit)
+    }
+}
+
+/// The end of a container whose output is complete (the supervisor has noted it), and when that was.
+fn end_of(project: &str, record: &ContainerRecord) -> Option<(Ended, i64)> {
+    let exit = record.state.exit.filter(|_| record.state.run.is_none())?;
+    let service = &record.config.service;
+    let restarting =
+        !record.state.stopped_by_user && service.restart.wants_restart(exit.code, record.state.restarts);
+    let name = short_name(project, &record.config.name);
+    Some((Ended { name, service: service.name.clone(), code: exit.code, restarting }, exit.at))
+}
+
+fn source(dir: &ProjectDir, project: &str, record: &ContainerRecord) -> Source {
+    Source {
+        name: short_name(project, &record.config.name),
+        folder: dir.container(&record.config.id).join("log"),
+        running: matches!(record.observe(|_| true).phase, Phase::Running { .. }),
+    }
+}
+
+/// A container's name without its project's: `web-1`.
+fn short_name(project: &str, container: &str) -> String {
+    let short = container.strip_prefix(project).and_then(|rest| rest.strip_prefix('-'));
+    short.unwrap_or(container).to_owned()
+}
+
+/// The folders in which containers appear and change.
+fn folders(dir: &ProjectDir) -> io::Result<Vec<std::path::PathBuf>> {
+    let mut folders = vec![dir.data().to_owned(), dir.containers()];
+    folders.extend(dir.load()?.iter().map(|record| dir.container(&record.config.id)));
+    Ok(folders)
+}

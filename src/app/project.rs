@@ -1,0 +1,83 @@
+//! Which project a verb is about.
+
+use crate::app::{App, AppError};
+use crate::base::diagnostic::{Diagnostic, Severity};
+use crate::compose;
+use crate::model::Project;
+use crate::plan;
+use crate::spec::ProjectSpec;
+
+/// Code of the diagnostic that says that there is no Compose file.
+const NO_FILE: &str = "no-compose-file";
+
+/// A loaded project, and what should be said about it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub project: Project,
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl App {
+    /// Loads the project with everything that `services` need.
+    ///
+    /// # Errors
+    /// [`AppError::Input`].
+    pub fn load(&self, services: &[String]) -> Result<Loaded, AppError> {
+        let mut options = self.load.clone();
+        options.services = services.to_vec();
+        let loaded = compose::load(&options, &self.environment);
+        match loaded.project {
+            Some(project) => Ok(Loaded { project, warnings: loaded.diagnostics }),
+            None => Err(AppError::Input(loaded.diagnostics)),
+        }
+    }
+
+    /// Loads the project as the host is to have it.
+    ///
+    /// # Errors
+    /// [`AppError::Input`], also for what is not supported yet.
+    pub fn load_spec(&self, services: &[String]) -> Result<(ProjectSpec, Vec<Diagnostic>), AppError> {
+        let Loaded { project, mut warnings } = self.load(services)?;
+        match plan::lower(&project) {
+            Ok(spec) => Ok((spec, warnings)),
+            Err(problems) => {
+                warnings.extend(problems);
+                Err(AppError::Input(warnings))
+            }
+        }
+    }
+
+    /// The project's name, and its file's content where there is a file. With `-p` none is needed.
+    ///
+    /// # Errors
+    /// [`AppError::Input`].
+    pub fn locate(&self) -> Result<(String, Option<Project>), AppError> {
+        let given = self.load.project_name.clone().or_else(|| self.environment.get("COMPOSE_PROJECT_NAME").cloned());
+        match (self.load(&[]), given) {
+            (Ok(Loaded { project, .. }), _) => Ok((project.name.clone(), Some(project))),
+            (Err(AppError::Input(problems)), Some(name)) if is_missing_file(&problems) => Ok((name, None)),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// [`App::locate`], and a check that the project has the services.
+    ///
+    /// # Errors
+    /// As there, and [`AppError::NoService`].
+    pub fn locate_with(&self, services: &[String]) -> Result<String, AppError> {
+        let (name, project) = self.locate()?;
+        if let Some(project) = project {
+            let unknown = services.iter().find(|service| {
+                !project.services.contains_key(*service) && !project.disabled_services.contains_key(*service)
+            });
+            if let Some(service) = unknown {
+                return Err(AppError::NoService { service: service.clone() });
+            }
+        }
+        Ok(name)
+    }
+}
+
+fn is_missing_file(problems: &[Diagnostic]) -> bool {
+    problems.iter().any(|problem| problem.severity == Severity::Error && problem.code == NO_FILE)
+}

@@ -1,0 +1,125 @@
+//! What verbs tell while they work, on the screen.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::app::AppError;
+use crate::app::change::News;
+use crate::base::diagnostic::{Diagnostic, Severity};
+use crate::cli::failure::{Failure, GENERAL};
+use crate::control::{Failed, Reply};
+use crate::ui::Ansi;
+use crate::ui::diagnostics;
+use crate::ui::progress::{Progress, ProgressEvent, ProgressMode, ProgressState};
+use crate::ui::terminal;
+
+/// How often a live display moves.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Does `work`, showing its progress on standard error. On a terminal the display moves while nothing happens.
+pub fn with_progress<T: Send>(
+    mode: ProgressMode,
+    title: &'static str,
+    work: impl FnOnce(News<'_>) -> T + Send,
+) -> T {
+    if !matches!(mode, ProgressMode::Terminal { .. }) {
+        let mut progress = Progress::new(mode, title, (0, 0), io::stderr());
+        return work(&mut |reply| note(&mut progress, reply));
+    }
+    let mut progress = Progress::new(mode, title, screen(), io::stderr());
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let working = scope.spawn(move || {
+            work(&mut |reply| {
+                // The display below ends with this thread.
+                let _ = tell.send(reply);
+            })
+        });
+        loop {
+            match told.recv_timeout(FRAME) {
+                Ok(reply) => note(&mut progress, reply),
+                // What cannot be shown is no reason to stop working.
+                Err(RecvTimeoutError::Timeout) => drop(progress.tick(Instant::now())),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        match working.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Shows one piece of news.
+pub fn note<W: Write>(progress: &mut Progress<W>, reply: Reply) {
+    match reply {
+        Reply::Progress { id, status, text } => {
+            let state = state_of(&status);
+            // A terminal that is gone shows nothing, and the work goes on.
+            let _ = progress.event(ProgressEvent { id, status, text, state }, Instant::now());
+        }
+        Reply::Warning(text) => warn(&text),
+        _ => {}
+    }
+}
+
+fn state_of(status: &str) -> ProgressState {
+    match status {
+        "Error" => ProgressState::Error,
+        "Warning" => ProgressState::Warning,
+        word if word.ends_with("ing") && word != "Running" => ProgressState::Working,
+        "Recreate" => ProgressState::Working,
+        _ => ProgressState::Done,
+    }
+}
+
+/// Says something on standard error.
+#[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
+pub fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
+/// Shows what the loader noticed.
+#[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
+pub fn diagnostics(found: &[Diagnostic], ansi: Ansi) {
+    let colour = ansi.enabled(io::IsTerminal::is_terminal(&io::stderr()));
+    for diagnostic in found {
+        eprint!("{}", diagnostics::render(diagnostic, colour));
+    }
+}
+
+/// An error of a verb as the failure of the command.
+pub fn failure(error: AppError, ansi: Ansi) -> Failure {
+    match error {
+        AppError::Input(found) => {
+            diagnostics(&found, ansi);
+            debug_assert!(found.iter().any(|one| one.severity == Severity::Error), "a refusal without a reason");
+            Failure::reported(GENERAL)
+        }
+        AppError::Failed(failures) => {
+            let mut failures = failures.into_iter();
+            let Some(first) = failures.next_back() else { return Failure::new("the change could not be made") };
+            for other in failures {
+                failed(&other).report(ansi);
+            }
+            failed(&first)
+        }
+        AppError::Program { failed: one, status } => failed(&one).code(status),
+        other => Failure::from_error(&other),
+    }
+}
+
+fn failed(one: &Failed) -> Failure {
+    let failure = Failure::new(one.message.clone());
+    match &one.help {
+        Some(help) => failure.help(help.clone()),
+        None => failure,
+    }
+}
+
+/// Columns and rows of the terminal.
+fn screen() -> (usize, usize) {
+    let size = terminal::size(std::os::fd::AsFd::as_fd(&io::stderr()));
+    size.map_or((80, 24), |(rows, columns)| (usize::from(columns), usize::from(rows)))
+}
