@@ -9,6 +9,7 @@ mod compression;
 mod config;
 mod database;
 mod digest;
+mod entries;
 mod error;
 mod host;
 mod import;

@@ -20,8 +20,6 @@ const BYTES: u8 = 0;
 const CONTENT: u8 = 1;
 /// Bytes are collected up to this before they become a record.
 const RECORD: usize = 64 * 1024;
-/// A tar reader keeps long names and extended headers in memory: more than this of them before an entry is an attack.
-const MAX_HEADER: usize = 1024 * 1024;
 
 /// An entry that a later entry of the same archive replaced: it is kept aside, because its contents belong to the archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +46,12 @@ struct State {
     /// Reading contents that the layer will hold.
     in_content: bool,
     contents: u64,
-    header: usize,
 }
 
 impl<R: Read> Recorder<R> {
     pub(super) fn new(input: R, output: File) -> io::Result<(Self, RecipeHandle)> {
         let output = zstd::stream::write::Encoder::new(BufWriter::new(output), 1)?;
-        let state = State { output, pending: Vec::with_capacity(RECORD), in_content: false, contents: 0, header: 0 };
+        let state = State { output, pending: Vec::with_capacity(RECORD), in_content: false, contents: 0 };
         let state = Rc::new(RefCell::new(state));
         Ok((Self { input, state: Rc::clone(&state) }, RecipeHandle(state)))
     }
@@ -65,10 +62,6 @@ impl<R: Read> Read for Recorder<R> {
         let read = self.input.read(buffer)?;
         let mut state = self.state.borrow_mut();
         if !state.in_content {
-            state.header += read;
-            if state.header > MAX_HEADER {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the header of an entry is too long"));
-            }
             state.bytes(buffer.get(..read).unwrap_or_default())?;
         }
         Ok(read)
@@ -92,11 +85,6 @@ impl RecipeHandle {
 
     pub(super) fn end_content(&self) {
         self.0.borrow_mut().in_content = false;
-    }
-
-    /// The header of an entry is over: bytes that follow are no header until the next call.
-    pub(super) fn entry_read(&self) {
-        self.0.borrow_mut().header = 0;
     }
 
     /// How many contents have been recorded.

@@ -12,7 +12,6 @@ use crate::base::trash::Trash;
 pub(super) struct Staging {
     path: PathBuf,
     lock: File,
-    trash: Trash,
 }
 
 impl Staging {
@@ -25,7 +24,7 @@ impl Staging {
         let path = name.unwrap_or_else(|| folder.clone());
         let lock = fs::create_dir(&path).and_then(|()| File::open(&path)).map_err(cannot("create", &path))?;
         lock.lock().map_err(cannot("lock", &path))?;
-        Ok(Self { path, lock, trash: store.trash().clone() })
+        Ok(Self { path, lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -40,8 +39,8 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Where this fails, the next one sweeps.
-        let _ = self.trash.discard(&self.path);
+        // At once, because what failed may have filled the disk. Where this fails, the next one sweeps.
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 

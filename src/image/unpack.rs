@@ -5,7 +5,7 @@
 //! character device 0:0 named `x`, `.wh..wh..opq` the xattr `overlay.opaque` of its directory.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -16,14 +16,13 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::attributes::{Attributes, attributes, both_times, finish_open, owner};
+use super::entries::{Entries, Entry};
 use super::error::UnpackError;
 use super::recipe::{Displaced, RecipeHandle, Recorder};
 use crate::sys::inroot;
 
 /// More than any real layer has; bounds what is remembered of directories.
 const MAX_ENTRIES: u64 = 5_000_000;
-/// A sparse file is written out as holes, but its reader walks through every zero.
-const MAX_SPARSE: u64 = 64 << 30;
 const BUFFER: usize = 256 * 1024;
 
 /// What the process may do to the files it unpacks.
@@ -77,22 +76,19 @@ pub(super) fn unpack(
         size: 0,
         buffer: vec![0; BUFFER],
     };
-    let mut archive = tar::Archive::new(recorder);
-    for (number, entry) in (0_u64..).zip(archive.entries().map_err(UnpackError::Read)?) {
-        let mut entry = entry.map_err(UnpackError::Read)?;
+    let mut entries = Entries::new(recorder);
+    let mut number = 0;
+    while let Some(mut entry) = entries.advance().map_err(UnpackError::Read)? {
         if stop.load(Ordering::Relaxed) {
             return Err(UnpackError::Cancelled);
         }
-        if number == MAX_ENTRIES {
+        number += 1;
+        if number > MAX_ENTRIES {
             return Err(UnpackError::TooManyEntries { limit: MAX_ENTRIES });
         }
-        recipe.entry_read();
-        unpacker.entry(&mut entry)?;
+        unpacker.entry(&mut entry, &mut entries)?;
     }
-    let mut rest = archive.into_inner();
-    while rest.read(&mut unpacker.buffer).map_err(UnpackError::Read)? > 0 {
-        recipe.entry_read();
-    }
+    entries.finish().map_err(UnpackError::Read)?;
     unpacker.finish_directories()?;
     recipe.finish().map_err(UnpackError::Recipe)?;
     Ok(Unpacked { size: unpacker.size, displaced: unpacker.displaced })
@@ -125,18 +121,11 @@ struct Place<'a> {
 }
 
 impl Unpacker<'_> {
-    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), UnpackError> {
-        let mut kind = entry.header().entry_type();
-        if kind == EntryType::XGlobalHeader {
-            return Ok(());
-        }
-        if kind == EntryType::Regular && entry.path_bytes().ends_with(b"/") {
-            kind = EntryType::Directory; // as tar wrote them before there was a type for it
-        }
-        let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    fn entry(&mut self, entry: &mut Entry, contents: &mut impl Read) -> Result<(), UnpackError> {
+        let shown = String::from_utf8_lossy(&entry.path).into_owned();
         let refused = |reason| UnpackError::Refused { entry: shown.clone(), reason };
-        let path = clean(&entry.path_bytes()).map_err(refused)?;
-        let outcome = self.place(entry, kind, &path);
+        let path = clean(&entry.path).map_err(refused)?;
+        let outcome = self.place(entry, contents, &path);
         outcome.map_err(|failure| match failure {
             Failure::Refused(reason) => refused(reason),
             Failure::Read(error) => UnpackError::Read(error),
@@ -145,7 +134,11 @@ impl Unpacker<'_> {
         })
     }
 
-    fn place<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, kind: EntryType, path: &[u8]) -> Result<(), Failure> {
+    fn place(&mut self, entry: &mut Entry, contents: &mut impl Read, path: &[u8]) -> Result<(), Failure> {
+        let kind = entry.kind;
+        if entry.extended.pax_sparse {
+            return Err(Failure::Refused("sparse files in pax format are not supported"));
+        }
         let attributes = attributes(entry)?;
         if path.is_empty() {
             return match kind {
@@ -169,12 +162,12 @@ impl Unpacker<'_> {
         }
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.regular(entry, &place, kind, &attributes)
+                self.regular(entry, contents, &place, &attributes)
             }
             EntryType::Directory => self.directory(&place, attributes),
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().ok_or(Failure::Refused("a link without a target"))?.into_owned();
-                self.create(&place, || rustix::fs::symlinkat(&*target, &place.parent, name))?;
+                let target = entry.link.as_deref().ok_or(Failure::Refused("a link without a target"))?;
+                self.create(&place, || rustix::fs::symlinkat(target, &place.parent, name))?;
                 self.finish_by_name(&place, &attributes)
             }
             EntryType::Link => self.hard_link(entry, &place),
@@ -183,56 +176,46 @@ impl Unpacker<'_> {
         }
     }
 
-    fn regular<R: Read>(
+    fn regular(
         &mut self,
-        entry: &mut tar::Entry<'_, R>,
+        entry: &Entry,
+        contents: &mut impl Read,
         place: &Place<'_>,
-        kind: EntryType,
         attributes: &Attributes,
     ) -> Result<(), Failure> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = self.create(place, || rustix::fs::openat(&place.parent, place.name, flags, mode))?;
         let mut file = File::from(file);
-        if kind == EntryType::GNUSparse {
-            // What is read of a sparse entry is not what is in the stream, so its data stays in the recipe.
-            self.size += self.write_sparse(entry, &mut file)?;
-        } else {
-            let size = entry.size();
-            self.recipe.begin_content(size, place.path).map_err(Failure::Recipe)?;
-            let mut left = size;
-            while left > 0 {
-                let read = entry.read(&mut self.buffer).map_err(Failure::Read)?;
-                if read == 0 {
-                    return Err(Failure::Read(io::ErrorKind::UnexpectedEof.into()));
-                }
-                file.write_all(self.buffer.get(..read).unwrap_or_default())?;
-                left = left.saturating_sub(read as u64);
+        if let Some((map, real_size)) = &entry.sparse {
+            // The file's bytes are not those of the stream, so they stay in the recipe.
+            for stretch in map {
+                file.seek(SeekFrom::Start(stretch.offset))?;
+                self.copy(contents, stretch.length, &mut file)?;
             }
+            file.set_len(*real_size)?;
+        } else {
+            self.recipe.begin_content(entry.size, place.path).map_err(Failure::Recipe)?;
+            self.copy(contents, entry.size, &mut file)?;
             self.recipe.end_content();
-            self.size += size;
         }
+        self.size += entry.size;
         finish_open(&file, attributes, self.rights)
     }
 
-    fn write_sparse<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, file: &mut File) -> Result<u64, Failure> {
-        if entry.size() > MAX_SPARSE {
-            return Err(Failure::Refused("a sparse file of more than 64 GiB"));
-        }
-        let mut position = 0;
-        loop {
-            let read = entry.read(&mut self.buffer).map_err(Failure::Read)?;
-            let bytes = self.buffer.get(..read).unwrap_or_default();
-            if bytes.is_empty() {
-                file.set_len(position)?;
-                return Ok(position);
+    fn copy(&mut self, contents: &mut impl Read, size: u64, file: &mut File) -> Result<(), Failure> {
+        let mut left = size;
+        while left > 0 {
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let buffer = self.buffer.get_mut(..length).unwrap_or_default();
+            let read = contents.read(buffer).map_err(Failure::Read)?;
+            if read == 0 {
+                return Err(Failure::Read(io::ErrorKind::UnexpectedEof.into()));
             }
-            if bytes.iter().any(|byte| *byte != 0) {
-                std::os::unix::fs::FileExt::write_all_at(file, bytes, position)?;
-            }
-            position += read as u64;
-            self.recipe.entry_read();
+            file.write_all(buffer.get(..read).unwrap_or_default())?;
+            left -= read as u64;
         }
+        Ok(())
     }
 
     fn directory(&mut self, place: &Place<'_>, attributes: Attributes) -> Result<(), Failure> {
@@ -261,9 +244,9 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn hard_link<R: Read>(&mut self, entry: &tar::Entry<'_, R>, place: &Place<'_>) -> Result<(), Failure> {
-        let target = entry.link_name_bytes().ok_or(Failure::Refused("a link without a target"))?;
-        let target = clean(&target).map_err(Failure::Refused)?;
+    fn hard_link(&mut self, entry: &Entry, place: &Place<'_>) -> Result<(), Failure> {
+        let target = entry.link.as_deref().ok_or(Failure::Refused("a link without a target"))?;
+        let target = clean(target).map_err(Failure::Refused)?;
         if target.is_empty() || target == place.path {
             return Err(Failure::Refused("a hard link to itself or to the root"));
         }
@@ -272,9 +255,9 @@ impl Unpacker<'_> {
         Ok(self.create(place, || rustix::fs::linkat(&from, name, &place.parent, place.name, AtFlags::empty()))?)
     }
 
-    fn node<R: Read>(
+    fn node(
         &mut self,
-        entry: &tar::Entry<'_, R>,
+        entry: &Entry,
         place: &Place<'_>,
         kind: EntryType,
         attributes: &Attributes,
@@ -283,7 +266,7 @@ impl Unpacker<'_> {
             EntryType::Fifo => (FileType::Fifo, 0),
             _ if self.rights == Rights::User => return Ok(()),
             kind => {
-                let header = entry.header();
+                let header = &entry.header;
                 let number = |part: io::Result<Option<u32>>| part.map(Option::unwrap_or_default).map_err(Failure::Read);
                 let device = rustix::fs::makedev(number(header.device_major())?, number(header.device_minor())?);
                 let file_type = if kind == EntryType::Char { FileType::CharacterDevice } else { FileType::BlockDevice };

@@ -101,7 +101,7 @@ fn a_layer_comes_out_byte_for_byte_whatever_it_overwrites() {
         .file("e/inner", b"x")
         .symlink("a", "e")
         .file("zero", b"")
-        .pax(&[("mtime", b"1.5"), ("SCHILY.xattr.user.colour", b"blue\0green"), ("comment", b"anything")])
+        .pax(&[("mtime", b"1.5"), ("SCHILY.xattr.user.colour", b"blue\0gr\neen"), ("comment", b"anything")])
         .file("with-pax", b"pax")
         .end();
     let fixture = Fixture::new();
@@ -225,4 +225,61 @@ fn overlayfs_understands_the_whiteouts() {
     let all = overlay(&image.layers).unwrap();
     assert_eq!(names(&all, "bin"), ["new", "other", "sh", "tool"]);
     assert_eq!(names(&all, "etc/implicit"), ["new"]);
+}
+
+#[test]
+fn sparse_files_have_their_holes_and_their_archive() {
+    let mut sparse = header(tar::EntryType::GNUSparse, 0o600, 1024);
+    let gnu = sparse.as_gnu_mut().unwrap();
+    let blocks = [(4096_u64, 512_u64), (1 << 30, 512)];
+    for (field, (offset, length)) in gnu.sparse.iter_mut().zip(blocks) {
+        field.offset.copy_from_slice(format!("{offset:011o}\0").as_bytes());
+        field.numbytes.copy_from_slice(format!("{length:011o}\0").as_bytes());
+    }
+    gnu.realsize.copy_from_slice(format!("{:011o}\0", 2_u64 << 30).as_bytes());
+    let body = [[1; 512], [2; 512]].concat();
+    let layer = Tar::new().raw(sparse, "sparse", &body).file("after", b"x").end();
+    let fixture = Fixture::new();
+    let archive = docker_archive("app", std::slice::from_ref(&layer), Compression::Zstd);
+    fixture.store.load(&fixture.write("archive", &archive)).unwrap();
+    let root = &fixture.store.resolve("app").unwrap().layers[0];
+    let file = fs::File::open(root.join("sparse")).unwrap();
+    let mut bytes = [9; 514];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, (1 << 30) - 1).unwrap();
+    assert_eq!((bytes[0], bytes[1], bytes[512], bytes[513]), (0, 2, 2, 0));
+    assert_eq!(file.metadata().unwrap().len(), 2 << 30);
+    assert!(file.metadata().unwrap().blocks() < 100, "holes take no space");
+    let mut saved = Vec::new();
+    fixture.store.save(&["app".to_owned()], Format::Oci, Compression::None, &mut saved).unwrap();
+    assert!(saved.windows(layer.len()).any(|window| window == layer));
+}
+
+#[test]
+fn extended_headers_override_the_plain_ones() {
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
+    let mut gnu_name = long.clone().into_bytes();
+    gnu_name.push(0);
+    let layer = Tar::new()
+        .pax(&[("path", long.as_bytes()), ("size", b"5"), ("mtime", b"-1.25"), ("SCHILY.xattr.user.n", b"a\nb\n")])
+        .raw(header(tar::EntryType::Regular, 0o644, 0), "short", b"hello")
+        .raw(header(tar::EntryType::GNULongName, 0o644, gnu_name.len() as u64), "././@LongLink", &gnu_name)
+        .symlink("x", "target")
+        .raw(header(tar::EntryType::Directory, 0o755, 4096), "a-directory-with-a-size", b"")
+        .end();
+    let sandbox = Fixture::new();
+    let loaded = sandbox
+        .store
+        .load(&sandbox.write("a", &docker_archive("app", std::slice::from_ref(&layer), Compression::None)));
+    loaded.unwrap();
+    let root = &sandbox.store.resolve("app").unwrap().layers[0];
+    assert!(fs::symlink_metadata(root.join(&long)).unwrap().is_symlink(), "the later entry of that name");
+    assert!(root.join("a-directory-with-a-size").is_dir());
+    let aside = root.parent().unwrap().join("displaced/0");
+    let there = fs::metadata(&aside).unwrap();
+    assert_eq!((fs::read(&aside).unwrap(), there.mtime(), there.mtime_nsec()), (b"hello".to_vec(), -2, 750_000_000));
+    let mut value = [0; 16];
+    assert_eq!(rustix::fs::getxattr(&aside, "user.n", &mut value).unwrap(), 4);
+    let mut saved = Vec::new();
+    sandbox.store.save(&["app".to_owned()], Format::Oci, Compression::None, &mut saved).unwrap();
+    assert!(saved.windows(layer.len()).any(|window| window == layer));
 }
