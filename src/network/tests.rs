@@ -271,6 +271,38 @@ async fn ipv6_loopback_reaches_an_ipv4_container_through_the_proxy() {
 }
 
 #[test]
+fn connections_live_on_and_none_is_refused_while_the_table_is_replaced() {
+    let Some(host) = Host::new("replace") else { return };
+    let network = host.network("n", false);
+    let (web, address) = host.container(&network, 1);
+    serve(&web.netns, 80);
+    let echo = sandbox::enter(web.netns.as_fd(), || TcpListener::bind(("0.0.0.0", 81))).unwrap();
+    let spec = PortSpec { host_ip: None, host: None, container: 80, protocol: Protocol::Tcp };
+    let (held, held_echo) = (ports::reserve(&spec).unwrap(), ports::reserve(&spec).unwrap());
+    let to = |host_port, port| Published { host_ip: None, host_port, protocol: Protocol::Tcp, address, port };
+    let published = [to(held.host, 80), to(held_echo.host, 81)];
+    let networks = [network.clone()];
+    host.apply(&networks, &published);
+    let mut near = TcpStream::connect((Ipv4Addr::LOCALHOST, held_echo.host)).unwrap();
+    let (mut far, _) = echo.accept().unwrap();
+    near.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let asker = thread::spawn(move || (0..200).map(|_| ask((Ipv4Addr::LOCALHOST, held.host))).collect::<Vec<_>>());
+    while !asker.is_finished() {
+        host.apply(&networks, &published);
+        far.write_all(b"x").unwrap();
+        near.read_exact(&mut [0]).unwrap();
+    }
+    for answer in asker.join().unwrap() {
+        answer.unwrap();
+    }
+    // Published on one address only, it is not to be had on another.
+    let IpAddr::V4(gateway) = network.subnets[0].gateway else { panic!("not IPv4") };
+    host.apply(&networks, &[Published { host_ip: Some(gateway), ..to(held_echo.host + 1, 80) }]);
+    assert!(ask((gateway, held_echo.host + 1)).is_ok());
+    assert!(ask((Ipv4Addr::LOCALHOST, held_echo.host + 1)).is_err());
+}
+
+#[test]
 fn a_sandbox_is_quick() {
     let Some(host) = Host::new("quick") else { return };
     let network = host.network("n", false);
