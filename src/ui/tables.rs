@@ -209,7 +209,10 @@ pub fn ports(ports: &[Published]) -> String {
         }
         runs.push((port, 1));
     }
-    runs.sort_by_key(|(port, _)| (port.container, port.protocol, port.host_ip.is_ipv6(), port.host_ip, port.host));
+    // Those with equal ports stand before the others, as docker prints them.
+    runs.sort_by_key(|(port, _)| {
+        (port.host != port.container, port.container, port.host_ip.is_ipv6(), port.host_ip, port.host, port.protocol)
+    });
     let show = |(first, length): &(&Published, u16)| {
         let range = |port: u16| match length {
             1 => port.to_string(),

@@ -93,6 +93,10 @@ fn ps_json_has_dockers_keys() {
 fn equal_neighbours_are_merged_to_ranges() {
     let same =
         [port("0.0.0.0", 8080, 8080), port("0.0.0.0", 8081, 8081), port("::", 8080, 8080), port("::", 8081, 8081)];
+    assert_eq!(
+        ports(&[port("0.0.0.0", 8000, 80), port("0.0.0.0", 443, 443)]),
+        "0.0.0.0:443->443/tcp, 0.0.0.0:8000->80/tcp"
+    );
     assert_eq!(ports(&same), "0.0.0.0:8080-8081->8080-8081/tcp, [::]:8080-8081->8080-8081/tcp");
 }
 
