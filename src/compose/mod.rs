@@ -1,10 +1,54 @@
 //! Text to `model`: spanned tree, interpolation, include, extends, merge, validation, normalisation. Pure but for reading files.
+//!
+//! ```text
+//! locate  files, folder, variables (-f, COMPOSE_FILE, search upwards, .env)
+//! load    per file: yaml → interpolate → extends → include → merge → validate → canonical
+//! normalize → finish (types, order) → select (profiles) → checks → environment → model::decode
+//! ```
+//! `schema` is the one table of attributes that interpolation, merging, validation, finishing and rendering read.
+
+mod canonical;
+mod checks;
+mod defaults;
+mod dotenv;
+mod environment;
+mod extends;
+mod files;
+mod finish;
+mod include;
+mod interpolate;
+mod load;
+mod locate;
+mod merge;
+mod name;
+mod normalize;
+mod path;
+mod paths;
+pub mod render;
+mod report;
+mod scalar;
+mod schema;
+mod select;
+mod shell;
+mod short;
+mod template;
+mod validate;
+mod variables;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::base::diagnostic::Diagnostic;
-use crate::model::Project;
+use crate::base::diagnostic::{Diagnostic, Severity};
+use crate::model::tree::{Map, Mark, Node};
+use crate::model::{self, Project};
+
+use load::{Loader, Scope};
+use locate::Location;
+use report::Reports;
+use select::Disabled;
+
+pub use variables::Variable;
 
 /// What to load and how.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +59,7 @@ pub struct LoadOptions {
     pub files: Vec<String>,
     pub project_directory: Option<PathBuf>,
     pub project_name: Option<String>,
+    /// Active profiles; empty: `COMPOSE_PROFILES`.
     pub profiles: Vec<String>,
     pub env_files: Vec<PathBuf>,
     /// Services named on the command line; empty means all. Their profiles become active; services that they do
@@ -36,8 +81,172 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// A merged project whose variables are still variables, for `config --no-interpolate` and `--variables`.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedTree {
+    pub tree: Option<Node>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
 /// Loads the project that `options` name, as seen with the variables of `environment`.
 pub fn load(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Loaded {
-    let _ = (options, environment);
-    Loaded::default()
+    let mut reports = Reports::default();
+    let project = resolve(options, environment, &mut reports);
+    let failed = reports.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    Loaded { project: project.filter(|_| !failed), diagnostics: reports.diagnostics }
+}
+
+/// Loads the project as [`load`] does, but without replacing variables; keys are sorted.
+pub fn load_uninterpolated(options: &LoadOptions, environment: &BTreeMap<String, String>) -> LoadedTree {
+    let options = LoadOptions { no_interpolate: true, ..options.clone() };
+    let mut reports = Reports::default();
+    let tree = merged(&options, environment, &mut reports).map(|merged| {
+        let mut tree = merged.tree;
+        sort(&mut tree);
+        tree
+    });
+    let failed = reports.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    LoadedTree { tree: tree.filter(|_| !failed), diagnostics: reports.diagnostics }
+}
+
+/// The variables that a tree of [`load_uninterpolated`] names, by name.
+pub fn variables(tree: &Node) -> Vec<Variable> {
+    variables::of(tree)
+}
+
+fn sort(node: &mut Node) {
+    if let Some(list) = node.as_list_mut() {
+        list.iter_mut().for_each(sort);
+    }
+    if let Some(map) = node.as_map_mut() {
+        map.sort_keys();
+        map.values_mut().for_each(|(_, node)| sort(node));
+    }
+}
+
+/// A normalised tree and what it took to get there.
+struct Merged {
+    tree: Node,
+    name: String,
+    location: Location,
+}
+
+fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Merged> {
+    let mut location = locate::locate(options, process, reports)?;
+    let home = location.environment.get("HOME").cloned();
+    let mut loader = Loader { options, home, reports };
+    let inputs: Vec<_> = location.files.iter().map(|file| loader.read(file, Mark::default())).collect();
+    let inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
+    if inputs.iter().all(|input| input.documents.is_empty()) {
+        let shown = location.files.iter().map(|file| format!("`{}`", file.display())).collect::<Vec<_>>().join(", ");
+        let message = format!("empty compose file: {shown}");
+        loader.reports.error_with_help("empty-file", Mark::default(), message, "it needs at least `services:`");
+        return None;
+    }
+    let folder = location.working_dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let interpolate = !options.no_interpolate;
+    let explicit = options.project_name.as_deref();
+    let name = name::project(explicit, &inputs, &folder, &location.environment, interpolate, loader.reports)?;
+    location.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
+    let shown = if options.no_path_resolution { PathBuf::new() } else { location.working_dir.clone() };
+    let scope = Scope::new(location.working_dir.clone(), shown, location.environment.clone());
+    let mut tree = loader.model(inputs, &scope)?;
+    if options.no_normalize {
+        let map = tree.as_map_mut()?;
+        map.insert("name".into(), (Mark::default(), Node::string(name.as_str(), Mark::default())));
+    } else {
+        normalize::project(&mut tree, &name, &location.environment);
+    }
+    Some(Merged { tree, name, location })
+}
+
+fn resolve(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Project> {
+    let Merged { tree, name, location } = merged(options, process, reports)?;
+    let mut tree = finish::project(tree, reports);
+    if reports.errors() > 0 {
+        return None;
+    }
+    let mut profiles = active_profiles(options, &location.environment);
+    let mut disabled = select::apply_profiles(&mut tree, &profiles);
+    if !options.no_consistency {
+        let scene = checks::Scene { tree: &tree, disabled: &select::disabled_profiles(&disabled) };
+        checks::consistency(&scene, reports);
+    }
+    select::enable(&mut tree, &mut disabled, &options.services, &mut profiles);
+    if !options.no_env_resolution {
+        environment::services(&mut tree, &location.environment, &options.working_dir, reports);
+    }
+    if !options.services.is_empty() {
+        select::services(&mut tree, &options.services, &disabled, reports)?;
+    }
+    if !options.all_resources {
+        select::drop_unused(&mut tree);
+    }
+    if reports.errors() > 0 {
+        return None;
+    }
+    typed(tree, name, location, profiles, &disabled, reports)
+}
+
+fn active_profiles(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Vec<String> {
+    if !options.profiles.is_empty() {
+        return options.profiles.clone();
+    }
+    let named = environment.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
+    named.split(',').map(str::trim).filter(|profile| !profile.is_empty()).map(str::to_owned).collect()
+}
+
+/// The typed project of a finished tree.
+fn typed(
+    tree: Node,
+    name: String,
+    location: Location,
+    profiles: Vec<String>,
+    disabled: &Disabled,
+    reports: &mut Reports,
+) -> Option<Project> {
+    let mut services: BTreeMap<String, model::Service> = entries(&tree, "services", reports)?;
+    for (name, service) in &mut services {
+        service.name.clone_from(name);
+    }
+    let extensions = tree.as_map().into_iter().flatten().filter(|(key, _)| key.starts_with("x-"));
+    let extensions = extensions.map(|(key, (_, node))| (key.to_string(), node.to_json())).collect();
+    Some(Project {
+        name,
+        working_dir: location.working_dir,
+        compose_files: location.files,
+        environment: location.environment,
+        profiles,
+        services,
+        disabled_services: select::disabled_profiles(disabled),
+        networks: entries(&tree, "networks", reports)?,
+        volumes: entries(&tree, "volumes", reports)?,
+        configs: entries(&tree, "configs", reports)?,
+        secrets: entries(&tree, "secrets", reports)?,
+        models: entries(&tree, "models", reports)?,
+        extensions,
+        tree,
+        sources: reports.sources.clone(),
+    })
+}
+
+fn entries<T: for<'de> serde::Deserialize<'de>>(
+    tree: &Node,
+    kind: &str,
+    reports: &mut Reports,
+) -> Option<BTreeMap<String, T>> {
+    let empty = Map::new();
+    let resources = tree.get(kind).and_then(Node::as_map).unwrap_or(&empty);
+    let mut typed = BTreeMap::new();
+    for (name, (_, node)) in resources {
+        match model::decode(node) {
+            Ok(value) => {
+                typed.insert(name.to_string(), value);
+            }
+            Err(error) => {
+                reports.error("invalid-value", error.mark, format!("`{kind}.{name}`: {error}"));
+            }
+        }
+    }
+    (reports.errors() == 0).then_some(typed)
 }

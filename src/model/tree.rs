@@ -23,6 +23,20 @@ pub struct Mark {
 pub struct Node {
     pub value: Value,
     pub mark: Mark,
+    pub tag: Tag,
+}
+
+/// What a YAML tag asks of the loader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tag {
+    #[default]
+    None,
+    /// `!reset`: forget what earlier files say here.
+    Reset,
+    /// `!override`: replace what earlier files say here.
+    Override,
+    /// An unquoted date, which the format accepts nowhere but in extensions.
+    Date,
 }
 
 /// Mapping in the order of the file; the mark is the key's.
@@ -60,7 +74,7 @@ impl Sources {
 
 impl Node {
     pub fn new(value: Value, mark: Mark) -> Self {
-        Self { value, mark }
+        Self { value, mark, tag: Tag::None }
     }
 
     pub fn string(text: impl Into<Arc<str>>, mark: Mark) -> Self {

@@ -1,0 +1,62 @@
+//! Values that the format itself defines for what is left out of a long form.
+
+use std::sync::Arc;
+
+use crate::model::tree::{Map, Mark, Node, Value};
+
+fn absent(map: &mut Map, key: &str, value: impl FnOnce() -> Value) {
+    if !map.contains_key(key) {
+        map.insert(Arc::from(key), (Mark::default(), Node::new(value(), Mark::default())));
+    }
+}
+
+fn text(value: &str) -> Value {
+    Value::String(value.into())
+}
+
+/// Sets defaults in a canonical tree.
+pub(super) fn set(tree: &mut Node) {
+    let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) else { return };
+    for (_, service) in services.values_mut() {
+        if let Some(map) = service.as_map_mut() {
+            set_service(map);
+        }
+    }
+}
+
+fn items<'a>(map: &'a mut Map, key: &str) -> impl Iterator<Item = &'a mut Map> {
+    map.get_mut(key).and_then(|(_, node)| node.as_list_mut()).into_iter().flatten().filter_map(Node::as_map_mut)
+}
+
+fn set_service(service: &mut Map) {
+    if let Some(build) = service.get_mut("build").and_then(|(_, node)| node.as_map_mut()) {
+        absent(build, "context", || text("."));
+    }
+    for secret in items(service, "secrets") {
+        let source = secret.get("source").and_then(|(_, node)| node.as_str()).unwrap_or_default().to_owned();
+        absent(secret, "target", || text(&format!("/run/secrets/{source}")));
+    }
+    for port in items(service, "ports") {
+        absent(port, "protocol", || text("tcp"));
+        absent(port, "mode", || text("ingress"));
+    }
+    for volume in items(service, "volumes") {
+        if let Some(bind) = volume.get_mut("bind").and_then(|(_, node)| node.as_map_mut()) {
+            absent(bind, "create_host_path", || Value::Bool(true));
+        }
+    }
+    items(service, "gpus").for_each(device_request);
+    let reservations = service
+        .get_mut("deploy")
+        .and_then(|(_, deploy)| deploy.get_mut("resources"))
+        .and_then(|resources| resources.get_mut("reservations"));
+    if let Some(reservations) = reservations.and_then(Node::as_map_mut) {
+        items(reservations, "devices").for_each(device_request);
+    }
+}
+
+fn device_request(request: &mut Map) {
+    if !request.contains_key("device_ids") {
+        absent(request, "count", || text("all"));
+    }
+}

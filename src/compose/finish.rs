@@ -1,0 +1,227 @@
+//! The last step to canonical values: every one of its type, as it is printed, in the order of the format.
+
+use std::sync::Arc;
+
+use super::path::Path;
+use super::report::Reports;
+use super::scalar;
+use super::schema::{Attribute, Cast, Members, PROJECT, Shape, Struct, Zero};
+use super::short;
+use super::{interpolate, shell};
+use crate::base::units;
+use crate::model::tree::{Map, Mark, Node, Tag, Value};
+
+/// Gives a normalised tree its final form.
+pub(super) fn project(tree: Node, reports: &mut Reports) -> Node {
+    let mut finisher = Finisher { reports };
+    finisher.structure(tree, &PROJECT, &Path::ROOT)
+}
+
+struct Finisher<'a> {
+    reports: &'a mut Reports,
+}
+
+impl Finisher<'_> {
+    fn structure(&mut self, node: Node, members: &'static Struct, path: &Path<'_>) -> Node {
+        let Node { value: Value::Map(mut map), mark, tag } = node else { return node };
+        let mut finished = Map::with_capacity(map.len());
+        for attribute in members.attributes {
+            let Some((key_mark, value)) = map.swap_remove(attribute.name) else { continue };
+            let path = path.key(attribute.name);
+            if let Some(value) = self.attribute(value, attribute, &path) {
+                finished.insert(Arc::from(attribute.name), (key_mark, value));
+            }
+        }
+        let mut rest: Vec<_> = map.into_iter().collect();
+        rest.sort_by(|(a, _), (b, _)| a.cmp(b));
+        finished.extend(rest.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))));
+        Node { value: Value::Map(finished), mark, tag }
+    }
+
+    /// `None` for what is as good as not written.
+    fn attribute(&mut self, node: Node, attribute: &'static Attribute, path: &Path<'_>) -> Option<Node> {
+        let node = match attribute.name {
+            "command" | "entrypoint" => self.command(node, path),
+            "test" => healthcheck_test(node),
+            "extra_hosts" => self.extra_hosts(node, path),
+            "options" => provider_options(node, attribute.shape),
+            _ => node,
+        };
+        let node = self.value(node, attribute.shape, path);
+        let zero = match &node.value {
+            Value::Null => return None,
+            Value::Bool(value) => !value,
+            Value::Int(value) => *value == 0,
+            Value::Float(value) => *value == 0.0,
+            Value::String(text) => text.is_empty() || zero_text(text, attribute.shape.cast),
+            Value::List(list) => list.is_empty(),
+            Value::Map(map) => map.is_empty(),
+        };
+        (!zero || attribute.zero != Zero::Omit).then_some(node)
+    }
+
+    fn value(&mut self, node: Node, shape: &'static Shape, path: &Path<'_>) -> Node {
+        match (node.value, shape.map, shape.list) {
+            (Value::Map(map), Members::Struct(members), _) => {
+                self.structure(Node { value: Value::Map(map), mark: node.mark, tag: node.tag }, members, path)
+            }
+            (Value::Map(map), Members::Named { value, .. }, _) => {
+                let mut entries: Vec<_> = map.into_iter().collect();
+                entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+                let finished = entries.into_iter().map(|(key, (mark, member))| {
+                    let member = self.value(member, value, &path.key(&key));
+                    (key, (mark, member))
+                });
+                Node { value: Value::Map(finished.collect()), mark: node.mark, tag: Tag::None }
+            }
+            (Value::List(list), _, Some(items)) => {
+                let finished = list.into_iter().enumerate();
+                let finished = finished.map(|(index, item)| self.value(item, items.shape, &path.index(index)));
+                Node { value: Value::List(finished.collect()), mark: node.mark, tag: Tag::None }
+            }
+            (value, ..) => self.scalar(Node { value, mark: node.mark, tag: node.tag }, shape.cast, path),
+        }
+    }
+
+    fn scalar(&mut self, node: Node, cast: Cast, path: &Path<'_>) -> Node {
+        let mark = node.mark;
+        let value = match (cast, node.value) {
+            (Cast::Text, value) => match scalar::text(&value) {
+                Some(text) => Value::String(text.into()),
+                None => value,
+            },
+            (_, Value::Null) => Value::Null,
+            (Cast::TextOrNull, value) => match scalar::text(&value) {
+                Some(text) => Value::String(text.into()),
+                None => value,
+            },
+            // Whole numbers of the format are small; a fraction is cut off.
+            (Cast::Int, Value::Float(value)) => Value::Int(value as i64),
+            (Cast::Float, Value::Int(value)) => Value::Float(value as f64),
+            (Cast::Float, Value::Float(value)) => Value::Float(narrow(value)),
+            (Cast::Float, Value::String(text)) => match text.parse() {
+                Ok(value) => Value::Float(narrow(value)),
+                Err(_) => return self.wrong(mark, path, &text, "a number"),
+            },
+            (Cast::Int, Value::String(text)) => match interpolate::whole(&text) {
+                Some(value) => Value::Int(value),
+                None => return self.wrong(mark, path, &text, "a whole number"),
+            },
+            (Cast::Bytes, Value::Int(value)) => Value::String(value.to_string().into()),
+            (Cast::Bytes, Value::Float(_)) => {
+                let message = format!("the number of `{path}` has a fraction or exponent, so it is ignored");
+                self.reports.warning("dropped-size", mark, message);
+                Value::Null
+            }
+            (Cast::Bytes, Value::String(text)) => match units::parse_bytes(&text) {
+                Some(value) => Value::String(value.to_string().into()),
+                None => return self.wrong(mark, path, &text, "a size, such as `64m`"),
+            },
+            (Cast::Duration, Value::String(text)) => match units::parse_duration(&text) {
+                Some(span) => Value::String(units::format_duration(span).into()),
+                None => return self.wrong(mark, path, &text, "a duration, such as `1m30s`"),
+            },
+            (Cast::Mode, Value::Int(mode)) => Value::String(format!("0{mode:o}").into()),
+            (Cast::Mode, Value::String(text)) => match i64::from_str_radix(&text, 8) {
+                Ok(mode) => Value::String(format!("0{mode:o}").into()),
+                Err(_) => return self.wrong(mark, path, &text, "an octal mode, such as `0440`"),
+            },
+            (Cast::Count, Value::String(text)) if text.as_ref() == "all" => Value::Int(-1),
+            (Cast::Count, Value::String(text)) => match interpolate::whole(&text) {
+                Some(count) => Value::Int(count),
+                None => return self.wrong(mark, path, &text, "`all` or a number"),
+            },
+            (_, value) => value,
+        };
+        Node { value, mark, tag: node.tag }
+    }
+
+    fn wrong(&mut self, mark: Mark, path: &Path<'_>, given: &str, wanted: &str) -> Node {
+        self.reports.error("invalid-value", mark, format!("`{path}` must be {wanted}, but it is `{given}`"));
+        Node::new(Value::Null, mark)
+    }
+
+    /// A command of one text is split into words.
+    fn command(&mut self, node: Node, path: &Path<'_>) -> Node {
+        let Some(line) = node.as_str() else { return node };
+        let Some(words) = shell::split(line) else {
+            self.reports.error_with_help(
+                "invalid-command",
+                node.mark,
+                format!("`{path}` is no command line: a quote or parenthesis is not closed"),
+                "write it as a list of words",
+            );
+            return Node::new(Value::Null, node.mark);
+        };
+        let words = words.into_iter().map(|word| Node::string(word, node.mark)).collect();
+        Node::new(Value::List(words), node.mark)
+    }
+
+    /// Sorted `HOST=ADDRESS`, addresses without brackets.
+    fn extra_hosts(&mut self, node: Node, path: &Path<'_>) -> Node {
+        let mut node = short::extra_hosts(node);
+        let Some(list) = node.as_list_mut() else { return node };
+        for item in list.iter_mut() {
+            let text = item.as_str().unwrap_or_default();
+            let Some((host, address)) = text.split_once('=').or_else(|| text.split_once(':')) else {
+                let message = format!("`{text}` of `{path}` has no address: write `HOST=ADDRESS`");
+                self.reports.error("invalid-value", item.mark, message);
+                continue;
+            };
+            if host.is_empty() || host.contains(['=', ':']) {
+                let message = format!("`{host}` of `{path}` is not a host name");
+                self.reports.error("invalid-value", item.mark, message);
+            }
+            let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|bare| !bare.is_empty());
+            item.value = Value::String(format!("{host}={}", bare.unwrap_or(address)).into());
+        }
+        list.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        node
+    }
+}
+
+/// Sizes and durations of zero.
+fn zero_text(text: &str, cast: Cast) -> bool {
+    matches!((cast, text), (Cast::Bytes, "0") | (Cast::Duration, "0s"))
+}
+
+/// What is left of a number in 32 bits, which is what the reference keeps.
+fn narrow(value: f64) -> f64 {
+    (value as f32).to_string().parse().unwrap_or(value)
+}
+
+fn healthcheck_test(node: Node) -> Node {
+    let Some(_) = node.as_str() else { return node };
+    let mark = node.mark;
+    Node::new(Value::List(vec![Node::string("CMD-SHELL", mark), node]), mark)
+}
+
+/// A provider's options are lists of text.
+fn provider_options(mut node: Node, shape: &'static Shape) -> Node {
+    let Members::Named { value, .. } = shape.map else { return node };
+    if value.list.is_none() {
+        return node;
+    }
+    for (_, option) in node.as_map_mut().into_iter().flat_map(|map| map.values_mut()) {
+        if option.as_list().is_none() {
+            let mark = option.mark;
+            *option = Node::new(Value::List(vec![std::mem::take(option)]), mark);
+        }
+    }
+    node
+}
+
+/// Extensions keep what they hold; mappings are printed in the order of their keys.
+fn sorted(mut node: Node) -> Node {
+    node.tag = Tag::None;
+    node.value = match node.value {
+        Value::List(list) => Value::List(list.into_iter().map(sorted).collect()),
+        Value::Map(map) => {
+            let mut entries: Vec<_> = map.into_iter().collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Value::Map(entries.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))).collect())
+        }
+        value => value,
+    };
+    node
+}

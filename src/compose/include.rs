@@ -1,0 +1,149 @@
+//! `include`: other projects whose resources become part of this one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::load::{Loader, Scope};
+use super::locate::{clean, read_env_files};
+use super::paths::relative;
+use crate::base::diagnostic::Diagnostic;
+use crate::model::tree::{Map, Mark, Node, Value};
+
+/// Included projects may include others this far.
+const MAX_DEPTH: usize = 50;
+
+/// One entry of `include`.
+struct Entry {
+    paths: Vec<String>,
+    project_directory: Option<String>,
+    env_files: Vec<String>,
+    mark: Mark,
+}
+
+/// Brings what `include` names into a file.
+pub(super) fn apply(loader: &mut Loader<'_>, document: &mut Node, file: &Path, scope: &Scope) {
+    let Some((_, include)) = document.as_map_mut().and_then(|map| map.shift_remove("include")) else { return };
+    let Some(entries) = include.as_list() else {
+        if !include.is_null() {
+            loader.reports.error("wrong-type", include.mark, "`include` must be a list");
+        }
+        return;
+    };
+    for entry in entries {
+        let Some(entry) = read_entry(loader, entry) else { continue };
+        let before = loader.reports.diagnostics.len();
+        let imported = project(loader, &entry, file, scope);
+        loader.reports.trace(before, entry.mark, "included from here");
+        if let Some(imported) = imported {
+            import(loader, imported, document, &entry);
+        }
+    }
+}
+
+fn texts(node: Option<&Node>) -> Vec<String> {
+    let Some(node) = node else { return Vec::new() };
+    let items = node.as_list().unwrap_or(std::slice::from_ref(node));
+    items.iter().filter_map(Node::as_str).map(str::to_owned).collect()
+}
+
+fn read_entry(loader: &mut Loader<'_>, node: &Node) -> Option<Entry> {
+    const KEYS: [&str; 3] = ["path", "project_directory", "env_file"];
+    let (paths, directory, env_files) = match &node.value {
+        Value::Map(map) => {
+            if let Some((key, (mark, _))) = map.iter().find(|(key, _)| !KEYS.contains(&key.as_ref())) {
+                let message = format!("`include` may not have `{key}`: additional properties are not allowed");
+                loader.reports.error("unknown-key", *mark, message);
+                return None;
+            }
+            (texts(node.get("path")), node.get("project_directory"), texts(node.get("env_file")))
+        }
+        _ => (texts(Some(node)), None, Vec::new()),
+    };
+    if paths.is_empty() {
+        loader.reports.error("missing-key", node.mark, "an `include` needs the path of a file");
+        return None;
+    }
+    let project_directory = directory.and_then(Node::as_str).map(str::to_owned).filter(|path| !path.is_empty());
+    Some(Entry { paths, project_directory, env_files, mark: node.mark })
+}
+
+/// Loads the project of one entry.
+fn project(loader: &mut Loader<'_>, entry: &Entry, file: &Path, scope: &Scope) -> Option<Node> {
+    let located: Vec<PathBuf> = entry.paths.iter().map(|path| clean(&scope.folder.join(path))).collect();
+    let main = located.first()?;
+    let mut included = scope.included.clone();
+    included.push(file.to_owned());
+    if included.contains(main) || included.len() > MAX_DEPTH {
+        let way = included.iter().chain([main]).map(|file| file.display().to_string()).collect::<Vec<_>>();
+        let message = format!("include cycle detected: {}", way.join(" -> "));
+        loader.reports.error("include-cycle", entry.mark, message);
+        return None;
+    }
+    let folder = match &entry.project_directory {
+        Some(directory) => clean(&scope.folder.join(directory)),
+        None => main.parent()?.to_owned(),
+    };
+    let shown = if scope.shown.is_absolute() {
+        folder.clone()
+    } else {
+        scope.shown.join(relative(&scope.folder, &folder))
+    };
+    let mut environment = scope.environment.clone();
+    let env_files = env_files(loader, entry, &folder, scope)?;
+    read_env_files(&env_files, &mut environment, loader.reports)?;
+    let inputs: Option<Vec<_>> = located.iter().map(|path| loader.read(path, entry.mark)).collect();
+    let mut inner = Scope::new(folder, shown, environment);
+    inner.included = included;
+    loader.model(inputs?, &inner)
+}
+
+fn env_files(loader: &mut Loader<'_>, entry: &Entry, folder: &Path, scope: &Scope) -> Option<Vec<PathBuf>> {
+    if entry.env_files.is_empty() {
+        let file = folder.join(".env");
+        let usable = std::fs::metadata(&file).is_ok_and(|metadata| !metadata.is_dir());
+        return Some(if usable { vec![file] } else { Vec::new() });
+    }
+    let mut files = Vec::new();
+    for file in entry.env_files.iter().filter(|file| file.as_str() != "/dev/null") {
+        let path = clean(&scope.folder.join(file));
+        if std::fs::metadata(&path).is_err() {
+            let message = format!("couldn't find env file: `{}`", path.display());
+            loader.reports.error("missing-file", entry.mark, message);
+            return None;
+        }
+        files.push(path);
+    }
+    Some(files)
+}
+
+/// Adds resources that the including file does not have; the same one twice is fine when it is equal.
+fn import(loader: &mut Loader<'_>, imported: Node, document: &mut Node, entry: &Entry) {
+    let Value::Map(mut imported) = imported.value else { return };
+    let Some(document) = document.as_map_mut() else { return };
+    for kind in ["services", "volumes", "networks", "secrets", "configs", "models"] {
+        let Some((mark, Node { value: Value::Map(resources), .. })) = imported.shift_remove(kind) else { continue };
+        let empty = || (mark, Node::new(Value::Map(Map::new()), mark));
+        let (_, target) = document.entry(Arc::from(kind)).or_insert_with(empty);
+        let Some(target) = target.as_map_mut() else { continue };
+        for (name, (mark, resource)) in resources {
+            match target.get(&name) {
+                Some((_, existing)) if *existing == resource => {}
+                Some((existing, _)) => {
+                    let message = format!("`{kind}.{name}` conflicts with imported resource");
+                    let place = loader.reports.place(*existing);
+                    let mut diagnostic = Diagnostic::error("include-conflict", place, message)
+                        .help("rename one of them, or change it in an override file of the include");
+                    for (mark, note) in [(mark, "imported from here"), (entry.mark, "by this include")] {
+                        if let Some(place) = loader.reports.place(mark) {
+                            diagnostic = diagnostic.related(place, note);
+                        }
+                    }
+                    loader.reports.push(diagnostic);
+                }
+                None => {
+                    target.insert(name, (mark, resource));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Files to one merged tree: parse, interpolate, extend, include, merge, validate, expand; file by file.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::canonical::{self, Depth};
+use super::files::{self, ReadError};
+use super::paths::Base;
+use super::report::Reports;
+use super::{LoadOptions, checks, defaults, extends, include, interpolate, merge, validate, yaml};
+use crate::base::diagnostic::Diagnostic;
+use crate::model::tree::{Map, Mark, Node, Value};
+
+/// A file that was read and parsed, not yet interpolated.
+pub(super) struct Input {
+    pub(super) path: PathBuf,
+    pub(super) documents: Vec<Node>,
+}
+
+/// Where a group of files stands: the project's own, or those of one `include`.
+pub(super) struct Scope {
+    /// Where `extends` and `include` look for files; absolute.
+    pub(super) folder: PathBuf,
+    /// The same as relative paths are resolved from it: absolute, or relative to the project where paths are to
+    /// stay relative.
+    pub(super) shown: PathBuf,
+    pub(super) environment: BTreeMap<String, String>,
+    /// Files that led here by `include`, outermost first.
+    pub(super) included: Vec<PathBuf>,
+    /// Services of files that `extends` named.
+    pub(super) bases: RefCell<HashMap<PathBuf, Option<Rc<Map>>>>,
+}
+
+impl Scope {
+    pub(super) fn new(folder: PathBuf, shown: PathBuf, environment: BTreeMap<String, String>) -> Self {
+        Self { folder, shown, environment, included: Vec::new(), bases: RefCell::default() }
+    }
+}
+
+pub(super) struct Loader<'a> {
+    pub(super) options: &'a LoadOptions,
+    pub(super) home: Option<String>,
+    pub(super) reports: &'a mut Reports,
+}
+
+impl Loader<'_> {
+    /// Reads and parses one file. `named` is the value that names it, when a file does.
+    pub(super) fn read(&mut self, path: &Path, named: Mark) -> Option<Input> {
+        let is_stdin = path.as_os_str() == "-";
+        let text = match if is_stdin { files::read_stdin() } else { files::read(path) } {
+            Ok(text) => text,
+            Err(ReadError::Missing) => {
+                let message = format!("cannot open `{}`: no such file", path.display());
+                self.reports.error("missing-file", named, message);
+                return None;
+            }
+            Err(ReadError::Other(mut diagnostic)) => {
+                diagnostic.place = diagnostic.place.or_else(|| self.reports.place(named));
+                self.reports.push(diagnostic);
+                return None;
+            }
+        };
+        let sources = &mut self.reports.sources.0;
+        let known = sources.iter().position(|source| source.as_path() == path);
+        let index = known.unwrap_or_else(|| {
+            sources.push(Arc::new(path.to_owned()));
+            sources.len() - 1
+        });
+        let Ok(index) = u16::try_from(index) else {
+            self.reports.error("too-many-files", named, "the project has more than 65536 files");
+            return None;
+        };
+        let documents = yaml::parse(text.trim_start_matches('\u{feff}'), index, self.reports)?;
+        Some(Input { path: path.to_owned(), documents })
+    }
+
+    /// Merges files into one canonical tree with defaults and resolved paths.
+    pub(super) fn model(&mut self, inputs: Vec<Input>, scope: &Scope) -> Option<Node> {
+        let mut tree = Node::new(Value::Map(Map::new()), Mark::default());
+        for input in inputs {
+            let errors = self.reports.errors();
+            for document in input.documents {
+                tree = self.document(tree, document, &input.path, scope)?;
+            }
+            if self.reports.errors() > errors {
+                return None;
+            }
+        }
+        let errors = self.reports.errors();
+        defaults::set(&mut tree);
+        checks::resources(&tree, self.reports);
+        if scope.shown.is_absolute() || !scope.included.is_empty() {
+            checks::bind_sources(&tree, self.reports);
+            Base { folder: &scope.shown, home: self.home.as_deref() }.resolve(&mut tree);
+        }
+        if !self.options.no_interpolate {
+            bare_variables(&mut tree, &scope.environment);
+        }
+        (self.reports.errors() == errors).then_some(tree)
+    }
+
+    fn document(&mut self, tree: Node, mut document: Node, file: &Path, scope: &Scope) -> Option<Node> {
+        if document.as_map().is_none() {
+            let message = "the top level of a Compose file must be a mapping, such as `services:`";
+            self.reports.error("wrong-type", document.mark, message);
+            return None;
+        }
+        let errors = self.reports.errors();
+        if !self.options.no_interpolate {
+            interpolate::file(&mut document, &scope.environment, self.reports);
+        }
+        self.services_are_mappings(&document);
+        if self.reports.errors() == errors {
+            extends::apply(self, &mut document, file, scope);
+            include::apply(self, &mut document, file, scope);
+        }
+        let mut tree = merge::files(tree, document, self.reports);
+        merge::enforce_unique(&mut tree, self.reports);
+        validate::file(&tree, self.reports);
+        if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.shift_remove("version")) {
+            let message = "the attribute `version` is obsolete and is ignored";
+            let diagnostic =
+                Diagnostic::warning("obsolete-version", self.reports.place(mark), message).help("remove it");
+            self.reports.push(diagnostic);
+        }
+        if self.reports.errors() > errors {
+            return None;
+        }
+        canonical::file(&mut tree, self.depth(), self.reports);
+        // Ranges of ports, now expanded, may repeat what another item says.
+        merge::enforce_unique(&mut tree, self.reports);
+        Some(tree)
+    }
+
+    pub(super) fn depth(&self) -> Depth {
+        if self.options.no_interpolate { Depth::Uninterpolated } else { Depth::Full }
+    }
+
+    /// A null service is an error of the merged file, but no other kind may get that far.
+    fn services_are_mappings(&mut self, document: &Node) {
+        let Some(services) = document.get("services") else { return };
+        let Some(map) = services.as_map() else {
+            if services.tag == crate::model::tree::Tag::None {
+                self.reports.error("wrong-type", services.mark, "`services` must be a mapping");
+            }
+            return;
+        };
+        for (name, (mark, service)) in map {
+            if service.as_map().is_none() && !service.is_null() {
+                let mark = if service.mark.line > 0 { service.mark } else { *mark };
+                self.reports.error("wrong-type", mark, format!("`services.{name}` must be a mapping"));
+            }
+        }
+    }
+}
+
+/// A bare name among a service's variables takes the value that its own scope has for it.
+fn bare_variables(tree: &mut Node, environment: &BTreeMap<String, String>) {
+    let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) else { return };
+    for (_, service) in services.values_mut() {
+        let Some(variables) = service.get_mut("environment").and_then(Node::as_map_mut) else { continue };
+        for (name, (_, value)) in variables.iter_mut() {
+            if value.is_null()
+                && let Some(found) = environment.get(name.as_ref())
+            {
+                value.value = Value::String(found.as_str().into());
+            }
+        }
+    }
+}

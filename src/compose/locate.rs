@@ -1,0 +1,167 @@
+//! Which files make the project, with which variables: `-f`, `COMPOSE_FILE`, the search upwards, `.env`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::dotenv;
+use super::files::{self, ReadError};
+use super::report::Reports;
+use super::LoadOptions;
+use crate::base::diagnostic::{Diagnostic, Place};
+use crate::model::tree::Mark;
+use std::sync::Arc;
+
+const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+const OVERRIDE_NAMES: [&str; 4] =
+    ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
+
+/// What to load, from where.
+pub(super) struct Location {
+    /// Absolute, or `-`.
+    pub(super) files: Vec<PathBuf>,
+    /// Absolute.
+    pub(super) working_dir: PathBuf,
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+/// Finds the project. `None` when an error was reported.
+pub(super) fn locate(
+    options: &LoadOptions,
+    process: &BTreeMap<String, String>,
+    reports: &mut Reports,
+) -> Option<Location> {
+    let here = &options.working_dir;
+    let absolute = |path: &Path| here.join(path);
+    let folder = options.project_directory.as_deref().map(|folder| clean(&absolute(folder)));
+    let mut environment = process.clone();
+    let mut env_files = explicit_env_files(options, process);
+    let explicit = !env_files.is_empty();
+    let mut first_env_files = env_files.clone();
+    if !explicit {
+        first_env_files = default_env_file(folder.as_deref().unwrap_or(here), process);
+        env_files.clone_from(&first_env_files);
+    }
+    read_env_files(&first_env_files, &mut environment, reports)?;
+    let files = compose_files(options, folder.as_deref(), &environment, reports)?;
+    let working_dir = match (folder, files.iter().find(|file| file.as_os_str() != "-")) {
+        (Some(folder), _) => folder,
+        (None, Some(file)) => file.parent().unwrap_or(here).to_owned(),
+        (None, None) => here.clone(),
+    };
+    if !explicit {
+        let found = default_env_file(&working_dir, process);
+        if !found.is_empty() && found != env_files {
+            read_env_files(&found, &mut environment, reports)?;
+        }
+    }
+    Some(Location { files, working_dir, environment })
+}
+
+pub(super) fn clean(path: &Path) -> PathBuf {
+    PathBuf::from(super::paths::clean(&path.to_string_lossy()))
+}
+
+fn explicit_env_files(options: &LoadOptions, process: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    if !options.env_files.is_empty() {
+        return options.env_files.iter().map(|file| clean(&options.working_dir.join(file))).collect();
+    }
+    let named = process.get("COMPOSE_ENV_FILES").map(String::as_str).unwrap_or_default();
+    named.split(',').filter(|file| !file.is_empty()).map(|file| clean(&options.working_dir.join(file))).collect()
+}
+
+fn default_env_file(folder: &Path, process: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let disabled = process.get("COMPOSE_DISABLE_ENV_FILE").map(String::as_str);
+    if matches!(disabled, Some("1" | "t" | "T" | "true" | "TRUE" | "True")) {
+        return Vec::new();
+    }
+    let file = folder.join(".env");
+    let usable = std::fs::metadata(&file).is_ok_and(|metadata| !metadata.is_dir());
+    if usable { vec![file] } else { Vec::new() }
+}
+
+/// Adds the variables of dotenv files to those that `environment` has, which win.
+pub(super) fn read_env_files(
+    files: &[PathBuf],
+    environment: &mut BTreeMap<String, String>,
+    reports: &mut Reports,
+) -> Option<()> {
+    let mut variables = BTreeMap::new();
+    for file in files {
+        let text = match files::read(file) {
+            Ok(text) => text,
+            Err(ReadError::Missing) => {
+                let message = format!("couldn't find env file: `{}`", file.display());
+                reports.error("missing-file", Mark::default(), message);
+                return None;
+            }
+            Err(ReadError::Other(diagnostic)) => {
+                reports.push(diagnostic);
+                return None;
+            }
+        };
+        let lookup = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
+        if let Err(error) = dotenv::parse(&text, &mut variables, &lookup) {
+            push_dotenv_error(file, &error, reports);
+            return None;
+        }
+    }
+    for (key, value) in variables {
+        environment.entry(key).or_insert(value);
+    }
+    Some(())
+}
+
+pub(super) fn push_dotenv_error(file: &Path, error: &dotenv::DotenvError, reports: &mut Reports) {
+    let place = Place { file: Arc::new(file.to_owned()), line: error.line, column: 1, length: 0 };
+    let message = format!("failed to read `{}`: {}", file.display(), error.message);
+    reports.push(Diagnostic::error("invalid-env-file", Some(place), message));
+}
+
+fn compose_files(
+    options: &LoadOptions,
+    folder: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+    reports: &mut Reports,
+) -> Option<Vec<PathBuf>> {
+    let here = &options.working_dir;
+    let absolute = |file: &str| if file == "-" { PathBuf::from(file) } else { clean(&here.join(file)) };
+    if !options.files.is_empty() {
+        return Some(options.files.iter().map(|file| absolute(file)).collect());
+    }
+    let named = environment.get("COMPOSE_FILE").map(String::as_str).unwrap_or_default();
+    if !named.is_empty() {
+        let separator = environment.get("COMPOSE_PATH_SEPARATOR").filter(|separator| !separator.is_empty());
+        return Some(named.split(separator.map_or(":", String::as_str)).map(absolute).collect());
+    }
+    search(folder.unwrap_or(here), reports)
+}
+
+/// Looks in `folder`, then in those above it.
+fn search(folder: &Path, reports: &mut Reports) -> Option<Vec<PathBuf>> {
+    for folder in folder.ancestors() {
+        let found = |names: &[&str]| -> Vec<PathBuf> {
+            names.iter().map(|name| folder.join(name)).filter(|file| std::fs::metadata(file).is_ok()).collect()
+        };
+        let candidates = found(&FILE_NAMES);
+        let Some(file) = candidates.first() else { continue };
+        several(&candidates, reports);
+        let overrides = found(&OVERRIDE_NAMES);
+        several(&overrides, reports);
+        return Some(std::iter::once(file.clone()).chain(overrides.first().cloned()).collect());
+    }
+    reports.error_with_help(
+        "no-compose-file",
+        Mark::default(),
+        format!("no configuration file provided: there is no `compose.yaml` in `{}` or above it", folder.display()),
+        "name one with `-f FILE`",
+    );
+    None
+}
+
+fn several(candidates: &[PathBuf], reports: &mut Reports) {
+    if let [first, _, ..] = candidates {
+        let all = candidates.iter().map(|file| format!("`{}`", file.display())).collect::<Vec<_>>().join(", ");
+        let message = format!("several files would do ({all}), so `{}` is used", first.display());
+        reports.warning("several-files", Mark::default(), message);
+    }
+}

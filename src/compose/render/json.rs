@@ -1,0 +1,86 @@
+//! JSON as Go's encoder writes it: two blanks of indent, `<`, `>` and `&` escaped.
+
+use std::fmt::Write;
+
+use crate::model::tree::{Node, Value};
+
+/// The tree as indented JSON, members in the order of the tree.
+pub fn json_text(node: &Node) -> String {
+    let mut text = String::new();
+    write(node, 0, &mut text);
+    text
+}
+
+fn write(node: &Node, depth: usize, out: &mut String) {
+    match &node.value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Value::Int(value) => {
+            let _ = write!(out, "{value}");
+        }
+        Value::Float(value) => float(*value, out),
+        Value::String(text) => string(text, out),
+        Value::List(list) if list.is_empty() => out.push_str("[]"),
+        Value::List(list) => {
+            for (index, item) in list.iter().enumerate() {
+                out.push(if index == 0 { '[' } else { ',' });
+                new_line(depth + 1, out);
+                write(item, depth + 1, out);
+            }
+            new_line(depth, out);
+            out.push(']');
+        }
+        Value::Map(map) if map.is_empty() => out.push_str("{}"),
+        Value::Map(map) => {
+            for (index, (key, (_, item))) in map.iter().enumerate() {
+                out.push(if index == 0 { '{' } else { ',' });
+                new_line(depth + 1, out);
+                string(key, out);
+                out.push_str(": ");
+                write(item, depth + 1, out);
+            }
+            new_line(depth, out);
+            out.push('}');
+        }
+    }
+}
+
+fn new_line(depth: usize, out: &mut String) {
+    out.push('\n');
+    for _ in 0..depth {
+        out.push_str("  ");
+    }
+}
+
+/// As JavaScript does: an exponent below 1e-6 and from 1e21 on.
+fn float(value: f64, out: &mut String) {
+    let size = value.abs();
+    if !value.is_finite() {
+        out.push_str("null");
+    } else if size != 0.0 && !(1e-6..1e21).contains(&size) {
+        let text = format!("{value:e}");
+        out.push_str(&text.replace('e', if text.contains("e-") { "e" } else { "e+" }));
+    } else {
+        let _ = write!(out, "{value}");
+    }
+}
+
+fn string(text: &str, out: &mut String) {
+    out.push('"');
+    for char in text.chars() {
+        match char {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(char));
+            }
+            _ => out.push(char),
+        }
+    }
+    out.push('"');
+}

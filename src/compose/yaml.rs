@@ -1,0 +1,342 @@
+//! YAML text to trees of values that know their place, within bounds of depth and size.
+
+use std::sync::Arc;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag as YamlTag};
+
+use super::report::Reports;
+use super::scalar::{self, Scalar};
+use crate::base::diagnostic::Diagnostic;
+use crate::model::tree::{Map, Mark, Node, Tag, Value};
+
+/// Deeper than any sane file, and shallow enough for recursive walks.
+const MAX_DEPTH: usize = 64;
+/// Values of one file, copies made by aliases included.
+const MAX_NODES: usize = 1_000_000;
+
+/// Parses every document of `text`. Empty documents are left out. `None` when an error was reported.
+pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<Node>> {
+    let mut builder =
+        Builder { file, stack: Vec::new(), anchors: Vec::new(), nodes: 0, documents: Vec::new(), failed: false };
+    let mut parser = Parser::new_from_str(text);
+    while let Some(event) = parser.next_event() {
+        let (event, span) = match event {
+            Ok(event) => event,
+            Err(error) => {
+                let marker = error.marker();
+                let mark = mark_at(file, marker.line(), marker.col(), 0);
+                reports.error("yaml-syntax", mark, format!("this is not valid YAML: {}", error.info()));
+                return None;
+            }
+        };
+        if builder.event(event, span, reports).is_none() {
+            return None;
+        }
+    }
+    (!builder.failed).then_some(builder.documents)
+}
+
+fn mark_at(file: u16, line: usize, column: usize, length: usize) -> Mark {
+    let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Mark { file, line: small(line), column: small(column).saturating_add(1), length: small(length) }
+}
+
+struct Builder {
+    file: u16,
+    stack: Vec<Frame>,
+    /// By the parser's anchor id: the value once it is complete, and its number of nodes.
+    anchors: Vec<Option<(Node, usize)>>,
+    nodes: usize,
+    documents: Vec<Node>,
+    failed: bool,
+}
+
+/// A collection that is being read.
+struct Frame {
+    mark: Mark,
+    anchor: usize,
+    tag: Tag,
+    body: Body,
+}
+
+enum Body {
+    List(Vec<Node>),
+    Map { map: Map, merges: Vec<Node>, merge_key: Option<Mark>, key: Option<Key> },
+}
+
+enum Key {
+    Text(Arc<str>, Mark),
+    Merge,
+}
+
+impl Builder {
+    /// Takes one event; `None` ends the parse.
+    fn event(&mut self, event: Event<'_>, span: Span, reports: &mut Reports) -> Option<()> {
+        let mark = self.mark(span);
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain_merge = style == ScalarStyle::Plain && tag.is_none() && text == "<<";
+                if plain_merge && self.expects_key() {
+                    return self.merge_key(mark, reports);
+                }
+                let node = scalar_node(&text, style, tag.as_deref(), mark);
+                self.complete(node, anchor, reports)
+            }
+            Event::Alias(id) => {
+                let Some(Some((node, size))) = self.anchors.get(id) else {
+                    reports.error("alias-cycle", mark, "this alias refers to a value that contains it: cycle detected");
+                    return None;
+                };
+                let (node, size) = (node.clone(), *size);
+                self.count(size, mark, reports)?;
+                self.attach(node, reports)
+            }
+            Event::SequenceStart(anchor, tag) => self.open(mark, anchor, tag.as_deref(), Body::List(Vec::new()), reports),
+            Event::MappingStart(anchor, tag) => {
+                let body = Body::Map { map: Map::new(), merges: Vec::new(), merge_key: None, key: None };
+                self.open(mark, anchor, tag.as_deref(), body, reports)
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Frame { mark, anchor, tag, body } = self.stack.pop()?;
+                let value = match body {
+                    Body::List(list) => Value::List(list),
+                    Body::Map { mut map, merges, .. } => {
+                        for merged in merges {
+                            merge_into(&mut map, merged);
+                        }
+                        Value::Map(map)
+                    }
+                };
+                self.complete(Node { value, mark, tag }, anchor, reports)
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
+                Some(())
+            }
+        }
+    }
+
+    fn mark(&self, span: Span) -> Mark {
+        let length = if span.start.line() == span.end.line() { span.end.col().saturating_sub(span.start.col()) } else { 0 };
+        mark_at(self.file, span.start.line(), span.start.col(), length)
+    }
+
+    fn expects_key(&self) -> bool {
+        matches!(self.stack.last(), Some(Frame { body: Body::Map { key: None, .. }, .. }))
+    }
+
+    fn merge_key(&mut self, mark: Mark, reports: &mut Reports) -> Option<()> {
+        if let Some(Frame { body: Body::Map { key, merge_key, .. }, .. }) = self.stack.last_mut() {
+            if let Some(first) = merge_key.replace(mark) {
+                duplicate("<<", mark, first, reports);
+                self.failed = true;
+            }
+            *key = Some(Key::Merge);
+        }
+        Some(())
+    }
+
+    fn open(
+        &mut self,
+        mark: Mark,
+        anchor: usize,
+        tag: Option<&YamlTag>,
+        body: Body,
+        reports: &mut Reports,
+    ) -> Option<()> {
+        if self.stack.len() >= MAX_DEPTH {
+            let message = format!("values are nested more than {MAX_DEPTH} levels deep here");
+            reports.error("too-deep", mark, message);
+            return None;
+        }
+        self.stack.push(Frame { mark, anchor, tag: merge_tag(tag), body });
+        Some(())
+    }
+
+    fn complete(&mut self, mut node: Node, anchor: usize, reports: &mut Reports) -> Option<()> {
+        self.count(1, node.mark, reports)?;
+        if node.tag == Tag::Reset {
+            node.value = Value::Null;
+        }
+        if anchor > 0 {
+            if self.anchors.len() <= anchor {
+                self.anchors.resize_with(anchor + 1, || None);
+            }
+            let size = size(&node);
+            self.count(size, node.mark, reports)?;
+            if let Some(slot) = self.anchors.get_mut(anchor) {
+                *slot = Some((node.clone(), size));
+            }
+        }
+        self.attach(node, reports)
+    }
+
+    fn count(&mut self, nodes: usize, mark: Mark, reports: &mut Reports) -> Option<()> {
+        self.nodes += nodes;
+        if self.nodes > MAX_NODES {
+            let message = format!("this file has more than {MAX_NODES} values, copies made by aliases included");
+            reports.error("too-large", mark, message);
+            return None;
+        }
+        Some(())
+    }
+
+    /// Puts a finished value where it belongs.
+    fn attach(&mut self, node: Node, reports: &mut Reports) -> Option<()> {
+        let Some(frame) = self.stack.last_mut() else {
+            if !(node.is_null() && node.tag == Tag::None) {
+                self.documents.push(node);
+            }
+            return Some(());
+        };
+        match &mut frame.body {
+            Body::List(list) => {
+                if node.tag != Tag::Reset {
+                    list.push(node);
+                }
+            }
+            Body::Map { key: key @ None, .. } => match node.value {
+                Value::String(text) if node.tag != Tag::Date => *key = Some(Key::Text(text, node.mark)),
+                value => {
+                    let shown = scalar::text(&value).unwrap_or_else(|| "a list or mapping".to_owned());
+                    reports.error_with_help(
+                        "non-string-key",
+                        node.mark,
+                        format!("non-string key: {shown}"),
+                        "quote the key",
+                    );
+                    self.failed = true;
+                    *key = Some(Key::Text(format!("{shown}").into(), node.mark));
+                }
+            },
+            Body::Map { map, merges, key, .. } => match key.take()? {
+                Key::Merge => {
+                    if !merge_sources(node, merges) {
+                        reports.error("bad-merge", frame.mark, "`<<` needs a mapping or a list of mappings");
+                        self.failed = true;
+                    }
+                }
+                Key::Text(text, mark) => {
+                    if let Some((first, _)) = map.get(&text) {
+                        duplicate(&text, mark, *first, reports);
+                        self.failed = true;
+                    } else {
+                        map.insert(text, (mark, node));
+                    }
+                }
+            },
+        }
+        Some(())
+    }
+}
+
+fn duplicate(key: &str, mark: Mark, first: Mark, reports: &mut Reports) {
+    let message = format!("mapping key `{key}` already defined at line {}", first.line);
+    let mut diagnostic = Diagnostic::error("duplicate-key", reports.place(mark), message).help("remove one of them");
+    if let Some(place) = reports.place(first) {
+        diagnostic = diagnostic.related(place, "first defined here");
+    }
+    reports.push(diagnostic);
+}
+
+/// Adds the mappings that a `<<` names; false when it names something else.
+fn merge_sources(node: Node, merges: &mut Vec<Node>) -> bool {
+    match node.value {
+        Value::Map(_) => merges.push(node),
+        Value::List(list) if list.iter().all(|item| item.as_map().is_some()) => merges.extend(list),
+        _ => return false,
+    }
+    true
+}
+
+/// Keys that are there win over merged ones.
+fn merge_into(map: &mut Map, merged: Node) {
+    if let Value::Map(other) = merged.value {
+        for (key, entry) in other {
+            map.entry(key).or_insert(entry);
+        }
+    }
+}
+
+fn size(node: &Node) -> usize {
+    1 + match &node.value {
+        Value::List(list) => list.iter().map(size).sum(),
+        Value::Map(map) => map.values().map(|(_, node)| size(node)).sum(),
+        _ => 0,
+    }
+}
+
+fn merge_tag(tag: Option<&YamlTag>) -> Tag {
+    match tag {
+        Some(tag) if tag.handle == "!" && tag.suffix == "reset" => Tag::Reset,
+        Some(tag) if tag.handle == "!" && tag.suffix == "override" => Tag::Override,
+        _ => Tag::None,
+    }
+}
+
+fn scalar_node(text: &str, style: ScalarStyle, tag: Option<&YamlTag>, mark: Mark) -> Node {
+    let merge = merge_tag(tag);
+    let core = tag.filter(|tag| tag.is_yaml_core_schema()).map(|tag| tag.suffix.as_str());
+    let literal = style != ScalarStyle::Plain || core == Some("str") || (tag.is_some() && core.is_none() && merge == Tag::None);
+    let forced = matches!(core, Some("int" | "float" | "bool" | "null"));
+    if literal && !forced {
+        return Node { value: Value::String(text.into()), mark, tag: merge };
+    }
+    match scalar::resolve(text) {
+        Scalar::Value(Value::Int(value)) if core == Some("float") => Node::new(Value::Float(value as f64), mark),
+        Scalar::Value(value) => Node { value, mark, tag: merge },
+        Scalar::Date => Node { value: Value::String(text.into()), mark, tag: Tag::Date },
+        Scalar::Text => Node { value: Value::String(text.into()), mark, tag: merge },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Vec<serde_json::Value>, Vec<String>> {
+        let mut reports = Reports::default();
+        let documents = parse(text, 0, &mut reports);
+        let messages = || reports.diagnostics.iter().map(|d| d.message.clone()).collect();
+        documents.map(|nodes| nodes.iter().map(Node::to_json).collect()).ok_or_else(messages)
+    }
+
+    #[test]
+    fn merge_keys_yield_to_explicit_ones() {
+        let text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: [*a, *b], z: 3}\n";
+        let documents = load(text).unwrap();
+        assert_eq!(documents[0]["c"], serde_json::json!({"z": 3, "x": 1, "y": 1}));
+    }
+
+    #[test]
+    fn several_documents_and_empty_ones() {
+        assert_eq!(load("a: 1\n---\n---\nb: 2\n").unwrap().len(), 2);
+        assert_eq!(load("").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn duplicate_keys_name_both_places() {
+        assert_eq!(load("a: 1\na: 2\n").unwrap_err(), ["mapping key `a` already defined at line 1"]);
+    }
+
+    #[test]
+    fn an_alias_bomb_and_deep_nesting_are_refused() {
+        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..9 {
+            let inner = format!("*a{}", level - 1);
+            bomb += &format!("a{level}: &a{level} [{}]\n", vec![inner; 10].join(","));
+        }
+        assert!(load(&bomb).unwrap_err()[0].contains("more than"));
+        assert!(load(&"[".repeat(100)).unwrap_err()[0].contains("levels deep"));
+        assert!(load("a: &a [*a]\n").unwrap_err()[0].contains("cycle"));
+    }
+
+    #[test]
+    fn reset_leaves_a_tagged_null_and_drops_list_items() {
+        let mut reports = Reports::default();
+        let nodes = parse("a: !reset {x: 1}\nb: [1, !reset 2]\nc: !override [1]\n", 0, &mut reports).unwrap();
+        assert_eq!(nodes[0].get("a").unwrap().tag, Tag::Reset);
+        assert!(nodes[0].get("a").unwrap().is_null());
+        assert_eq!(nodes[0].get("b").unwrap().as_list().unwrap().len(), 1);
+        assert_eq!(nodes[0].get("c").unwrap().tag, Tag::Override);
+    }
+}
