@@ -5,6 +5,7 @@ pub mod exec;
 pub mod image;
 pub mod list;
 pub mod logs;
+pub mod config;
 pub mod options;
 pub mod project;
 pub mod run;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::base::diagnostic::Diagnostic;
-use crate::compose::LoadOptions;
+pub use crate::compose::LoadOptions;
 use crate::control::Failed;
 use crate::plan::PlanError;
 use crate::state::Roots;

@@ -1,5 +1,6 @@
 //! Command line: clap types, raw arguments to options, failures to exit codes.
 
+pub mod config;
 pub mod down;
 pub mod exec;
 pub mod failure;
@@ -11,6 +12,7 @@ pub mod ls;
 pub mod ps;
 pub mod restart;
 pub mod rm;
+pub mod root;
 pub mod run;
 pub mod start;
 pub mod stop;
@@ -31,6 +33,8 @@ use crate::ui::Ansi;
 #[command(name = "rcompose", version, about = "Runs compose.yaml without a daemon", max_term_width = 100)]
 #[command(subcommand_required = true, disable_help_subcommand = true)]
 pub struct Cli {
+    #[command(flatten)]
+    pub root: root::RootArgs,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -67,6 +71,9 @@ pub enum Command {
     /// Load, import, list, remove, name and save images
     #[command(subcommand)]
     Image(image::ImageArgs),
+    /// Show what the file amounts to
+    #[command(visible_alias = "convert")]
+    Config(Box<config::ConfigArgs>),
     /// List projects
     #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
@@ -110,6 +117,7 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Version(args) => version::run(&args),
+        Command::Config(args) => config::run(*args, &cli.root),
         Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),
         other => {
             Err(Failure::not_yet(&format!("{other:?}").split(['(', ' ']).next().unwrap_or_default().to_lowercase()))

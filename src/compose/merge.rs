@@ -9,7 +9,7 @@ use super::scalar;
 use super::schema::{Attribute, Members, Merge, PROJECT, SERVICE, Shape, Struct, Unique};
 use super::short;
 use crate::base::diagnostic::Diagnostic;
-use crate::model::tree::{Map, Mark, Node, Tag, Value};
+use crate::model::tree::{Mark, Node, Tag, Value};
 
 /// Merges a later file over an earlier one; no `!reset` or `!override` is left in what comes back.
 pub(super) fn files(base: Node, overlay: Node, reports: &mut Reports) -> Node {

@@ -1,0 +1,227 @@
+//! `config`: what a project amounts to.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use crate::base::diagnostic::Diagnostic;
+use crate::base::disk::{self, Durability};
+use crate::compose::render;
+use crate::compose::{self, LoadOptions};
+use crate::model::Project;
+use crate::model::tree::{Mark, Node, Value};
+
+/// What to print.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Print {
+    Project,
+    Services,
+    Volumes,
+    Networks,
+    Models,
+    Profiles,
+    Images,
+    /// Hashes of the services of these names; `*` is all.
+    Hash(String),
+    Environment,
+    Variables,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Yaml,
+    Json,
+}
+
+/// `config`, as it was asked for.
+#[derive(Clone, Debug)]
+pub struct ConfigOptions {
+    pub load: LoadOptions,
+    pub print: Print,
+    /// `None`: YAML, and a table for variables.
+    pub format: Option<Format>,
+    pub quiet: bool,
+    /// Replace tags by digests, which needs a registry.
+    pub image_digests: bool,
+    pub output: Option<PathBuf>,
+}
+
+/// What there is to say.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigOutput {
+    /// For standard output; `None` when the project is wrong.
+    pub text: Option<String>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Loads the project and renders it, to `options.output` when there is one.
+pub fn run(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> ConfigOutput {
+    let mut output = content(options, environment);
+    let Some(text) = &mut output.text else { return output };
+    if options.quiet {
+        text.clear();
+    }
+    if let Some(path) = options.output.as_ref().filter(|_| options.print == Print::Project && !options.quiet) {
+        let path = options.load.working_dir.join(path);
+        if let Err(error) = disk::replace(&path, text.as_bytes(), Durability::Kill) {
+            let message = format!("cannot write `{}`: {error}", path.display());
+            output.diagnostics.push(Diagnostic::error("cannot-write", None, message));
+            output.text = None;
+        } else {
+            text.clear();
+        }
+    }
+    output
+}
+
+fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> ConfigOutput {
+    let uninterpolated = options.load.no_interpolate && matches!(options.print, Print::Project | Print::Services);
+    if uninterpolated || options.print == Print::Variables {
+        return unresolved(options, environment);
+    }
+    let mut load = LoadOptions { no_interpolate: false, ..options.load.clone() };
+    if !matches!(options.print, Print::Project | Print::Images) {
+        // Those lists look at the whole project, as the reference does.
+        if !matches!(options.print, Print::Services) {
+            load.services.clear();
+        }
+    }
+    let loaded = compose::load(&load, environment);
+    let mut diagnostics = loaded.diagnostics;
+    let Some(project) = loaded.project else { return ConfigOutput { text: None, diagnostics } };
+    if options.image_digests {
+        let message = "image digests cannot be looked up yet: there is no registry client";
+        diagnostics.push(Diagnostic::error("unsupported", None, message));
+        return ConfigOutput { text: None, diagnostics };
+    }
+    let text = match &options.print {
+        Print::Project if options.format == Some(Format::Json) => {
+            render::escape_dollars(&render::json(&project.tree)) + "\n"
+        }
+        Print::Project => render::escape_dollars(&render::yaml(&project.tree)),
+        Print::Services => lines(project.services.keys()),
+        Print::Volumes => lines(project.volumes.keys()),
+        Print::Networks => lines(project.networks.keys()),
+        Print::Models => lines(project.models.values().map(|model| &model.model).filter(|model| !model.is_empty())),
+        Print::Profiles => lines(all_profiles(&project)),
+        Print::Images => images(&project),
+        Print::Hash(names) => match hashes(&project, names) {
+            Ok(text) => text,
+            Err(diagnostic) => {
+                diagnostics.push(diagnostic);
+                return ConfigOutput { text: None, diagnostics };
+            }
+        },
+        Print::Environment => lines(project.environment.iter().map(|(name, value)| format!("{name}={value}"))),
+        Print::Variables => String::new(),
+    };
+    ConfigOutput { text: Some(text), diagnostics }
+}
+
+fn lines<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| format!("{}\n", item.as_ref())).collect()
+}
+
+/// What is printed of a project whose variables are not replaced.
+fn unresolved(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> ConfigOutput {
+    let loaded = compose::load_uninterpolated(&options.load, environment);
+    let text = loaded.tree.map(|tree| match (&options.print, options.format) {
+        (Print::Services, _) => lines(tree.get("services").and_then(Node::as_map).into_iter().flat_map(|map| map.keys())),
+        (Print::Variables, format) => variables(&compose::variables(&tree), format),
+        (_, Some(Format::Json)) => render::json_text(&tree) + "\n",
+        _ => render::yaml_text(&tree),
+    });
+    ConfigOutput { text, diagnostics: loaded.diagnostics }
+}
+
+fn all_profiles(project: &Project) -> Vec<String> {
+    let active = project.services.values().flat_map(|service| &service.profiles);
+    let mut profiles: Vec<String> = active.chain(project.disabled_services.values().flatten()).cloned().collect();
+    profiles.sort();
+    profiles.dedup();
+    profiles
+}
+
+fn images(project: &Project) -> String {
+    let image = |(name, service): (&String, &crate::model::Service)| {
+        service.image.clone().unwrap_or_else(|| format!("{}-{name}", project.name))
+    };
+    lines(project.services.iter().map(image))
+}
+
+/// `SERVICE HASH` for each: the hash of what makes a new container necessary.
+fn hashes(project: &Project, names: &str) -> Result<String, Diagnostic> {
+    let named: Vec<&str> = if names == "*" { Vec::new() } else { names.split(',').collect() };
+    if let Some(unknown) = named.iter().find(|name| !project.services.contains_key(**name)) {
+        return Err(Diagnostic::error("unknown-service", None, format!("no such service: `{unknown}`")));
+    }
+    let mut text = String::new();
+    for name in project.services.keys().filter(|name| named.is_empty() || named.contains(&name.as_str())) {
+        let mut canonical = project.canonical(name).unwrap_or_default();
+        if let Some(members) = canonical.as_object_mut() {
+            for key in ["build", "pull_policy", "scale", "depends_on", "profiles"] {
+                members.shift_remove(key);
+            }
+            if let Some(deploy) = members.get_mut("deploy").and_then(serde_json::Value::as_object_mut) {
+                deploy.shift_remove("replicas");
+            }
+        }
+        let digest = Sha256::digest(canonical.to_string());
+        let hexadecimal: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        text += &format!("{name} {hexadecimal}\n");
+    }
+    Ok(text)
+}
+
+fn variables(variables: &[compose::Variable], format: Option<Format>) -> String {
+    let Some(format) = format else { return table(variables) };
+    let text = |value: &str| Value::String(value.into());
+    let object = |members: Vec<(&str, Value)>| {
+        let entries = members.into_iter().map(|(key, value)| (key.into(), (Mark::default(), node(value))));
+        node(Value::Map(entries.collect()))
+    };
+    let entries = variables.iter().map(|variable| {
+        let (name, default, required, presence) = match format {
+            Format::Json => ("Name", "DefaultValue", "Required", "PresenceValue"),
+            Format::Yaml => ("name", "defaultvalue", "required", "presencevalue"),
+        };
+        let members = vec![
+            (name, text(&variable.name)),
+            (default, text(&variable.default)),
+            (presence, text(&variable.alternate)),
+            (required, Value::Bool(variable.required)),
+        ];
+        (variable.name.as_str().into(), (Mark::default(), object(members)))
+    });
+    let tree = node(Value::Map(entries.collect()));
+    match format {
+        Format::Json => render::json_text(&tree) + "\n",
+        Format::Yaml => render::yaml_text(&tree),
+    }
+}
+
+fn node(value: Value) -> Node {
+    Node::new(value, Mark::default())
+}
+
+fn table(variables: &[compose::Variable]) -> String {
+    let header = ["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"].map(str::to_owned);
+    let row = |variable: &compose::Variable| {
+        [variable.name.clone(), variable.required.to_string(), variable.default.clone(), variable.alternate.clone()]
+    };
+    let rows: Vec<[String; 4]> = std::iter::once(header).chain(variables.iter().map(row)).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.max().unwrap_or(0).max(17) + 3
+    };
+    let widths: Vec<usize> = (0..4).map(width).collect();
+    let line = |row: &[String; 4]| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let text: String = cells
+            .map(|(index, (cell, width))| if index == 3 { cell.clone() } else { format!("{cell:<width$}") })
+            .collect();
+        text + "\n"
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,118 @@
+//! Flags of every command: which project, in which form.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::app::LoadOptions;
+use crate::cli::failure::Failure;
+use crate::ui::Ansi;
+
+/// The flags before the command.
+#[derive(Args, Debug, Clone, Default)]
+pub struct RootArgs {
+    /// Compose file, may be given several times (`-` is standard input)
+    #[arg(short = 'f', long = "file", value_name = "FILE", action = ArgAction::Append)]
+    pub files: Vec<String>,
+    /// Project name
+    #[arg(short, long, value_name = "NAME")]
+    pub project_name: Option<String>,
+    /// Folder that relative paths start from (default: that of the first Compose file)
+    #[arg(long, value_name = "DIR")]
+    pub project_directory: Option<PathBuf>,
+    /// Old spelling of `--project-directory`
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub workdir: Option<PathBuf>,
+    /// Profile to activate, may be given several times
+    #[arg(long = "profile", value_name = "NAME", action = ArgAction::Append)]
+    pub profiles: Vec<String>,
+    /// File of variables instead of `.env`, may be given several times
+    #[arg(long = "env-file", value_name = "FILE", action = ArgAction::Append)]
+    pub env_files: Vec<PathBuf>,
+    /// Names with `_` instead of `-`, as Compose v1 made them
+    #[arg(long)]
+    pub compatibility: bool,
+    /// Keep resources that no active service uses
+    #[arg(long)]
+    pub all_resources: bool,
+    /// When to use colours and cursor movements
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
+    pub ansi: AnsiArg,
+    /// Old spelling of `--ansi never`
+    #[arg(long, hide = true)]
+    pub no_ansi: bool,
+    /// How to show progress
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "auto")]
+    pub progress: ProgressArg,
+    /// How many things to do at once, -1 for no limit
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    pub parallel: i64,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// More messages
+    #[arg(long, hide = true)]
+    pub verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AnsiArg {
+    Never,
+    Always,
+    #[default]
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressArg {
+    #[default]
+    Auto,
+    Tty,
+    Plain,
+    Json,
+    Quiet,
+}
+
+impl RootArgs {
+    pub fn ansi(&self) -> Ansi {
+        match self.ansi {
+            _ if self.no_ansi => Ansi::Never,
+            AnsiArg::Never => Ansi::Never,
+            AnsiArg::Always => Ansi::Always,
+            AnsiArg::Auto => Ansi::Auto,
+        }
+    }
+
+    /// The project that these flags name, as seen from the current folder.
+    ///
+    /// # Errors
+    /// When the current folder is not there any more, or flags contradict each other.
+    pub fn load_options(&self) -> Result<LoadOptions, Failure> {
+        let project_directory = match (&self.project_directory, &self.workdir) {
+            (Some(_), Some(_)) => {
+                return Err(Failure::new("`--workdir` is the old spelling of `--project-directory`: give only one"));
+            }
+            (given, old) => given.clone().or_else(|| old.clone()),
+        };
+        let working_dir = std::env::current_dir()
+            .map_err(|error| Failure::new(format!("cannot find the current folder: {error}")))?;
+        Ok(LoadOptions {
+            working_dir,
+            files: self.files.clone(),
+            project_directory,
+            project_name: self.project_name.clone(),
+            profiles: self.profiles.clone(),
+            env_files: self.env_files.clone(),
+            all_resources: self.all_resources,
+            // The reference leaves names and defaults out then.
+            no_normalize: self.compatibility,
+            ..LoadOptions::default()
+        })
+    }
+}
+
+/// The environment of this process; what is not UTF-8 is left out.
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
+}

@@ -1,0 +1,128 @@
+//! Diagnostics as a person reads them: the place, the line of source with a mark under the spot, what to do.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::base::diagnostic::{Diagnostic, Place, Severity};
+use crate::ui::Colour;
+
+/// Source lines are cut to this many characters.
+const MAX_WIDTH: usize = 160;
+/// Files are read again for their lines; no Compose file is larger.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Renders diagnostics in order, errors and warnings, each with its source lines.
+pub fn render(diagnostics: &[Diagnostic], colour: bool) -> String {
+    let mut page = Page { colour, files: HashMap::new(), text: String::new() };
+    for diagnostic in diagnostics {
+        page.diagnostic(diagnostic);
+    }
+    page.text
+}
+
+struct Page<'a> {
+    colour: bool,
+    files: HashMap<&'a Path, Vec<String>>,
+    text: String,
+}
+
+impl<'a> Page<'a> {
+    fn paint(&self, text: &str, colour: Colour) -> String {
+        if self.colour { colour.paint(text) } else { text.to_owned() }
+    }
+
+    fn line(&mut self, text: &str) {
+        self.text.push_str(text.trim_end());
+        self.text.push('\n');
+    }
+
+    fn diagnostic(&mut self, diagnostic: &'a Diagnostic) {
+        let (label, colour) = match diagnostic.severity {
+            Severity::Error => ("error", Colour::Red),
+            Severity::Warning => ("warning", Colour::Yellow),
+        };
+        let label = self.paint(&format!("{label}:"), colour);
+        self.line(&format!("{label} {}", diagnostic.message));
+        let places = diagnostic.place.iter().chain(diagnostic.related.iter().map(|(place, _)| place));
+        let gutter = places.map(|place| place.line.to_string().len()).max().unwrap_or(1);
+        if let Some(place) = &diagnostic.place {
+            self.excerpt(place, gutter, "^", colour, None);
+        }
+        for (place, note) in &diagnostic.related {
+            self.excerpt(place, gutter, "-", Colour::Blue, Some(note));
+        }
+        if let Some(help) = &diagnostic.help {
+            let label = self.paint("help:", Colour::Cyan);
+            self.line(&format!("{} {label} {help}", " ".repeat(gutter)));
+        }
+    }
+
+    fn excerpt(&mut self, place: &'a Place, gutter: usize, mark: &str, colour: Colour, note: Option<&str>) {
+        let pad = " ".repeat(gutter);
+        let arrow = self.paint("-->", Colour::Blue);
+        let Some(source) = self.source(place) else {
+            let note = note.map(|note| format!(" ({note})")).unwrap_or_default();
+            self.line(&format!("{pad}{arrow} {place}{note}"));
+            return;
+        };
+        let bar = self.paint("|", Colour::Blue);
+        let column = usize::try_from(place.column).unwrap_or(1).saturating_sub(1);
+        let width = source.chars().count();
+        let length = usize::try_from(place.length).unwrap_or(1).clamp(1, width.saturating_sub(column).max(1));
+        // A tab is as wide in the line of the mark as above it.
+        let before: String = source.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let marks = self.paint(&mark.repeat(length), colour);
+        let note = note.map(|note| format!(" {note}")).unwrap_or_default();
+        let number = self.paint(&format!("{:>gutter$}", place.line), Colour::Blue);
+        self.line(&format!("{pad}{arrow} {place}"));
+        self.line(&format!("{number} {bar} {source}"));
+        if column < MAX_WIDTH {
+            self.line(&format!("{pad} {bar} {before}{marks}{note}"));
+        }
+    }
+
+    /// The line of a place, without control characters; `None` when the file has gone or has no such line.
+    fn source(&mut self, place: &'a Place) -> Option<String> {
+        let path = place.file.as_path();
+        let lines = self.files.entry(path).or_insert_with(|| read_lines(path));
+        let index = usize::try_from(place.line).ok()?.checked_sub(1)?;
+        let line = lines.get(index)?;
+        Some(line.chars().take(MAX_WIDTH).map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect())
+    }
+}
+
+/// The lines of a regular file; nothing for any other.
+fn read_lines(path: &Path) -> Vec<String> {
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let mut text = Vec::new();
+    let read = is_file.then(|| File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)));
+    match read {
+        Some(Ok(_)) => String::from_utf8_lossy(&text).lines().map(str::to_owned).collect(),
+        // The diagnostic is shown without its line then.
+        Some(Err(_)) | None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn the_spot_is_marked_and_the_other_place_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("compose.yaml");
+        std::fs::write(&path, "services:\n  web:\n\timagee: x\n").unwrap();
+        let file = Arc::new(path.clone());
+        let place = |line, column, length| Place { file: Arc::clone(&file), line, column, length };
+        let diagnostic = Diagnostic::error("unknown-key", Some(place(3, 2, 6)), "no `imagee` here")
+            .related(place(2, 3, 3), "of this service")
+            .help("did you mean `image`?");
+        let shown = render(&[diagnostic], false).replace(&path.display().to_string(), "FILE");
+        let expected = "error: no `imagee` here\n --> FILE:3:2\n3 | \timagee: x\n  | \t^^^^^^\n --> FILE:2:3\n2 |   web:\n  |   --- of this service\n  help: did you mean `image`?\n";
+        assert_eq!(shown, expected);
+    }
+}
