@@ -162,6 +162,3 @@ pub fn plan(change: &Change, observed: &Observed) -> Result<Plan, PlanError> {
         ChangeKind::Remove { services, stop, volumes } => Ok(down::remove(services, *stop, *volumes, observed)),
     }
 }
-
-#[cfg(test)]
-mod tests;
