@@ -57,6 +57,11 @@ pub(super) enum Event {
         result: Result<ContainerState, RuntimeError>,
     },
     WaitOver,
+    /// A container is no longer marked as stopped by command.
+    Unmarked {
+        id: ContainerId,
+        result: Result<(), RuntimeError>,
+    },
     /// Something was noted on disk, or could not be.
     Noted(Result<(), RuntimeError>),
 }
@@ -239,7 +244,12 @@ impl<R: Runtime> Reconciler<R> {
             Event::RestartDue { id } => self.restart_due(id),
             Event::Restarted { id, result } => self.restarted(&id, result),
             Event::WaitOver => self.wait_over(),
-            Event::Noted(Err(error)) => {
+            Event::Unmarked { id, result: Ok(()) } => {
+                if let Some(live) = self.lives.get_mut(&id) {
+                    live.state.stopped_by_user = false;
+                }
+            }
+            Event::Noted(Err(error)) | Event::Unmarked { result: Err(error), .. } => {
                 if let Some(running) = &self.running {
                     running.warn(error.message);
                 }
@@ -290,16 +300,19 @@ impl<R: Runtime> Reconciler<R> {
     /// A stop that was cut short may have left its mark on a container that is to go on.
     fn keep_unchanged(&mut self) {
         let Some(running) = &self.running else { return };
-        let kept = |live: &&mut Live| running.plan.unchanged.contains(&live.state.name) && live.is_running();
+        let kept = |live: &&Live| running.plan.unchanged.contains(&live.state.name) && live.is_running();
         let marked: Vec<ContainerId> = self
             .lives
-            .values_mut()
+            .values()
             .filter(kept)
-            .filter_map(|live| std::mem::take(&mut live.state.stopped_by_user).then(|| live.state.id.clone()))
+            .filter_map(|live| live.state.stopped_by_user.then(|| live.state.id.clone()))
             .collect();
         for id in marked {
             let runtime = Rc::clone(&self.runtime);
-            self.spawn(async move { Event::Noted(runtime.mark_stopped(id, false).await) });
+            self.spawn(async move {
+                let result = runtime.mark_stopped(id.clone(), false).await;
+                Event::Unmarked { id, result }
+            });
         }
     }
 
