@@ -168,6 +168,3 @@ pub fn plan(change: &Change, observed: &Observed) -> Result<Plan, PlanError> {
         ChangeKind::Remove { services, stop, volumes } => Ok(down::remove(services, *stop, *volumes, observed)),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -57,6 +57,11 @@ pub(super) enum Event {
         result: Result<ContainerState, RuntimeError>,
     },
     WaitOver,
+    /// A container is no longer marked as stopped by command.
+    Unmarked {
+        id: ContainerId,
+        result: Result<(), RuntimeError>,
+    },
     /// Something was noted on disk, or could not be.
     Noted(Result<(), RuntimeError>),
 }
@@ -229,12 +234,22 @@ impl<R: Runtime> Reconciler<R> {
             Event::Checked(result) => self.checked(result),
             Event::Step { step, result } => self.step_ended(step, result),
             Event::Explained { step, failure } => self.gate_failed(step, failure),
-            Event::WaitFailed(failure) => self.finish_with(vec![failure]),
+            Event::WaitFailed(failure) => {
+                // Unless the wait has ended otherwise and this is about a change of before.
+                if self.running.as_ref().is_some_and(|running| running.stage == Stage::Waiting) {
+                    self.finish_with(vec![failure]);
+                }
+            }
             Event::Probed { id, run, result } => self.probed(&id, run, result),
             Event::RestartDue { id } => self.restart_due(id),
             Event::Restarted { id, result } => self.restarted(&id, result),
             Event::WaitOver => self.wait_over(),
-            Event::Noted(Err(error)) => {
+            Event::Unmarked { id, result: Ok(()) } => {
+                if let Some(live) = self.lives.get_mut(&id) {
+                    live.state.stopped_by_user = false;
+                }
+            }
+            Event::Noted(Err(error)) | Event::Unmarked { result: Err(error), .. } => {
                 if let Some(running) = &self.running {
                     running.warn(error.message);
                 }
@@ -276,8 +291,28 @@ impl<R: Runtime> Reconciler<R> {
                     let plan = std::mem::take(&mut running.plan);
                     running.accept(plan);
                 }
+                self.keep_unchanged();
             }
             Err(errors) => self.finish_with(errors.into_iter().map(Failure::from).collect()),
+        }
+    }
+
+    /// A stop that was cut short may have left its mark on a container that is to go on.
+    fn keep_unchanged(&mut self) {
+        let Some(running) = &self.running else { return };
+        let kept = |live: &&Live| running.plan.unchanged.contains(&live.state.name) && live.is_running();
+        let marked: Vec<ContainerId> = self
+            .lives
+            .values()
+            .filter(kept)
+            .filter_map(|live| live.state.stopped_by_user.then(|| live.state.id.clone()))
+            .collect();
+        for id in marked {
+            let runtime = Rc::clone(&self.runtime);
+            self.spawn(async move {
+                let result = runtime.mark_stopped(id.clone(), false).await;
+                Event::Unmarked { id, result }
+            });
         }
     }
 

@@ -4,3 +4,4 @@ mod architecture;
 #[cfg(test)]
 mod engine;
 mod keeper;
+mod simulation;

@@ -1,0 +1,314 @@
+//! The reconciler on a simulated machine: random projects, changes, faults and kills, on a virtual clock.
+//! `RCOMPOSE_SEED=N` runs one seed again.
+
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rcompose::plan::{Change, ChangeKind, Recreate, UpOptions, plan};
+use rcompose::reconcile::{Command, Failure, Handle, Reconciler};
+use rcompose::spec::container::{Attachment, ContainerSpec, NetworkMode};
+use rcompose::spec::{
+    Condition, Dependency, HealthSpec, NetworkSpec, Phase, ProjectSpec, RestartPolicy, ServiceSpec, VolumeSpec,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use world::{Random, Sim, World};
+
+const SEEDS: u64 = 2000;
+/// Virtual time in which every change must end.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+#[test]
+fn changes_converge_whatever_fails_or_is_killed() {
+    let seeds = match std::env::var("RCOMPOSE_SEED") {
+        Ok(seed) => {
+            let seed: u64 = seed.parse().unwrap();
+            seed..seed + 1
+        }
+        Err(_) => 0..SEEDS,
+    };
+    for seed in seeds {
+        let result = std::panic::catch_unwind(|| simulate(seed));
+        assert!(result.is_ok(), "seed {seed} failed; run it again with RCOMPOSE_SEED={seed}");
+    }
+}
+
+#[test]
+fn the_same_seed_takes_the_same_course() {
+    for seed in 0..20 {
+        assert_eq!(simulate(seed), simulate(seed), "seed {seed}");
+    }
+}
+
+fn simulate(seed: u64) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, scenario(seed))
+}
+
+/// A reconciler and the world it works on; it can be killed and begun again.
+struct Driver {
+    world: Rc<World>,
+    handle: Handle,
+    task: JoinHandle<()>,
+}
+
+impl Driver {
+    fn new(world: &Rc<World>) -> Self {
+        let (reconciler, handle) = Reconciler::new(Rc::new(Sim(Rc::clone(world))));
+        let task = tokio::task::spawn_local(async move { reconciler.run().await.unwrap() });
+        Self { world: Rc::clone(world), handle, task }
+    }
+
+    async fn kill(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        *self = Self::new(&Rc::clone(&self.world));
+    }
+
+    fn send(&self, change: Change) -> oneshot::Receiver<Result<(), Vec<Failure>>> {
+        let (progress, _) = mpsc::unbounded_channel();
+        let (done, result) = oneshot::channel();
+        assert!(self.handle.commands.send(Command { change, wait: None, progress, done }).is_ok());
+        result
+    }
+
+    /// Makes a change; kills the reconciler on the way at random, and begins the change again, as a journal would.
+    async fn make(&mut self, kind: ChangeKind, kills: bool) -> Result<(), Vec<Failure>> {
+        let change = Change { requested_at: self.world.now(), kind };
+        loop {
+            let mut result = self.send(change.clone());
+            if kills && self.world.random.percent(40) {
+                let until = Duration::from_millis(self.world.random.below(800));
+                if let Ok(result) = timeout(until, &mut result).await {
+                    return self.ended(result).await;
+                }
+                self.kill().await;
+                continue;
+            }
+            return match timeout(PATIENCE, result).await {
+                Ok(result) => self.ended(result).await,
+                Err(_) => panic!("{} hangs", change.kind.verb()),
+            };
+        }
+    }
+
+    async fn ended(
+        &mut self,
+        result: Result<Result<(), Vec<Failure>>, oneshot::error::RecvError>,
+    ) -> Result<(), Vec<Failure>> {
+        match result {
+            Ok(result) => result,
+            Err(_) => match (&mut self.task).await {
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                _ => panic!("the reconciler ended without an answer"),
+            },
+        }
+    }
+}
+
+async fn scenario(seed: u64) -> Vec<String> {
+    let world = World::new(seed);
+    let mut project = random_project(&world.random);
+    *world.one_shots.borrow_mut() = project.services.keys().filter(|name| name.starts_with("job")).cloned().collect();
+    let mut driver = Driver::new(&world);
+    for _ in 0..=world.random.below(4) {
+        let kind = random_change(&world.random, &mut project);
+        // Faults make changes fail; what counts is that they end, and what comes after.
+        let _ = driver.make(kind, true).await;
+        sleep(Duration::from_millis(world.random.below(5000))).await;
+    }
+    world.faults.set(false);
+    converge(&mut driver, &project).await;
+    survives_death(&world, &project).await;
+    let down = ChangeKind::Down {
+        services: Vec::new(),
+        volumes: true,
+        remove_orphans: true,
+        timeout: None,
+        project: Some(project),
+    };
+    driver.make(down, true).await.unwrap();
+    assert!(world.boxes.borrow().is_empty(), "containers left");
+    assert!(world.networks.borrow().is_empty(), "networks left");
+    assert!(world.volumes.borrow().is_empty(), "volumes left");
+    let mut idle = driver.handle.idle.clone();
+    timeout(PATIENCE, idle.wait_for(|idle| *idle)).await.expect("idle at the end").unwrap();
+    driver.task.abort();
+    world.trace.take()
+}
+
+async fn converge(driver: &mut Driver, project: &ProjectSpec) {
+    let world = Rc::clone(&driver.world);
+    let mut result = Ok(());
+    for _ in 0..5 {
+        let kind = up(project, Recreate::Changed);
+        let change = Change { requested_at: world.now(), kind: kind.clone() };
+        result = driver.make(kind, false).await;
+        if result.is_ok() {
+            let left = plan(&change, &world.observed()).unwrap();
+            assert!(left.is_empty(), "still to do: {:?}", left.lines());
+            break;
+        }
+        // A container that was found unhealthy needs a probe or a few to be healthy again.
+        sleep(Duration::from_secs(100)).await;
+    }
+    assert_eq!(result, Ok(()), "`up` does not converge");
+    let ids = |world: &World| world.boxes.borrow().keys().cloned().collect::<BTreeSet<_>>();
+    let before = ids(&world);
+    driver.make(up(project, Recreate::Changed), true).await.unwrap();
+    assert_eq!(ids(&world), before, "a second `up` touched what was right");
+}
+
+/// A container that dies comes back exactly when its policy says so.
+async fn survives_death(world: &Rc<World>, project: &ProjectSpec) {
+    sleep(Duration::from_secs(100)).await;
+    let victims: Vec<_> = world
+        .observed()
+        .containers
+        .into_iter()
+        .filter(|c| matches!(c.phase, Phase::Running { .. }) && project.services.contains_key(&c.service.name))
+        .collect();
+    for victim in &victims {
+        world.end(&victim.id, 1, None);
+    }
+    sleep(Duration::from_secs(70)).await;
+    for victim in victims.iter().filter(|victim| !victim.service.name.starts_with("job")) {
+        let now = world.boxes.borrow()[&victim.id].state.phase.clone();
+        let comes_back = match victim.service.restart {
+            RestartPolicy::No => false,
+            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+            RestartPolicy::OnFailure { max_retries } => max_retries.is_none_or(|max| victim.restarts < max),
+        };
+        let runs = matches!(now, Phase::Running { .. });
+        assert_eq!(runs, comes_back, "{} with {:?} is {now:?}", victim.name, victim.service.restart);
+    }
+}
+
+fn up(project: &ProjectSpec, recreate: Recreate) -> ChangeKind {
+    let options = UpOptions {
+        recreate,
+        always_recreate_deps: false,
+        no_deps: false,
+        no_start: false,
+        remove_orphans: true,
+        renew_anonymous_volumes: false,
+        timeout: None,
+    };
+    ChangeKind::Up { project: project.clone(), services: Vec::new(), options }
+}
+
+fn random_change(random: &Random, project: &mut ProjectSpec) -> ChangeKind {
+    let pick = usize::try_from(random.below(project.services.len() as u64)).unwrap();
+    let name = project.services.keys().nth(pick).unwrap().clone();
+    let service = project.services.get_mut(&name).unwrap();
+    match random.below(9) {
+        0 => {
+            service.config_hash.push('x');
+            up(project, Recreate::Changed)
+        }
+        1 => {
+            service.scale = u32::try_from(random.below(4)).unwrap();
+            up(project, Recreate::Changed)
+        }
+        2 => up(project, Recreate::Force),
+        3 => ChangeKind::Stop { services: vec![name], timeout: None },
+        4 => ChangeKind::Stop { services: Vec::new(), timeout: Some(Duration::from_secs(1)) },
+        5 => ChangeKind::Down {
+            services: Vec::new(),
+            volumes: false,
+            remove_orphans: false,
+            timeout: None,
+            project: Some(project.clone()),
+        },
+        6 => ChangeKind::Kill { services: vec![name], signal: "SIGKILL".into() },
+        7 => {
+            project.networks.get_mut("default").unwrap().config_hash.push('x');
+            up(project, Recreate::Changed)
+        }
+        _ => up(project, Recreate::Changed),
+    }
+}
+
+fn random_project(random: &Random) -> ProjectSpec {
+    let mut services = BTreeMap::<String, ServiceSpec>::new();
+    for number in 0..=random.below(6) {
+        let job = number > 0 && random.percent(20);
+        let name = format!("{}{number}", if job { "job" } else { "app" });
+        let mut depends_on = BTreeMap::new();
+        for (other, spec) in &services {
+            if random.percent(40) {
+                let condition = match random.below(2) {
+                    _ if other.starts_with("job") => Condition::ServiceCompletedSuccessfully,
+                    0 if spec.health.is_some() => Condition::ServiceHealthy,
+                    _ => Condition::ServiceStarted,
+                };
+                let dependency = Dependency { condition, required: random.percent(80), restart: random.percent(30) };
+                depends_on.insert(other.clone(), dependency);
+            }
+        }
+        let restart = match random.below(4) {
+            _ if job => RestartPolicy::No,
+            0 => RestartPolicy::No,
+            1 => RestartPolicy::Always,
+            2 => RestartPolicy::UnlessStopped,
+            _ => RestartPolicy::OnFailure { max_retries: random.percent(50).then_some(2) },
+        };
+        let health = (!job && random.percent(50)).then(|| HealthSpec {
+            command: vec!["check".into()],
+            interval: Duration::from_secs(1 + random.below(20)),
+            timeout: Duration::from_secs(1),
+            retries: 1 + u32::try_from(random.below(4)).unwrap(),
+            start_period: Duration::ZERO,
+            start_interval: Duration::from_secs(5),
+        });
+        let attachment = Attachment { network: "default".into(), ..Attachment::default() };
+        let container = ContainerSpec {
+            image: "app".into(),
+            network: NetworkMode::Networks(vec![attachment]),
+            ..ContainerSpec::default()
+        };
+        let service = ServiceSpec {
+            name: name.clone(),
+            scale: 1 + u32::try_from(random.below(2)).unwrap(),
+            container_name: None,
+            config_hash: "a".into(),
+            fields: serde_json::Map::new(),
+            depends_on,
+            restart,
+            health,
+            stop_signal: None,
+            stop_grace: Duration::from_secs(10),
+            attach: true,
+            container,
+        };
+        services.insert(name, service);
+    }
+    let network = NetworkSpec {
+        name: "x_default".into(),
+        external: false,
+        internal: false,
+        enable_ipv4: true,
+        enable_ipv6: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        subnets: Vec::new(),
+        labels: BTreeMap::new(),
+        config_hash: "n".into(),
+    };
+    let volume =
+        VolumeSpec { name: "x_data".into(), external: false, driver_opts: BTreeMap::new(), labels: BTreeMap::new() };
+    ProjectSpec {
+        name: "x".into(),
+        working_dir: "/x".into(),
+        config_files: Vec::new(),
+        services,
+        disabled_services: Vec::new(),
+        networks: BTreeMap::from([("default".into(), network)]),
+        volumes: BTreeMap::from([("data".into(), volume)]),
+    }
+}
