@@ -1,6 +1,6 @@
 //! A program inside a running container.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::app::options::ExecOptions;
 use crate::app::{App, AppError};
@@ -28,6 +28,11 @@ impl Running {
                 None => return Err(AppError::Usage("the supervisor ended before the program did".to_owned())),
             }
         }
+    }
+
+    /// Readable once the process has ended.
+    pub fn connection(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
     }
 
     pub(super) fn new(connection: Connection, descriptors: Vec<OwnedFd>) -> Self {

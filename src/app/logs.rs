@@ -1,5 +1,6 @@
 //! Containers' output, straight from the disk.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -92,48 +93,57 @@ impl App {
         follow(&mut reader, how, emit)
     }
 
-    /// Follows containers until all of them have ended for good and `may_end` says that no more will come, or `stop` is
-    /// readable. `ended` hears of each end after the container's last line.
+    /// Follows the containers of a project as they come and go, until `stop` is readable. Lines before `since`
+    /// (nanoseconds since the epoch) are left out; `ended` hears of each end after the container's last line.
     ///
     /// # Errors
     /// Unreadable state or logs, or what the callbacks return.
-    pub fn follow_to_end(
+    pub fn follow_project(
         &self,
         project: &str,
         selection: &Selection,
-        since: Option<i64>,
-        may_end: &dyn Fn() -> bool,
+        since: i64,
         stop: BorrowedFd<'_>,
         emit: Emit<'_>,
         ended: &mut dyn FnMut(Ended) -> io::Result<()>,
     ) -> io::Result<()> {
         let dir = self.roots.project(project);
         let mut told = BTreeSet::new();
-        let pending = std::cell::RefCell::new(Vec::new());
+        let pending = RefCell::new(Vec::new());
         let mut look = || -> io::Result<Option<Vec<Source>>> {
-            // Asked before looking: what is started before it says yes is seen.
-            let may_end = may_end();
-            let records: Vec<_> = dir.load()?.into_iter().filter(|one| selection.takes(one)).collect();
-            let mut over = may_end;
+            let records = self.selected(project, selection)?;
             for record in &records {
-                match end_of(project, record) {
-                    Some((end, at)) => {
-                        over &= !end.restarting;
-                        if told.insert((record.config.id.clone(), at)) {
-                            pending.borrow_mut().push(end);
-                        }
-                    }
-                    None => over = over && matches!(record.observe(|_| true).phase, Phase::Created),
+                if let Some((end, at)) = end_of(project, record)
+                    && at >= since
+                    && told.insert((record.config.id.clone(), at))
+                {
+                    pending.borrow_mut().push(end);
                 }
             }
-            Ok((!over).then(|| records.iter().map(|record| source(&dir, project, record)).collect()))
+            Ok(Some(records.iter().map(|record| source(&dir, project, record)).collect()))
         };
-        let records: Vec<_> = dir.load()?.into_iter().filter(|one| selection.takes(one)).collect();
-        let sources = records.iter().map(|record| source(&dir, project, record)).collect();
-        let mut reader = LogReader::open(sources, Query { since, ..Query::default() })?;
+        let sources = look()?.unwrap_or_default();
+        let mut reader = LogReader::open(sources, Query { since: Some(since), ..Query::default() })?;
         let mut settled = || pending.borrow_mut().drain(..).try_for_each(&mut *ended);
-        let how = Follow { folders: folders(&dir)?, rescan: &mut look, settled: &mut settled, stop };
+        let how = Follow { folders: vec![dir.data().to_owned(), dir.containers()], rescan: &mut look, settled: &mut settled, stop };
         follow(&mut reader, how, emit)
+    }
+
+    /// Whether none of the containers runs, or will run again by its policy.
+    ///
+    /// # Errors
+    /// Unreadable state.
+    pub fn is_over(&self, project: &str, selection: &Selection) -> io::Result<bool> {
+        let records = self.selected(project, selection)?;
+        Ok(records.iter().all(|record| match end_of(project, record) {
+            Some((end, _)) => !end.restarting,
+            None => record.observe(|_| true).phase == Phase::Created,
+        }))
+    }
+
+    fn selected(&self, project: &str, selection: &Selection) -> io::Result<Vec<ContainerRecord>> {
+        let records = self.roots.project(project).load()?;
+        Ok(records.into_iter().filter(|record| selection.takes(record)).collect())
     }
 }
 

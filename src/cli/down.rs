@@ -7,6 +7,9 @@ use clap::Args;
 use crate::app::options::DownOptions;
 use crate::cli::failure::{Failure, refuse};
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::show;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct DownArgs {
@@ -38,4 +41,14 @@ impl DownArgs {
             timeout: self.timeout,
         })
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: DownArgs, context: &Context) -> Result<ExitCode, Failure> {
+    context.no_dry_run("down")?;
+    let options = args.options()?;
+    show::with_progress(context.progress, "Running", |news| context.app.down(options, news))
+        .map_err(|error| context.failure(error))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,11 @@ use clap::Args;
 
 use crate::app::options::ExecOptions;
 use crate::cli::failure::Failure;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use std::os::fd::AsFd;
+use crate::cli::session;
+use crate::ui::terminal;
 
 #[derive(Args, Clone, Debug)]
 pub struct ExecArgs {
@@ -65,4 +70,19 @@ impl ExecArgs {
 /// Whether a person sits in front of us.
 pub(super) fn on_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: ExecArgs, context: &Context) -> Result<ExitCode, Failure> {
+    context.no_dry_run("exec")?;
+    let options = args.options()?;
+    let size = options.terminal.then(|| terminal::size(std::io::stdin().as_fd()).unwrap_or((24, 80)));
+    let mut running = context.app.exec(&options, size).map_err(|error| context.failure(error))?;
+    if options.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    session::pass_on(&mut running, size.is_some(), options.stdin)?;
+    let code = running.wait().map_err(|error| context.failure(error))?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -6,6 +6,13 @@ use clap::Subcommand;
 
 use crate::app::options::{ImageCommand, ListFormat};
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::show;
+use crate::ui::tables;
+use crate::app::AppError;
+use crate::image::Loaded;
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum ImageArgs {
@@ -70,4 +77,49 @@ impl ImageArgs {
             Self::Save { references, output } => ImageCommand::Save { references, output },
         }
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let done = match args.options() {
+        ImageCommand::Load { input, quiet } => context.app.image_load(input.as_deref()).map(|loaded| {
+            let line = |one: Loaded| match one.names.is_empty() {
+                true => vec![format!("Loaded image ID: {}", one.id)],
+                false => one.names.iter().map(|name| format!("Loaded image: {name}")).collect(),
+            };
+            if quiet { Vec::new() } else { loaded.into_iter().flat_map(line).collect() }
+        }),
+        ImageCommand::Import { file, reference, changes } => {
+            context.app.image_import(&file, reference.as_deref(), &changes).map(|id| vec![id.to_string()])
+        }
+        ImageCommand::List { quiet, format } => return list(context, quiet, format),
+        ImageCommand::Remove { references, force } => remove(context, &references, force),
+        ImageCommand::Tag { source, target } => context.app.image_tag(&source, &target).map(|()| Vec::new()),
+        ImageCommand::Save { references, output } => {
+            context.app.image_save(&references, output.as_deref()).map(|()| Vec::new())
+        }
+    };
+    show::lines(done.map_err(|error| context.failure(error))?)
+}
+
+fn list(context: &Context, quiet: bool, format: ListFormat) -> Result<ExitCode, Failure> {
+    let rows = context.app.image_list().map_err(|error| context.failure(error))?;
+    if quiet {
+        return show::lines(rows.iter().map(|row| row.id.trim_start_matches("sha256:").chars().take(12).collect()));
+    }
+    show::text(&match format {
+        ListFormat::Table => tables::image_ls(&rows, show::now()),
+        ListFormat::Json => tables::images_json(&rows),
+    })
+}
+
+fn remove(context: &Context, references: &[String], force: bool) -> Result<Vec<String>, AppError> {
+    let mut lines = Vec::new();
+    for reference in references {
+        let removed = context.app.image_remove(reference, force)?;
+        lines.extend(removed.untagged.iter().map(|name| format!("Untagged: {name}")));
+        lines.extend(removed.deleted.iter().map(|id| format!("Deleted: {id}")));
+    }
+    Ok(lines)
 }

@@ -4,6 +4,13 @@ use clap::Args;
 
 use crate::app::options::ImagesOptions;
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::show;
+use std::collections::BTreeSet;
+use crate::ui::tables;
+use crate::app::options::ListFormat;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct ImagesArgs {
@@ -15,11 +22,26 @@ pub struct ImagesArgs {
     quiet: bool,
     /// `table` or `json`
     #[arg(long, default_value = "table", value_parser = values::list_format)]
-    format: crate::app::options::ListFormat,
+    format: ListFormat,
 }
 
 impl ImagesArgs {
     pub fn options(self) -> ImagesOptions {
         ImagesOptions { services: self.services, quiet: self.quiet, format: self.format }
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: ImagesArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let options = args.options();
+    let rows = context.app.images(&options).map_err(|error| context.failure(error))?;
+    if options.quiet {
+        let ids: BTreeSet<_> = rows.iter().map(|row| row.id.trim_start_matches("sha256:").to_owned()).collect();
+        return show::lines(ids);
+    }
+    show::text(&match options.format {
+        ListFormat::Table => tables::images(&rows, show::now()),
+        ListFormat::Json => tables::images_json(&rows),
+    })
 }

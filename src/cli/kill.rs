@@ -3,6 +3,10 @@
 use clap::Args;
 
 use crate::app::options::KillOptions;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::show;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct KillArgs {
@@ -21,4 +25,14 @@ impl KillArgs {
     pub fn options(self) -> KillOptions {
         KillOptions { services: self.services, signal: self.signal, remove_orphans: self.remove_orphans }
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: KillArgs, context: &Context) -> Result<ExitCode, Failure> {
+    context.no_dry_run("kill")?;
+    let options = args.options();
+    show::with_progress(context.progress, "Killing", |news| context.app.kill(options, news))
+        .map_err(|error| context.failure(error))?;
+    Ok(ExitCode::SUCCESS)
 }

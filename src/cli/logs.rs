@@ -5,6 +5,13 @@ use clap::Args;
 use crate::app::options::{LogOutput, LogsOptions};
 use crate::cli::failure::Failure;
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::show;
+use std::io::Write;
+use std::os::fd::AsFd;
+use crate::app::AppError;
+use crate::ui::log_lines::LogPrinter;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogsArgs {
@@ -54,5 +61,29 @@ impl LogsArgs {
             until: self.until,
             output: LogOutput { no_color: self.no_color, no_prefix: self.no_log_prefix, timestamps: self.timestamps },
         })
+    }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: LogsArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let options = args.options()?;
+    let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    let style = show::log_style(options.output, context.ansi);
+    let mut printer = LogPrinter::new(style, []);
+    // Nothing ends `logs -f` but a signal: a pipe whose other end stays open says so.
+    let (never, _open) = std::io::pipe().map_err(|error| Failure::new(format!("no descriptor is left: {error}")))?;
+    let following = options.follow;
+    let shown = context.app.logs(&options, never.as_fd(), &mut |line| {
+        printer.print(&line, &mut out)?;
+        if following { out.flush() } else { Ok(()) }
+    });
+    match shown.and_then(|()| Ok(out.flush())) {
+        Ok(Ok(())) => Ok(ExitCode::SUCCESS),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Ok(Err(error)) => Err(Failure::new(format!("cannot write to standard output: {error}"))),
+        // Whoever reads has seen enough.
+        Err(AppError::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(context.failure(error)),
     }
 }

@@ -5,6 +5,10 @@ use clap::Args;
 use crate::app::options::{ListFormat, LsOptions};
 use crate::cli::failure::Failure;
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::show;
+use crate::ui::tables;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct LsArgs {
@@ -35,4 +39,18 @@ impl LsArgs {
         }
         Ok(LsOptions { all: self.all, quiet: self.quiet, name_filter, format: self.format })
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: LsArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let options = args.options()?;
+    let rows = context.app.ls(&options).map_err(|error| context.failure(error))?;
+    if options.quiet {
+        return show::lines(rows.into_iter().map(|row| row.name));
+    }
+    show::text(&match options.format {
+        ListFormat::Table => tables::ls(&rows),
+        ListFormat::Json => tables::ls_json(&rows),
+    })
 }

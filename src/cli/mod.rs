@@ -1,6 +1,8 @@
 //! Command line: clap types, raw arguments to options, failures to exit codes.
 
+pub mod attached;
 pub mod config;
+pub mod context;
 pub mod down;
 pub mod exec;
 pub mod failure;
@@ -14,6 +16,8 @@ pub mod restart;
 pub mod rm;
 pub mod root;
 pub mod run;
+pub mod session;
+pub mod show;
 pub mod start;
 pub mod stop;
 pub mod up;
@@ -25,8 +29,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::ui::Ansi;
 
 /// The command line.
 #[derive(Parser, Debug)]
@@ -115,15 +119,32 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let done = match cli.command {
+    let ansi = cli.root.ansi();
+    run(cli).unwrap_or_else(|failure| failure.report(ansi))
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let context = || Context::new(&cli.root);
+    match cli.command {
         Command::Version(args) => version::run(&args),
         Command::Config(args) => config::run(*args, &cli.root),
         Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),
-        other => {
-            Err(Failure::not_yet(&format!("{other:?}").split(['(', ' ']).next().unwrap_or_default().to_lowercase()))
-        }
-    };
-    done.unwrap_or_else(|failure| failure.report(Ansi::Auto))
+        Command::Up(args) => up::run(*args, context()?),
+        Command::Plan(args) => up::plan(*args, &context()?),
+        Command::Down(args) => down::run(args, &context()?),
+        Command::Ps(args) => ps::run(args, &context()?),
+        Command::Logs(args) => logs::run(args, &context()?),
+        Command::Exec(args) => exec::run(args, &context()?),
+        Command::Run(args) => run::run(*args, &context()?),
+        Command::Stop(args) => stop::run(args, &context()?),
+        Command::Start(args) => start::run(args, &context()?),
+        Command::Restart(args) => restart::run(args, &context()?),
+        Command::Kill(args) => kill::run(args, &context()?),
+        Command::Rm(args) => rm::run(args, &context()?),
+        Command::Images(args) => images::run(args, &context()?),
+        Command::Image(args) => image::run(args, &context()?),
+        Command::Ls(args) => ls::run(args, &context()?),
+    }
 }
 
 /// Prints help, or what is wrong with the arguments: exit code 1, as docker compose has it, not clap's 2.

@@ -5,6 +5,12 @@ use clap::Args;
 use crate::app::options::{ListFormat, PsOptions};
 use crate::cli::failure::Failure;
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::show;
+use std::collections::BTreeSet;
+use crate::app::list::Listed;
+use crate::ui::tables::{self, PsRow};
 
 const STATES: [&str; 7] = ["paused", "restarting", "removing", "running", "dead", "created", "exited"];
 
@@ -66,4 +72,30 @@ impl PsArgs {
             format: self.format,
         })
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: PsArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let options = args.options()?;
+    let (project, listed) = context.app.ps(&options).map_err(|error| context.failure(error))?;
+    if options.quiet {
+        let id = |one: &Listed| match options.no_trunc {
+            true => one.container.id.to_string(),
+            false => one.container.id.short().to_owned(),
+        };
+        return show::lines(listed.iter().map(id));
+    }
+    if options.services_only {
+        let services: BTreeSet<_> = listed.iter().map(|one| one.container.service.name.clone()).collect();
+        return show::lines(services);
+    }
+    let rows: Vec<_> = listed
+        .iter()
+        .map(|one| PsRow { container: &one.container, project: &project, command: one.command.clone() })
+        .collect();
+    show::text(&match options.format {
+        ListFormat::Table => tables::ps(&rows, options.no_trunc, show::now()),
+        ListFormat::Json => tables::ps_json(&rows, options.no_trunc, show::now()),
+    })
 }

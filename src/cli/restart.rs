@@ -6,6 +6,10 @@ use clap::Args;
 
 use crate::app::options::RestartOptions;
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::show;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct RestartArgs {
@@ -24,4 +28,14 @@ impl RestartArgs {
     pub fn options(self) -> RestartOptions {
         RestartOptions { services: self.services, timeout: self.timeout, no_deps: self.no_deps }
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: RestartArgs, context: &Context) -> Result<ExitCode, Failure> {
+    context.no_dry_run("restart")?;
+    let options = args.options();
+    show::with_progress(context.progress, "Restarting", |news| context.app.restart(options, news))
+        .map_err(|error| context.failure(error))?;
+    Ok(ExitCode::SUCCESS)
 }

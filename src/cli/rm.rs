@@ -3,6 +3,10 @@
 use clap::Args;
 
 use crate::app::options::RmOptions;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::show;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct RmArgs {
@@ -26,4 +30,25 @@ impl RmArgs {
     pub fn options(self) -> RmOptions {
         RmOptions { services: self.services, force: self.force, stop: self.stop, volumes: self.volumes }
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: RmArgs, context: &Context) -> Result<ExitCode, Failure> {
+    context.no_dry_run("rm")?;
+    let options = args.options();
+    let (project, names) = context.app.removable(&options).map_err(|error| context.failure(error))?;
+    if names.is_empty() {
+        show::say("No stopped containers");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !options.force {
+        let question = format!("Going to remove {}\nAre you sure? [yN] ", names.join(", "));
+        if !show::confirmed(&question)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    show::with_progress(context.progress, "Removing", |news| context.app.rm(&project, options, news))
+        .map_err(|error| context.failure(error))?;
+    Ok(ExitCode::SUCCESS)
 }

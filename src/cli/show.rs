@@ -1,16 +1,19 @@
 //! What verbs tell while they work, on the screen.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::app::AppError;
 use crate::app::change::News;
+use crate::app::options::LogOutput;
 use crate::base::diagnostic::{Diagnostic, Severity};
 use crate::cli::failure::{Failure, GENERAL};
 use crate::control::{Failed, Reply};
 use crate::ui::Ansi;
 use crate::ui::diagnostics;
+use crate::ui::log_lines::LogStyle;
 use crate::ui::progress::{Progress, ProgressEvent, ProgressMode, ProgressState};
 use crate::ui::terminal;
 
@@ -84,9 +87,7 @@ pub fn warn(text: &str) {
 #[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
 pub fn diagnostics(found: &[Diagnostic], ansi: Ansi) {
     let colour = ansi.enabled(io::IsTerminal::is_terminal(&io::stderr()));
-    for diagnostic in found {
-        eprint!("{}", diagnostics::render(diagnostic, colour));
-    }
+    eprint!("{}", diagnostics::render(found, colour));
 }
 
 /// An error of a verb as the failure of the command.
@@ -119,7 +120,58 @@ fn failed(one: &Failed) -> Failure {
 }
 
 /// Columns and rows of the terminal.
-fn screen() -> (usize, usize) {
+pub fn screen() -> (usize, usize) {
     let size = terminal::size(std::os::fd::AsFd::as_fd(&io::stderr()));
     size.map_or((80, 24), |(rows, columns)| (usize::from(columns), usize::from(rows)))
+}
+
+/// Prints lines on standard output.
+///
+/// # Errors
+/// When that is closed.
+pub fn lines(lines: impl IntoIterator<Item = String>) -> Result<ExitCode, Failure> {
+    text(&lines.into_iter().map(|line| line + "\n").collect::<String>())
+}
+
+/// Prints text on standard output. That nobody reads it to its end is no failure.
+///
+/// # Errors
+/// When that is closed.
+pub fn text(text: &str) -> Result<ExitCode, Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Says something on standard error that is no warning.
+#[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Asks a question; anything but yes is no, and so is no answer.
+///
+/// # Errors
+/// When standard input cannot be read.
+#[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
+pub fn confirmed(question: &str) -> Result<bool, Failure> {
+    eprint!("{question}");
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// How log lines look on standard output.
+pub fn log_style(output: LogOutput, ansi: Ansi) -> LogStyle {
+    let colour = ansi.enabled(io::IsTerminal::is_terminal(&io::stdout())) && !output.no_color;
+    LogStyle { colour, prefix: !output.no_prefix, timestamps: output.timestamps }
+}
+
+/// Nanoseconds since the epoch.
+pub fn now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }

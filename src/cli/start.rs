@@ -6,6 +6,10 @@ use clap::Args;
 
 use crate::app::options::StartOptions;
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::show;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct StartArgs {
@@ -24,4 +28,14 @@ impl StartArgs {
     pub fn options(self) -> StartOptions {
         StartOptions { services: self.services, wait: self.wait, wait_timeout: self.wait_timeout }
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: StartArgs, context: &Context) -> Result<ExitCode, Failure> {
+    context.no_dry_run("start")?;
+    let options = args.options();
+    show::with_progress(context.progress, "Starting", |news| context.app.start(options, news))
+        .map_err(|error| context.failure(error))?;
+    Ok(ExitCode::SUCCESS)
 }

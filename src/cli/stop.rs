@@ -6,6 +6,10 @@ use clap::Args;
 
 use crate::app::options::StopOptions;
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::show;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct StopArgs {
@@ -21,4 +25,14 @@ impl StopArgs {
     pub fn options(self) -> StopOptions {
         StopOptions { services: self.services, timeout: self.timeout }
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: StopArgs, context: &Context) -> Result<ExitCode, Failure> {
+    context.no_dry_run("stop")?;
+    let options = args.options();
+    show::with_progress(context.progress, "Stopping", |news| context.app.stop(options, news))
+        .map_err(|error| context.failure(error))?;
+    Ok(ExitCode::SUCCESS)
 }

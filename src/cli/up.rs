@@ -7,6 +7,14 @@ use clap::Args;
 use crate::app::options::{LogOutput, UpOptions};
 use crate::cli::failure::{Failure, refuse};
 use crate::cli::values;
+use std::process::ExitCode;
+use crate::app::change::Up;
+use crate::cli::attached;
+use crate::cli::context::Context;
+use crate::cli::show;
+
+/// Exit code of `plan` when there is something to do.
+const CHANGES: u8 = 2;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct UpArgs {
@@ -126,4 +134,51 @@ impl UpArgs {
             output: LogOutput { no_color: self.no_color, no_prefix: self.no_log_prefix, timestamps: self.timestamps },
         })
     }
+}
+
+/// # Errors
+/// Whatever keeps it from being done.
+pub fn run(args: UpArgs, context: Context) -> Result<ExitCode, Failure> {
+    let options = args.options()?;
+    let up = prepare(&options, &context)?;
+    if context.dry_run {
+        show::text(&planned(&up, &context)?.1)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !options.detach && !options.no_start {
+        return attached::run(up, options, context);
+    }
+    show::with_progress(context.progress, "Running", |news| context.app.up(&up, news))
+        .map_err(|error| context.failure(error))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what `up` would do: 2 when there is something to do.
+///
+/// # Errors
+/// When nothing can be planned.
+pub fn plan(args: UpArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let options = args.options()?;
+    let (nothing, text) = planned(&prepare(&options, context)?, context)?;
+    show::text(&text)?;
+    Ok(ExitCode::from(if nothing { 0 } else { CHANGES }))
+}
+
+fn prepare(options: &UpOptions, context: &Context) -> Result<Up, Failure> {
+    let up = context.app.prepare_up(options).map_err(|error| context.failure(error))?;
+    show::diagnostics(&up.warnings, context.ansi);
+    Ok(up)
+}
+
+/// Whether there is nothing to do, and the plan as text.
+fn planned(up: &Up, context: &Context) -> Result<(bool, String), Failure> {
+    let plan = context.app.plan(up).map_err(|error| context.failure(error))?;
+    for warning in &plan.warnings {
+        show::warn(warning);
+    }
+    let mut text: String = plan.lines().into_iter().map(|line| line + "\n").collect();
+    if plan.is_empty() {
+        text.push_str("nothing to do\n");
+    }
+    Ok((plan.is_empty(), text))
 }

@@ -24,6 +24,9 @@ pub struct ProjectRecord {
     pub networks: BTreeMap<String, NetworkSpec>,
     /// Host names of the volumes that were created, by key.
     pub volumes: BTreeMap<String, String>,
+    /// Volumes (by target) of containers, by name, that are being replaced: what replaces them takes these over.
+    #[serde(default)]
+    pub left_volumes: BTreeMap<String, BTreeMap<String, String>>,
     /// The change under way, as the supervisor wrote it down before it began: a successor goes on with it.
     pub change: Option<serde_json::Value>,
 }

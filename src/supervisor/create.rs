@@ -32,10 +32,13 @@ impl Host {
         let NewContainer { name, number, mut service, replaces } = new;
         let image = self.image(&service.container.image)?;
         let id = ContainerId::from_bytes(random_bytes().map_err(|error| because("cannot make an id", &error))?);
-        let volumes = self.name_volumes(&service.container.mounts, &image, replaces.as_ref())?;
+        let left = self.left_volumes(&name, replaces.as_ref())?;
+        let volumes = self.name_volumes(&service.container.mounts, &image, &left)?;
         let number_label = if number == 0 { "1".to_owned() } else { number.to_string() };
         let labels = &mut service.container.labels;
         labels.insert("com.docker.compose.container-number".to_owned(), number_label);
+        let one_off = if number == 0 { "True" } else { "False" };
+        labels.insert("com.docker.compose.oneoff".to_owned(), one_off.to_owned());
         labels.insert("com.docker.compose.image".to_owned(), image.id.to_string());
         inherit(&mut service, &image);
         let command = command(&service.container, &image);
@@ -62,13 +65,9 @@ impl Host {
         &self,
         mounts: &[crate::spec::container::Mount],
         image: &Image,
-        replaces: Option<&ContainerId>,
+        left: &BTreeMap<String, String>,
     ) -> Result<BTreeMap<String, String>, RuntimeError> {
-        let before = match replaces.map(|id| self.dir.load_container(id)).transpose() {
-            Ok(record) => record.flatten(),
-            Err(error) => return Err(because("cannot read the container that is replaced", &error)),
-        };
-        let kept = |target: &str| before.as_ref()?.config.volumes.get(target).cloned();
+        let kept = |target: &str| left.get(target).cloned();
         let mut volumes = BTreeMap::new();
         for mount in mounts {
             let name = match &mount.source {
@@ -86,6 +85,20 @@ impl Host {
             }
         }
         Ok(volumes)
+    }
+
+    /// What the container that this one replaces had: it has been removed already, or is still there.
+    fn left_volumes(&self, name: &str, replaces: Option<&ContainerId>) -> Result<BTreeMap<String, String>, RuntimeError> {
+        let mut left = BTreeMap::new();
+        if self.record.borrow().left_volumes.contains_key(name) {
+            self.change_record(|record| left = record.left_volumes.remove(name).unwrap_or_default())?;
+        }
+        let Some(replaced) = replaces else { return Ok(BTreeMap::new()) };
+        match self.dir.load_container(replaced) {
+            Ok(Some(record)) => Ok(record.config.volumes),
+            Ok(None) => Ok(left),
+            Err(error) => Err(because("cannot read the container that is replaced", &error)),
+        }
     }
 
     /// The host name of a volume that the project created.
@@ -117,6 +130,11 @@ impl Host {
         let folder = self.dir.container(id);
         let record = self.dir.load_container(id).map_err(|error| because("cannot read the container", &error))?;
         self.forget(id);
+        if let Some(record) = record.as_ref().filter(|record| !volumes && !record.config.volumes.is_empty()) {
+            self.change_record(|known| {
+                known.left_volumes.insert(record.config.name.clone(), record.config.volumes.clone());
+            })?;
+        }
         self.trash.discard(&folder).map_err(|error| because(format!("cannot remove `{}`", folder.display()), &error))?;
         if let Some(record) = record.filter(|_| volumes) {
             let in_use = self.volumes_in_use()?;

@@ -19,12 +19,18 @@ impl Host {
             Streams::Pipes { stdout, stderr, .. } => {
                 self.pump.add(id.as_str(), &folder, stdout, stderr, Limits::default())
             }
+            // The terminal of a one-off container is its client's.
+            Streams::Terminal { .. } if self.is_one_off(id) => Ok(()),
             Streams::Terminal { master } => {
                 let pipe = self.terminal_pipe(id)?;
                 self.pump.add_terminal(id.as_str(), &folder, master, pipe, Limits::default())
             }
         });
         logged.map_err(|error| because(format!("cannot log the output of `{name}`"), &error))
+    }
+
+    fn is_one_off(&self, id: &ContainerId) -> bool {
+        self.load(id).is_ok_and(|record| record.config.number == 0)
     }
 
     /// The pipe between a terminal and its log file, which the keeper holds too so that no byte is lost with us.

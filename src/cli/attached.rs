@@ -1,0 +1,287 @@
+//! `up` in the foreground: progress first, then everybody's output until all have ended or somebody interrupts.
+
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::app::AppError;
+use crate::app::change::Up;
+use crate::app::logs::{Ended, Selection};
+use crate::app::options::UpOptions;
+use crate::cli::context::Context;
+use crate::cli::failure::{Failure, INTERRUPTED};
+use crate::cli::show;
+use crate::control::Reply;
+use crate::ui::log_lines::LogPrinter;
+use crate::ui::progress::{Progress, ProgressMode};
+
+/// How often a live display moves.
+const FRAME: Duration = Duration::from_millis(100);
+
+enum Event {
+    News(Reply),
+    Made(Result<(), AppError>),
+    /// A container has ended, and its last line is out.
+    Ended(Ended),
+    /// The following has ended.
+    Over(io::Result<()>),
+    Interrupted,
+    Stopped(Result<(), AppError>),
+}
+
+/// What is attached to, and how; shared by the threads.
+struct Attachment {
+    context: Context,
+    up: Up,
+    options: UpOptions,
+    selection: Selection,
+}
+
+/// Runs an attached `up` to its end. The threads end with the program, which has nothing else to do.
+///
+/// # Errors
+/// Whatever keeps the project from being started.
+pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Failure> {
+    let signals = block_signals()?;
+    let selection = selection(&up, &options);
+    let mode = context.progress;
+    let attachment = Arc::new(Attachment { context, up, options, selection });
+    let (stopped, stop) = io::pipe().map_err(|error| Failure::new(format!("no descriptor is left: {error}")))?;
+    let (tell, told) = mpsc::channel();
+    let (go, gone) = mpsc::channel();
+    // Nobody hears what is sent once the main thread is done; that is as it should be.
+    let interrupts = tell.clone();
+    std::thread::spawn(move || while signals.wait().is_ok() && interrupts.send(Event::Interrupted).is_ok() {});
+    let (making, news) = (Arc::clone(&attachment), tell.clone());
+    std::thread::spawn(move || {
+        let made = making.context.app.up(&making.up, &mut |reply| drop(news.send(Event::News(reply))));
+        drop(news.send(Event::Made(made)));
+    });
+    let (following, lines) = (Arc::clone(&attachment), tell.clone());
+    std::thread::spawn(move || {
+        if gone.recv().is_ok() {
+            let followed = follow(&following, &stopped, &lines);
+            drop(lines.send(Event::Over(followed)));
+        }
+    });
+    let progress = Progress::new(mode, "Running", show::screen(), io::stderr());
+    let screen = Screen {
+        attachment,
+        progress,
+        tell,
+        go: Some(go),
+        stop: Some(stop),
+        made: false,
+        interrupts: 0,
+        code: None,
+    };
+    screen.watch(&told)
+}
+
+/// The thread that decides.
+struct Screen {
+    attachment: Arc<Attachment>,
+    progress: Progress<io::Stderr>,
+    tell: Sender<Event>,
+    /// Taken to begin following.
+    go: Option<Sender<()>>,
+    /// Dropped to end following.
+    stop: Option<PipeWriter>,
+    made: bool,
+    interrupts: u32,
+    /// The status to end with, when it is not the ordinary one.
+    code: Option<u8>,
+}
+
+impl Screen {
+    fn watch(mut self, told: &Receiver<Event>) -> Result<ExitCode, Failure> {
+        loop {
+            match told.recv_timeout(FRAME) {
+                Ok(Event::News(reply)) => self.news(reply),
+                Ok(Event::Made(Ok(()))) => {
+                    self.made = true;
+                    self.attach();
+                    self.finish_when_over()?;
+                }
+                Ok(Event::Made(Err(error))) => {
+                    if self.interrupts == 0 {
+                        return Err(self.attachment.context.failure(error));
+                    }
+                }
+                Ok(Event::Ended(ended)) => {
+                    self.ended(&ended);
+                    self.finish_when_over()?;
+                }
+                Ok(Event::Over(followed)) => {
+                    followed.map_err(|error| Failure::new(format!("cannot follow the output: {error}")))?;
+                    return Ok(ExitCode::from(self.code.unwrap_or(0)));
+                }
+                Ok(Event::Interrupted) => self.interrupted(),
+                Ok(Event::Stopped(Ok(()))) => {
+                    if self.go.is_some() {
+                        return Ok(ExitCode::from(self.code.unwrap_or(0)));
+                    }
+                    self.stop = None;
+                }
+                Ok(Event::Stopped(Err(error))) => return Err(self.attachment.context.failure(error)),
+                Err(RecvTimeoutError::Timeout) if self.go.is_some() || self.interrupts > 0 => {
+                    // A terminal that is gone is no reason to stop.
+                    let _ = self.progress.tick(Instant::now());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn news(&mut self, reply: Reply) {
+        let runs = matches!(&reply, Reply::Progress { status, .. } if status == "Started" || status == "Running");
+        let live = matches!(self.attachment.context.progress, ProgressMode::Terminal { .. });
+        // A display that is redrawn and lines that scroll do not go together.
+        if self.go.is_some() || self.interrupts > 0 || !live {
+            show::note(&mut self.progress, reply);
+        }
+        if runs {
+            self.attach();
+        }
+    }
+
+    /// Begins to show output, when anything is to be shown.
+    fn attach(&mut self) {
+        let Some(go) = self.go.take() else { return };
+        let names = self.attachment.names();
+        if !names.is_empty() {
+            show::say(&format!("Attaching to {}", names.join(", ")));
+        }
+        let _ = go.send(());
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let options = &self.attachment.options;
+        let wanted = options.exit_code_from.as_ref();
+        if wanted == Some(&ended.service) && self.code.is_none() {
+            self.code = Some(u8::try_from(ended.code).unwrap_or(1));
+        }
+        let aborts = options.abort_on_exit || (options.abort_on_failure && ended.code != 0);
+        if aborts && self.interrupts == 0 {
+            if wanted.is_none() {
+                self.code.get_or_insert(u8::try_from(ended.code).unwrap_or(1));
+            }
+            show::say("Aborting on container exit...");
+            self.interrupts = 1;
+            self.end_project(false);
+        }
+    }
+
+    /// Ends the following once nothing runs any more.
+    fn finish_when_over(&mut self) -> Result<(), Failure> {
+        let Attachment { context, up, selection, .. } = &*self.attachment;
+        let over = context.app.is_over(&up.project.name, selection);
+        let over = over.map_err(|error| Failure::new(format!("cannot read the project's state: {error}")))?;
+        // While somebody stops the project, that says when it is over.
+        if self.made && over && self.interrupts == 0 {
+            self.stop = None;
+        }
+        Ok(())
+    }
+
+    /// The first interrupt stops, the second kills.
+    fn interrupted(&mut self) {
+        self.interrupts += 1;
+        self.code = Some(INTERRUPTED);
+        match self.interrupts {
+            1 => {
+                show::say("Gracefully Stopping... press Ctrl+C again to force");
+                let mode = self.attachment.context.progress;
+                self.progress = Progress::new(mode, "Stopping", show::screen(), io::stderr());
+                self.end_project(false);
+            }
+            2 => self.end_project(true),
+            _ => {}
+        }
+    }
+
+    fn end_project(&self, kill: bool) {
+        let (attachment, tell) = (Arc::clone(&self.attachment), self.tell.clone());
+        std::thread::spawn(move || {
+            let (app, project) = (&attachment.context.app, &attachment.up.project.name);
+            let news = &mut |reply| drop(tell.send(Event::News(reply)));
+            let ended = if kill { app.kill_project(project, news) } else { app.stop_project(project, news) };
+            drop(tell.send(Event::Stopped(ended)));
+        });
+    }
+}
+
+impl Attachment {
+    /// The containers to be shown, as in front of their lines.
+    fn names(&self) -> Vec<String> {
+        let services = self.up.project.services.values().filter(|service| {
+            (self.selection.services.is_empty() || self.selection.services.contains(&service.name))
+                && !self.selection.without.contains(&service.name)
+        });
+        let named = services.flat_map(|service| {
+            let numbered = (1..=service.scale).map(|number| format!("{}-{number}", service.name));
+            numbered.map(|name| service.container_name.clone().unwrap_or(name)).collect::<Vec<_>>()
+        });
+        named.collect()
+    }
+}
+
+/// Prints lines until told to stop.
+fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -> io::Result<()> {
+    let Attachment { context, up, options, selection } = attachment;
+    let names = attachment.names();
+    let style = show::log_style(options.output, context.ansi);
+    let printer = std::cell::RefCell::new(LogPrinter::new(style, names.iter().map(String::as_str)));
+    let followed = context.app.follow_project(
+        &up.project.name,
+        selection,
+        up.change.requested_at,
+        stopped.as_fd(),
+        &mut |line| {
+            let mut out = io::stdout().lock();
+            printer.borrow_mut().print(&line, &mut out)?;
+            out.flush()
+        },
+        &mut |ended| {
+            let restarting = if ended.restarting { " (restarting)" } else { "" };
+            writeln!(io::stdout().lock(), "{} exited with code {}{restarting}", ended.name, ended.code)?;
+            drop(tell.send(Event::Ended(ended)));
+            Ok(())
+        },
+    );
+    match followed {
+        // Whoever reads has seen enough; the containers go on.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Which services' output is shown.
+fn selection(up: &Up, options: &UpOptions) -> Selection {
+    let mut selection = Selection::default();
+    selection.services = if !options.attach.is_empty() {
+        options.attach.iter().cloned().collect()
+    } else if options.attach_dependencies {
+        Default::default()
+    } else {
+        options.services.iter().cloned().collect()
+    };
+    selection.without = options.no_attach.iter().cloned().collect();
+    let silent = up.project.services.values().filter(|service| !service.attach && !options.attach.contains(&service.name));
+    selection.without.extend(silent.map(|service| service.name.clone()));
+    selection
+}
+
+/// Has SIGINT and SIGTERM wait to be asked for. Before any thread is started.
+fn block_signals() -> Result<SigSet, Failure> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().map_err(|error| Failure::new(format!("signals cannot be waited for: {error}")))?;
+    Ok(signals)
+}

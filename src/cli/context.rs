@@ -1,0 +1,64 @@
+//! What every command's runner starts from.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use crate::app::App;
+use crate::app::AppError;
+use crate::cli::failure::Failure;
+use crate::cli::root::{ProgressArg, RootArgs, environment};
+use crate::cli::show;
+use crate::state::Roots;
+use crate::ui::Ansi;
+use crate::ui::progress::ProgressMode;
+
+/// The application, and how to show what it tells.
+#[derive(Debug)]
+pub struct Context {
+    pub app: App,
+    pub ansi: Ansi,
+    pub progress: ProgressMode,
+    pub dry_run: bool,
+}
+
+impl Context {
+    /// Reads the environment, once: nothing further in looks at it.
+    ///
+    /// # Errors
+    /// Flags that contradict each other, or no working directory.
+    pub fn new(root: &RootArgs) -> Result<Self, Failure> {
+        let load = root.load_options()?;
+        let environment = environment();
+        let located = Roots::locate(rustix::process::geteuid().is_root(), |name| {
+            environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        });
+        let absolute = |path: PathBuf| load.working_dir.join(path);
+        let roots = Roots { data: absolute(located.data), run: absolute(located.run) };
+        let ansi = root.ansi();
+        let colour = ansi.enabled(std::io::stderr().is_terminal());
+        let progress = match root.progress {
+            ProgressArg::Plain => ProgressMode::Plain,
+            ProgressArg::Json => ProgressMode::Json,
+            ProgressArg::Quiet => ProgressMode::Quiet,
+            ProgressArg::Tty => ProgressMode::Terminal { colour },
+            ProgressArg::Auto if colour => ProgressMode::Terminal { colour },
+            ProgressArg::Auto => ProgressMode::Plain,
+        };
+        Ok(Self { app: App { roots, environment, load }, ansi, progress, dry_run: root.dry_run })
+    }
+
+    /// Commands that change something, but cannot say beforehand what.
+    ///
+    /// # Errors
+    /// With `--dry-run`.
+    pub fn no_dry_run(&self, command: &str) -> Result<(), Failure> {
+        match self.dry_run {
+            true => Err(Failure::not_yet(&format!("{command} --dry-run"))),
+            false => Ok(()),
+        }
+    }
+
+    pub fn failure(&self, error: AppError) -> Failure {
+        show::failure(error, self.ansi)
+    }
+}
