@@ -8,9 +8,9 @@ set_up() {
         --data-urlencode 'admin_email=writer@example.org' --data 'blog_public=0' --data 'Submit=Install'
 }
 
-# The set-up remembers the address it was reached by.
+# PASSWORD TITLE TEXT, as a blog client does.
 publish() {
-    says '<int>' fetch /xmlrpc.php --header 'Content-Type: text/xml' --data "<?xml version='1.0'?>
+    fetch /xmlrpc.php --header 'Content-Type: text/xml' --data "<?xml version='1.0'?>
 <methodCall><methodName>metaWeblog.newPost</methodName><params>
 <param><value>1</value></param><param><value>writer</value></param><param><value>$1</value></param>
 <param><value><struct>
@@ -20,11 +20,12 @@ publish() {
 }
 
 check "up -d --wait" compose up -d --wait || return
-check "the first visit leads to the set-up" says 'WordPress' fetch '/wp-admin/install.php'
+# Running is not yet answering: its files are still being copied into the volume.
+check "the first visit leads to the set-up" eventually 120 says 'WordPress' fetch '/wp-admin/install.php' || return
 check "WordPress is set up" set_up
 check "the blog answers" says 'A blog in a container' fetch /
-check "a post is published" publish "$password" 'First post' 'Written over XML-RPC.'
-check "a wrong password is refused" refused publish wrong 'Second post' 'Not written.'
+check "a post is published" says '<string>' publish "$password" 'First post' 'Written over XML-RPC.'
+check "a wrong password is refused" says '<int>403</int>' publish wrong 'Second post' 'Not written.'
 check "the post is on the front page" says 'First post' fetch /
 check "log in at wp-login.php" says 'wordpress_logged_in' fetch /wp-login.php --output /dev/null --dump-header - \
     --cookie 'wordpress_test_cookie=WP%20Cookie%20check' --data "log=writer&pwd=$password&testcookie=1"
