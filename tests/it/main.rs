@@ -1,7 +1,18 @@
 //! The integration tests: one binary, so that one link serves all of them.
 
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod engine;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod keeper;
+#[cfg(test)]
+mod main_job;
+#[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod support;

@@ -156,7 +156,8 @@ impl Project {
         left.extend(mounts.lines().filter(|line| line.contains(&text)).map(|line| format!("mount {line}")));
         let containers = root.join("data/projects").join(&self.name).join("containers");
         left.extend(entries(&containers).into_iter().map(|name| format!("container {name}")));
-        left.extend(entries(&root.join("data/networks")).into_iter().map(|name| format!("network {name}")));
+        let records = entries(&root.join("data/networks")).into_iter().filter(|name| name.ends_with(".json"));
+        left.extend(records.map(|name| format!("network {name}")));
         left.extend(entries(&root.join("data/volumes")).into_iter().map(|name| format!("volume {name}")));
         left.extend(cgroups_of(&self.name).into_iter().map(|path| format!("cgroup {}", path.display())));
         left
