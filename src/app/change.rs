@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::app::options::{
-    DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions,
-};
+use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions};
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::control::{Reply, Request, Wait};
@@ -212,7 +210,9 @@ impl App {
         let mut found = BTreeMap::new();
         if !images.is_empty() {
             let store = crate::image::Store::open(&self.roots.data)?;
-            found.extend(images.iter().filter_map(|name| Some((name.clone(), store.resolve(name).ok()?.id.to_string()))));
+            found.extend(
+                images.iter().filter_map(|name| Some((name.clone(), store.resolve(name).ok()?.id.to_string()))),
+            );
         }
         let volumes = crate::volume::Volumes::open(&self.roots.data).ok();
         let exists = |name: &str| volumes.as_ref().is_some_and(|volumes| volumes.get(name).is_ok());

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::app::{App, AppError};
-use crate::image::{Digest, Format, Image, Reference, Removed, Store};
 use crate::image::{Compression, Loaded};
+use crate::image::{Digest, Format, Image, Reference, Removed, Store};
 use crate::ui::tables::ImageRow;
 
 impl App {

@@ -125,7 +125,12 @@ impl App {
         let sources = look()?.unwrap_or_default();
         let mut reader = LogReader::open(sources, Query { since: Some(since), ..Query::default() })?;
         let mut settled = || pending.borrow_mut().drain(..).try_for_each(&mut *ended);
-        let how = Follow { folders: vec![dir.data().to_owned(), dir.containers()], rescan: &mut look, settled: &mut settled, stop };
+        let how = Follow {
+            folders: vec![dir.data().to_owned(), dir.containers()],
+            rescan: &mut look,
+            settled: &mut settled,
+            stop,
+        };
         follow(&mut reader, how, emit)
     }
 
@@ -151,8 +156,7 @@ impl App {
 fn end_of(project: &str, record: &ContainerRecord) -> Option<(Ended, i64)> {
     let exit = record.state.exit.filter(|_| record.state.run.is_none())?;
     let service = &record.config.service;
-    let restarting =
-        !record.state.stopped_by_user && service.restart.wants_restart(exit.code, record.state.restarts);
+    let restarting = !record.state.stopped_by_user && service.restart.wants_restart(exit.code, record.state.restarts);
     let name = short_name(project, &record.config.name);
     Some((Ended { name, service: service.name.clone(), code: exit.code, restarting }, exit.at))
 }

@@ -1,11 +1,11 @@
 //! One function per verb over an options struct: loads the project, talks to the supervisor or reads the state on disk.
 
 pub mod change;
+pub mod config;
 pub mod exec;
 pub mod image;
 pub mod list;
 pub mod logs;
-pub mod config;
 pub mod options;
 pub mod project;
 pub mod run;

@@ -70,16 +70,8 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
         }
     });
     let progress = Progress::new(mode, "Running", show::screen(), io::stderr());
-    let screen = Screen {
-        attachment,
-        progress,
-        tell,
-        go: Some(go),
-        stop: Some(stop),
-        made: false,
-        interrupts: 0,
-        code: None,
-    };
+    let screen =
+        Screen { attachment, progress, tell, go: Some(go), stop: Some(stop), made: false, interrupts: 0, code: None };
     screen.watch(&told)
 }
 
@@ -272,7 +264,8 @@ fn selection(up: &Up, options: &UpOptions) -> Selection {
         options.services.iter().cloned().collect()
     };
     selection.without = options.no_attach.iter().cloned().collect();
-    let silent = up.project.services.values().filter(|service| !service.attach && !options.attach.contains(&service.name));
+    let silent =
+        up.project.services.values().filter(|service| !service.attach && !options.attach.contains(&service.name));
     selection.without.extend(silent.map(|service| service.name.clone()));
     selection
 }

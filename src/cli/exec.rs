@@ -5,12 +5,12 @@ use std::io::IsTerminal;
 use clap::Args;
 
 use crate::app::options::ExecOptions;
-use crate::cli::failure::Failure;
-use std::process::ExitCode;
 use crate::cli::context::Context;
-use std::os::fd::AsFd;
+use crate::cli::failure::Failure;
 use crate::cli::session;
 use crate::ui::terminal;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug)]
 pub struct ExecArgs {

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use crate::app::AppError;
 use crate::app::options::{ImageCommand, ListFormat};
-use crate::cli::values;
-use std::process::ExitCode;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
-use crate::ui::tables;
-use crate::app::AppError;
+use crate::cli::values;
 use crate::image::Loaded;
+use crate::ui::tables;
+use std::process::ExitCode;
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum ImageArgs {

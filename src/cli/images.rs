@@ -3,14 +3,14 @@
 use clap::Args;
 
 use crate::app::options::ImagesOptions;
-use crate::cli::values;
-use std::process::ExitCode;
+use crate::app::options::ListFormat;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
-use std::collections::BTreeSet;
+use crate::cli::values;
 use crate::ui::tables;
-use crate::app::options::ListFormat;
+use std::collections::BTreeSet;
+use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct ImagesArgs {

@@ -3,10 +3,10 @@
 use clap::Args;
 
 use crate::app::options::KillOptions;
-use std::process::ExitCode;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
+use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct KillArgs {

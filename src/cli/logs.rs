@@ -2,16 +2,16 @@
 
 use clap::Args;
 
+use crate::app::AppError;
 use crate::app::options::{LogOutput, LogsOptions};
-use crate::cli::failure::Failure;
-use crate::cli::values;
-use std::process::ExitCode;
 use crate::cli::context::Context;
+use crate::cli::failure::Failure;
 use crate::cli::show;
+use crate::cli::values;
+use crate::ui::log_lines::LogPrinter;
 use std::io::Write;
 use std::os::fd::AsFd;
-use crate::app::AppError;
-use crate::ui::log_lines::LogPrinter;
+use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogsArgs {

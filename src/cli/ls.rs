@@ -3,12 +3,12 @@
 use clap::Args;
 
 use crate::app::options::{ListFormat, LsOptions};
-use crate::cli::failure::Failure;
-use crate::cli::values;
-use std::process::ExitCode;
 use crate::cli::context::Context;
+use crate::cli::failure::Failure;
 use crate::cli::show;
+use crate::cli::values;
 use crate::ui::tables;
+use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct LsArgs {

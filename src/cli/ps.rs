@@ -2,15 +2,15 @@
 
 use clap::Args;
 
-use crate::app::options::{ListFormat, PsOptions};
-use crate::cli::failure::Failure;
-use crate::cli::values;
-use std::process::ExitCode;
-use crate::cli::context::Context;
-use crate::cli::show;
-use std::collections::BTreeSet;
 use crate::app::list::Listed;
+use crate::app::options::{ListFormat, PsOptions};
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::show;
+use crate::cli::values;
 use crate::ui::tables::{self, PsRow};
+use std::collections::BTreeSet;
+use std::process::ExitCode;
 
 const STATES: [&str; 7] = ["paused", "restarting", "removing", "running", "dead", "created", "exited"];
 

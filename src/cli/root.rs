@@ -49,7 +49,7 @@ pub struct RootArgs {
     #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     pub parallel: i64,
     /// Show what would be done, and do nothing
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub dry_run: bool,
     /// More messages
     #[arg(long, hide = true)]

@@ -4,20 +4,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::app::logs::{Ended, Selection};
 use crate::app::options::RunOptions;
+use crate::app::run::OneOff;
+use crate::cli::context::Context;
 use crate::cli::exec::on_terminal;
 use crate::cli::failure::{Failure, refuse};
+use crate::cli::session;
+use crate::cli::show;
+use crate::logs::{Line, Stream};
+use crate::ui::progress::ProgressMode;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use crate::app::logs::{Ended, Selection};
-use crate::app::run::OneOff;
-use crate::cli::context::Context;
-use crate::cli::session;
-use crate::logs::{Line, Stream};
-use crate::cli::show;
-use crate::ui::progress::ProgressMode;
 
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {

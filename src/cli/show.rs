@@ -21,11 +21,7 @@ use crate::ui::terminal;
 const FRAME: Duration = Duration::from_millis(100);
 
 /// Does `work`, showing its progress on standard error. On a terminal the display moves while nothing happens.
-pub fn with_progress<T: Send>(
-    mode: ProgressMode,
-    title: &'static str,
-    work: impl FnOnce(News<'_>) -> T + Send,
-) -> T {
+pub fn with_progress<T: Send>(mode: ProgressMode, title: &'static str, work: impl FnOnce(News<'_>) -> T + Send) -> T {
     if !matches!(mode, ProgressMode::Terminal { .. }) {
         let mut progress = Progress::new(mode, title, (0, 0), io::stderr());
         return work(&mut |reply| note(&mut progress, reply));

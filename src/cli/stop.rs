@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::app::options::StopOptions;
-use crate::cli::values;
-use std::process::ExitCode;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
+use crate::cli::values;
+use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct StopArgs {

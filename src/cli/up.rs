@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::app::options::{LogOutput, UpOptions};
-use crate::cli::failure::{Failure, refuse};
-use crate::cli::values;
-use std::process::ExitCode;
 use crate::app::change::Up;
+use crate::app::options::{LogOutput, UpOptions};
 use crate::cli::attached;
 use crate::cli::context::Context;
+use crate::cli::failure::{Failure, refuse};
 use crate::cli::show;
+use crate::cli::values;
+use std::process::ExitCode;
 
 /// Exit code of `plan` when there is something to do.
 const CHANGES: u8 = 2;

@@ -112,8 +112,7 @@ fn known(loader: &mut Loader<'_>, services: &Map, reference: &Reference, name: &
         return Some(());
     }
     let wanted = &reference.service;
-    let message =
-        format!("cannot extend service `{name}`: service `{wanted}` not found in `{}`", file.display());
+    let message = format!("cannot extend service `{name}`: service `{wanted}` not found in `{}`", file.display());
     let mut diagnostic = Diagnostic::error("unknown-service", loader.reports.place(reference.mark), message);
     if let Some(nearest) = nearest(wanted, services.keys().map(AsRef::as_ref)) {
         diagnostic = diagnostic.help(format!("did you mean `{nearest}`?"));

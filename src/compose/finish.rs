@@ -172,7 +172,8 @@ impl Finisher<'_> {
                 let message = format!("`{host}` of `{path}` is not a host name");
                 self.reports.error("invalid-value", item.mark, message);
             }
-            let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|bare| !bare.is_empty());
+            let bare =
+                address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|bare| !bare.is_empty());
             item.value = Value::String(format!("{host}={}", bare.unwrap_or(address)).into());
         }
         list.sort_by(|a, b| a.as_str().cmp(&b.as_str()));

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::LoadOptions;
 use super::dotenv;
 use super::files::{self, ReadError};
 use super::report::Reports;
-use super::LoadOptions;
 use crate::base::diagnostic::{Diagnostic, Place};
 use crate::model::tree::Mark;
 use std::sync::Arc;

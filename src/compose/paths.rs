@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned() {
-        for (path, expected) in [("/a/../b//c/.", "/b/c"), ("./x", "x"), ("../x", "../x"), ("a/..", "."), ("/..", "/")] {
+        for (path, expected) in [("/a/../b//c/.", "/b/c"), ("./x", "x"), ("../x", "../x"), ("a/..", "."), ("/..", "/")]
+        {
             assert_eq!(clean(path), expected);
         }
         assert_eq!(relative(FilePath::new("/a/b"), FilePath::new("/a/c/d")), PathBuf::from("../c/d"));

@@ -86,8 +86,7 @@ fn is_date(text: &str) -> bool {
     let parts: Vec<&str> = date.split('-').collect();
     let number = |text: &str, most: u32| text.len() <= 2 && text.parse::<u32>().is_ok_and(|n| (1..=most).contains(&n));
     let [year, month, day] = parts.as_slice() else { return false };
-    let date_fits =
-        year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()) && number(month, 12) && number(day, 31);
+    let date_fits = year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()) && number(month, 12) && number(day, 31);
     date_fits
         && time.is_none_or(|time| {
             time.contains(':') && time.bytes().all(|b| b.is_ascii_digit() || b":.+-Zz ".contains(&b))

@@ -89,20 +89,39 @@ fn expand(
     Ok(result)
 }
 
-fn operate(
-    name: &str,
-    value: Option<String>,
-    operator: Operator,
-    argument: String,
-) -> Result<String, TemplateError> {
+fn operate(name: &str, value: Option<String>, operator: Operator, argument: String) -> Result<String, TemplateError> {
     let filled = value.as_deref().is_some_and(|value| !value.is_empty());
     let is_set = value.is_some();
     let value = value.unwrap_or_default();
     Ok(match operator {
-        Operator::DefaultIfEmpty => if filled { value } else { argument },
-        Operator::DefaultIfUnset => if is_set { value } else { argument },
-        Operator::AlternateIfNonEmpty => if filled { argument } else { value },
-        Operator::AlternateIfSet => if is_set { argument } else { value },
+        Operator::DefaultIfEmpty => {
+            if filled {
+                value
+            } else {
+                argument
+            }
+        }
+        Operator::DefaultIfUnset => {
+            if is_set {
+                value
+            } else {
+                argument
+            }
+        }
+        Operator::AlternateIfNonEmpty => {
+            if filled {
+                argument
+            } else {
+                value
+            }
+        }
+        Operator::AlternateIfSet => {
+            if is_set {
+                argument
+            } else {
+                value
+            }
+        }
         Operator::RequiredNonEmpty if filled => value,
         Operator::Required if is_set => value,
         Operator::RequiredNonEmpty | Operator::Required => {
@@ -190,12 +209,8 @@ fn collect(template: &str, found: &mut Vec<Variable>, depth: usize) {
         let Ok((piece, tail)) = next_piece(rest) else { return };
         rest = tail;
         if let Piece::Variable { name, operation } = piece {
-            let mut variable = Variable {
-                name: name.to_owned(),
-                default: String::new(),
-                presence: String::new(),
-                required: false,
-            };
+            let mut variable =
+                Variable { name: name.to_owned(), default: String::new(), presence: String::new(), required: false };
             match operation {
                 Some((Operator::DefaultIfEmpty | Operator::DefaultIfUnset, text)) => variable.default = text.to_owned(),
                 Some((Operator::AlternateIfNonEmpty | Operator::AlternateIfSet, text)) => {

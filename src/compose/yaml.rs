@@ -91,7 +91,9 @@ impl Builder {
                 self.count(size, mark, reports)?;
                 self.attach(node, reports)
             }
-            Event::SequenceStart(anchor, tag) => self.open(mark, anchor, tag.as_deref(), Body::List(Vec::new()), reports),
+            Event::SequenceStart(anchor, tag) => {
+                self.open(mark, anchor, tag.as_deref(), Body::List(Vec::new()), reports)
+            }
             Event::MappingStart(anchor, tag) => {
                 let body = Body::Map { map: Map::new(), merges: Vec::new(), merge_key: None, key: None };
                 self.open(mark, anchor, tag.as_deref(), body, reports)
@@ -116,7 +118,8 @@ impl Builder {
     }
 
     fn mark(&self, span: Span) -> Mark {
-        let length = if span.start.line() == span.end.line() { span.end.col().saturating_sub(span.start.col()) } else { 0 };
+        let length =
+            if span.start.line() == span.end.line() { span.end.col().saturating_sub(span.start.col()) } else { 0 };
         mark_at(self.file, span.start.line(), span.start.col(), length)
     }
 
@@ -276,7 +279,8 @@ fn merge_tag(tag: Option<&YamlTag>) -> Tag {
 fn scalar_node(text: &str, style: ScalarStyle, tag: Option<&YamlTag>, mark: Mark) -> Node {
     let merge = merge_tag(tag);
     let core = tag.filter(|tag| tag.is_yaml_core_schema()).map(|tag| tag.suffix.as_str());
-    let literal = style != ScalarStyle::Plain || core == Some("str") || (tag.is_some() && core.is_none() && merge == Tag::None);
+    let literal =
+        style != ScalarStyle::Plain || core == Some("str") || (tag.is_some() && core.is_none() && merge == Tag::None);
     let forced = matches!(core, Some("int" | "float" | "bool" | "null"));
     if literal && !forced {
         return Node { value: Value::String(text.into()), mark, tag: merge };

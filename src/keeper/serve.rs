@@ -480,6 +480,8 @@ fn protect(on: bool) {
             .write(true)
             .open("/proc/self/oom_score_adj")
             .and_then(|mut file| file.write_all(score.as_bytes()))
+            // A restricted root may not; then the kernel chooses as it likes.
+            && error.kind() != io::ErrorKind::PermissionDenied
         {
             note(&format!("keeper: cannot set oom_score_adj: {error}"));
         }

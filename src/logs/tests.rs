@@ -177,7 +177,12 @@ fn follows_growth_and_new_containers_until_told_to_stop() {
                 let names = ["a", "b"].into_iter().filter(|name| folder.join(name).exists());
                 Ok(Some(names.map(|name| source(name, &folder, true)).collect()))
             };
-            let how = Follow { folders: vec![folder.clone()], rescan: &mut rescan, settled: &mut || Ok(()), stop: stop.as_fd() };
+            let how = Follow {
+                folders: vec![folder.clone()],
+                rescan: &mut rescan,
+                settled: &mut || Ok(()),
+                stop: stop.as_fd(),
+            };
             let mut emit =
                 |line: Line<'_>| seen.send((line.container.to_owned(), line.text.to_owned())).map_err(io::Error::other);
             follow(&mut reader, how, &mut emit).unwrap();

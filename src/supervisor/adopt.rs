@@ -83,7 +83,8 @@ impl Host {
         let config = &record.config;
         let id = &config.id;
         let what = "its process cannot be reached";
-        let pid = Pid::from_raw(run.pid).ok_or_else(|| because(what, &std::io::Error::from(std::io::ErrorKind::NotFound)))?;
+        let pid =
+            Pid::from_raw(run.pid).ok_or_else(|| because(what, &std::io::Error::from(std::io::ErrorKind::NotFound)))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| because(what, &error))?;
         let process = Process { id: id.to_string(), pid: run.pid, start_time: run.start_time };
         if let Some(streams) = self.reopen_streams(id, run.pid) {
@@ -122,7 +123,8 @@ impl Host {
     /// Whether the process of a run is the same one still, and has not ended.
     fn still_runs(&self, record: &ContainerRecord, run: &RunState) -> bool {
         let observed = record.observe(|_| true);
-        matches!(observed.phase, crate::spec::Phase::Running { .. }) && crate::supervisor::is_same_process(&self.boot_id, run)
+        matches!(observed.phase, crate::spec::Phase::Running { .. })
+            && crate::supervisor::is_same_process(&self.boot_id, run)
     }
 
     fn run_of(&self, record: &ContainerRecord, process: &Process) -> RunState {
@@ -158,7 +160,8 @@ impl Host {
 
     /// Removes container folders that were never finished.
     fn sweep(&self) -> Result<(), RuntimeError> {
-        let unfinished = self.dir.unfinished().map_err(|error| because("cannot read the project's containers", &error))?;
+        let unfinished =
+            self.dir.unfinished().map_err(|error| because("cannot read the project's containers", &error))?;
         for folder in unfinished {
             self.trash
                 .discard(&folder)

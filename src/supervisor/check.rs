@@ -51,9 +51,12 @@ impl Host {
                 continue;
             }
             if let Err(error) = ports::reserve(spec) {
-                let mut problem = because(format!("service `{}`: cannot publish port {last}", new.service.name), &error);
+                let mut problem =
+                    because(format!("service `{}`: cannot publish port {last}", new.service.name), &error);
                 problem.help = Some(match holding_project(&error) {
-                    Some(project) => format!("it belongs to project `{project}`: `rcompose -p {project} down` frees it"),
+                    Some(project) => {
+                        format!("it belongs to project `{project}`: `rcompose -p {project} down` frees it")
+                    }
                     None => "stop what uses it, or publish another port".to_owned(),
                 });
                 problems.push(problem);

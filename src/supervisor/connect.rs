@@ -517,12 +517,8 @@ impl Host {
 
 /// A held port as `ps` shows it: one line per address family.
 fn published(held: &HeldPort) -> Vec<Published> {
-    let on = |host_ip: IpAddr| Published {
-        host_ip,
-        host: held.host,
-        container: held.container,
-        protocol: held.protocol,
-    };
+    let on =
+        |host_ip: IpAddr| Published { host_ip, host: held.host, container: held.container, protocol: held.protocol };
     match held.host_ip {
         Some(address) => vec![on(address)],
         None => {

@@ -88,7 +88,11 @@ impl Host {
     }
 
     /// What the container that this one replaces had: it has been removed already, or is still there.
-    fn left_volumes(&self, name: &str, replaces: Option<&ContainerId>) -> Result<BTreeMap<String, String>, RuntimeError> {
+    fn left_volumes(
+        &self,
+        name: &str,
+        replaces: Option<&ContainerId>,
+    ) -> Result<BTreeMap<String, String>, RuntimeError> {
         let mut left = BTreeMap::new();
         if self.record.borrow().left_volumes.contains_key(name) {
             self.change_record(|record| left = record.left_volumes.remove(name).unwrap_or_default())?;
@@ -135,7 +139,9 @@ impl Host {
                 known.left_volumes.insert(record.config.name.clone(), record.config.volumes.clone());
             })?;
         }
-        self.trash.discard(&folder).map_err(|error| because(format!("cannot remove `{}`", folder.display()), &error))?;
+        self.trash
+            .discard(&folder)
+            .map_err(|error| because(format!("cannot remove `{}`", folder.display()), &error))?;
         if let Some(record) = record.filter(|_| volumes) {
             let in_use = self.volumes_in_use()?;
             for name in record.config.volumes.values().filter(|name| is_made_up(name) && !in_use.contains(*name)) {

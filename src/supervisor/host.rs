@@ -223,12 +223,8 @@ impl Runtime for Host {
             let found = self.volumes.get(&name).map_err(|error| because(format!("external volume `{key}`"), &error));
             return found.map(|_| ());
         }
-        let new = NewVolume {
-            name: Some(name),
-            driver: String::new(),
-            driver_opts: spec.driver_opts,
-            labels: spec.labels,
-        };
+        let new =
+            NewVolume { name: Some(name), driver: String::new(), driver_opts: spec.driver_opts, labels: spec.labels };
         self.volumes.create(new).map_err(|error| because(format!("cannot create volume `{key}`"), &error)).map(|_| ())
     }
 
@@ -250,8 +246,8 @@ impl Runtime for Host {
     }
 
     async fn signal_container(&self, id: ContainerId, signal: String) -> Result<(), RuntimeError> {
-        let number = crate::sys::signals::number(&signal)
-            .ok_or_else(|| failure(format!("`{signal}` is not a signal")))?;
+        let number =
+            crate::sys::signals::number(&signal).ok_or_else(|| failure(format!("`{signal}` is not a signal")))?;
         if self.live.borrow().contains_key(&id) {
             let sent = self.link.signal(id.as_str(), number);
             sent.map_err(|error| because("cannot signal the container", &error))?;

@@ -22,7 +22,7 @@ use crate::runtime::RuntimeError;
 use crate::spec::HealthSpec;
 use crate::supervisor::failure::{because, failure};
 use crate::supervisor::host::Host;
-use crate::supervisor::link::{Launched, LaunchError, Streams, Watched};
+use crate::supervisor::link::{LaunchError, Launched, Streams, Watched};
 use crate::supervisor::start::explain;
 
 /// How much of a probe's output is kept, in bytes.
@@ -151,8 +151,7 @@ impl Host {
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|error| because("cannot look into the container", &error))?;
         let users = UserDatabase::read(&root);
-        let process =
-            engine::spec::exec_process(&live.spec, &users, options).map_err(|error| because(what, &error))?;
+        let process = engine::spec::exec_process(&live.spec, &users, options).map_err(|error| because(what, &error))?;
         let seccomp = live.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
         let entry = group.and_then(|group| group.entry()).map_err(|error| because(what, &error))?;
@@ -189,4 +188,3 @@ fn printed(streams: Streams) -> String {
     }
     String::from_utf8_lossy(&output).into_owned()
 }
-

@@ -50,13 +50,7 @@ impl Server {
         idle: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let shared = Shared {
-            host,
-            commands,
-            current: RefCell::new(None),
-            clients: Cell::new(0),
-            left: Notify::new(),
-        };
+        let shared = Shared { host, commands, current: RefCell::new(None), clients: Cell::new(0), left: Notify::new() };
         Ok(Self { shared: Rc::new(shared), listener: tokio::net::UnixListener::from_std(listener)?, idle })
     }
 
@@ -384,8 +378,5 @@ async fn send_descriptors(stream: &UnixStream, descriptors: &[OwnedFd]) -> io::R
 }
 
 fn is_hang_up(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    )
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }

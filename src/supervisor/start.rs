@@ -72,10 +72,7 @@ impl Host {
         let saved = crate::base::disk::replace_json(&folder.join("spec.json"), &spec, Durability::Kill);
         saved.map_err(|error| because("cannot write the runtime specification", &error))?;
         let prepared = self.lower(config, &spec, root, &cgroup, connected)?;
-        let watched = Watched {
-            exit_file: self.dir.exit_file(id),
-            oom: cgroup.oom_counter().map(OomSource::Counter),
-        };
+        let watched = Watched { exit_file: self.dir.exit_file(id), oom: cgroup.oom_counter().map(OomSource::Counter) };
         let steps = prepared.lowered.launch.steps.clone();
         let launch = self.link.launch(id.as_str(), prepared.lowered.launch, &prepared.lowered.descriptors, watched);
         let launched = launch.await.map_err(|error| explain(error, &steps, &prepared.program))?;
@@ -88,10 +85,7 @@ impl Host {
         self.log_output(&config.name, id, launched.streams)?;
         self.note_start(record, run, connected)?;
         self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid, spec });
-        self.tell(&control::Event::Started {
-            container: config.name.clone(),
-            service: config.service.name.clone(),
-        });
+        self.tell(&control::Event::Started { container: config.name.clone(), service: config.service.name.clone() });
         Ok(())
     }
 
@@ -167,8 +161,8 @@ impl Host {
             terminal: None,
             init: container.init,
         };
-        let lowered = engine::lower::lower(spec, extras)
-            .map_err(|error| because("the container cannot be set up", &error))?;
+        let lowered =
+            engine::lower::lower(spec, extras).map_err(|error| because("the container cannot be set up", &error))?;
         let program = spec.process().as_ref().and_then(|process| process.args().as_ref()?.first().cloned());
         Ok(Prepared { lowered, program: program.unwrap_or_default() })
     }
@@ -210,7 +204,9 @@ impl Host {
             let wanted = config.service.container.mounts.iter().find(|mount| mount.target == *target);
             let volume = self.open_volume(name)?;
             let copies = !matches!(wanted.map(|mount| &mount.source), Some(MountSource::Volume { no_copy: true, .. }));
-            if copies && self.volumes.needs_copy_up(&volume).map_err(|error| because("cannot read the volume", &error))? {
+            if copies
+                && self.volumes.needs_copy_up(&volume).map_err(|error| because("cannot read the volume", &error))?
+            {
                 let populated = self.volumes.populate(&volume, view, Path::new(target));
                 populated.map_err(|error| because("cannot fill the volume", &error))?;
             }
@@ -261,9 +257,8 @@ impl Host {
                 }
                 _ => continue,
             };
-            let pid = pid?.ok_or_else(|| {
-                failure(format!("{mode:?} does not run, so its {kind} namespace cannot be joined"))
-            })?;
+            let pid = pid?
+                .ok_or_else(|| failure(format!("{mode:?} does not run, so its {kind} namespace cannot be joined")))?;
             joined.push((kind, PathBuf::from(format!("/proc/{pid}/ns/{file}"))));
         }
         Ok(joined)
@@ -294,7 +289,8 @@ fn root(image: &Image, folder: &Path) -> std::io::Result<Root> {
 fn subfolder(data: &Path, subpath: &str) -> Result<PathBuf, RuntimeError> {
     let what = || format!("cannot use `{subpath}` of the volume");
     let root = fs::File::open(data).map_err(|error| because(what(), &error))?;
-    let found = crate::sys::inroot::open_directory(&root, subpath.as_bytes()).map_err(|error| because(what(), &error))?;
+    let found =
+        crate::sys::inroot::open_directory(&root, subpath.as_bytes()).map_err(|error| because(what(), &error))?;
     use std::os::fd::AsRawFd;
     fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(|error| because(what(), &error))
 }

@@ -81,7 +81,11 @@ fn a_second_up_at_the_same_time_is_refused() {
     );
     let mut first = project.command(&["up", "-d"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     crate::support::eventually("db runs", || {
-        project.ps().iter().any(|container| container["Service"] == "db" && container["State"] == "running").then_some(())
+        project
+            .ps()
+            .iter()
+            .any(|container| container["Service"] == "db" && container["State"] == "running")
+            .then_some(())
     });
     let second = project.run(&["up", "-d"]).fails(1);
     assert!(second.err.contains("up"), "{}", second.err);
@@ -100,11 +104,12 @@ fn no_permission_is_said() {
     fs::create_dir_all(project.root()).unwrap();
     let mut command = project.command(&["up", "-d"]);
     // The test folders are readable by their owner only, so the file itself is what nobody may not read.
-    let ran: crate::support::Ran = command.uid(65534).gid(65534).output().map(Into::into).unwrap_or(crate::support::Ran {
-        code: 1,
-        out: String::new(),
-        err: "permission".into(),
-    });
+    let ran: crate::support::Ran = command
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .map(Into::into)
+        .unwrap_or(crate::support::Ran { code: 1, out: String::new(), err: "permission".into() });
     let ran = ran.fails(1);
     assert!(ran.err.to_lowercase().contains("permi"), "{}", ran.err);
 }

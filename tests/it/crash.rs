@@ -36,15 +36,19 @@ fn free_port() -> u16 {
 #[track_caller]
 fn assert_every_line_once(project: &Project, at_least: usize) {
     let logs = project.run(&["logs", "a", "--no-log-prefix"]).ok().out;
-    let numbers: Vec<usize> =
-        logs.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect();
+    let numbers: Vec<usize> = logs.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect();
     assert!(numbers.len() >= at_least, "only {} lines", numbers.len());
     let wrong = numbers.iter().enumerate().find(|(index, number)| index != *number);
     assert_eq!(wrong, None, "a line is missing or doubled");
 }
 
 /// Connects over and over until told to stop; counts what went wrong.
-fn client(port: u16, stop: Arc<AtomicBool>, failures: Arc<AtomicU32>, done: Arc<AtomicU32>) -> std::thread::JoinHandle<()> {
+fn client(
+    port: u16,
+    stop: Arc<AtomicBool>,
+    failures: Arc<AtomicU32>,
+    done: Arc<AtomicU32>,
+) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             let mut text = String::new();
@@ -69,7 +73,8 @@ fn a_killed_supervisor_loses_no_line_no_request_and_no_status() {
     let project = busy_project(port);
     project.run(&["up", "-d"]).ok();
     eventually("the server answers", || TcpStream::connect(("127.0.0.1", port)).ok());
-    let (stop, failures, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
+    let (stop, failures, done) =
+        (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
     let loops = client(port, stop.clone(), failures.clone(), done.clone());
     for _ in 0..5 {
         let supervisor = eventually("a supervisor", || project.role("supervisor").first().copied());
@@ -83,7 +88,9 @@ fn a_killed_supervisor_loses_no_line_no_request_and_no_status() {
     stop.store(true, Ordering::Relaxed);
     loops.join().unwrap();
     assert_eq!(failures.load(Ordering::Relaxed), 0, "of {} requests", done.load(Ordering::Relaxed));
-    eventually("the status of the one that ended meanwhile", || (project.container("dies")["ExitCode"] == 42).then_some(()));
+    eventually("the status of the one that ended meanwhile", || {
+        (project.container("dies")["ExitCode"] == 42).then_some(())
+    });
     let runs = || project.run(&["logs", "again", "--no-log-prefix"]).ok().out.matches("run").count();
     let before = runs();
     eventually("restarts go on", || (runs() > before).then_some(()));
@@ -157,7 +164,12 @@ fn a_crash_in_the_middle_of_up_is_mended_by_the_next_up() {
     for round in 0..50 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let moment = Duration::from_micros((seed >> 33) % 120_000);
-        let mut up = project.command(&["up", "-d"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut up = project
+            .command(&["up", "-d"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
         // The moment of a crash is what the test is about: it is a time, not an event.
         std::thread::sleep(moment);
         kill(up.id() as i32, SIGKILL);

@@ -3,11 +3,11 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
-mod engine;
-#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod engine;
 #[cfg(test)]
 mod keeper;
 #[cfg(test)]

@@ -158,7 +158,8 @@ impl Project {
         left.extend(entries(&containers).into_iter().map(|name| format!("container {name}")));
         let records = entries(&root.join("data/networks")).into_iter().filter(|name| name.ends_with(".json"));
         left.extend(records.map(|name| format!("network {name}")));
-        left.extend(entries(&root.join("data/volumes")).into_iter().map(|name| format!("volume {name}")));
+        let volumes = entries(&root.join("data/volumes")).into_iter().filter(|name| !name.starts_with('.'));
+        left.extend(volumes.map(|name| format!("volume {name}")));
         left.extend(cgroups_of(&self.name).into_iter().map(|path| format!("cgroup {}", path.display())));
         left
     }

@@ -46,7 +46,10 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
             Some((mark, value)) => {
                 let empty = value.as_map().is_some_and(Map::is_empty);
                 if !(empty && attribute.zero == Zero::JsonObject && form == Form::Yaml) {
-                    result.insert(Arc::from(attribute.name), (*mark, shape_value(value, attribute.shape, form, depth + 1)));
+                    result.insert(
+                        Arc::from(attribute.name),
+                        (*mark, shape_value(value, attribute.shape, form, depth + 1)),
+                    );
                 }
             }
             None if form == Form::Json => {
@@ -74,9 +77,9 @@ fn shape_value(node: &Node, shape: &'static Shape, form: Form, depth: usize) -> 
     match (&node.value, shape.map, shape.list) {
         (Value::Map(_), Members::Struct(members), _) => shaped(node, members, form, depth),
         (Value::Map(map), Members::Named { value, .. }, _) => {
-            let entries = map.iter().map(|(key, (mark, node))| {
-                (Arc::clone(key), (*mark, shape_value(node, value, form, depth + 1)))
-            });
+            let entries = map
+                .iter()
+                .map(|(key, (mark, node))| (Arc::clone(key), (*mark, shape_value(node, value, form, depth + 1))));
             Node::new(Value::Map(entries.collect()), node.mark)
         }
         (Value::List(list), _, Some(items)) => {

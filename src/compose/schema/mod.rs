@@ -288,8 +288,7 @@ static STRING_OR_STRINGS: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, tr
 static STRING_OR_NUMBER: Shape = NOTHING.or_text(Text::Any).or_number(Number::Any).cast(Cast::Text);
 static STRINGS_OR_NUMBERS: Shape = NOTHING.or_list(&STRING_OR_NUMBER, true);
 static COMMAND: Shape = NOTHING.or_null().or_text(Text::Any).or_list(&STRING, false);
-static SCALAR: Shape =
-    NOTHING.or_null().or_boolean().or_number(Number::Any).or_text(Text::Any).cast(Cast::Text);
+static SCALAR: Shape = NOTHING.or_null().or_boolean().or_number(Number::Any).or_text(Text::Any).cast(Cast::Text);
 static SCALAR_OR_NULL: Shape =
     NOTHING.or_null().or_boolean().or_number(Number::Any).or_text(Text::Any).cast(Cast::TextOrNull);
 /// `KEY=VALUE` list or mapping whose values are text.
@@ -300,10 +299,8 @@ static DRIVER_OPTIONS: Shape = NOTHING.or_named_and_others(Keys::Any, &STRING_OR
 static HOST_ADDRESSES: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, false);
 static EXTRA_HOSTS: Shape = NOTHING.or_named(Keys::Any, &HOST_ADDRESSES).or_list(&STRING, true);
 
-static ULIMIT: Shape =
-    NOTHING.or_number(Number::Integer).or_text(Text::Any).or_struct(&ULIMIT_PAIR).cast(Cast::Int);
-static ULIMIT_PAIR: Struct =
-    structure(&[at("soft", &INT).keep(), at("hard", &INT).keep()]).required(&["soft", "hard"]);
+static ULIMIT: Shape = NOTHING.or_number(Number::Integer).or_text(Text::Any).or_struct(&ULIMIT_PAIR).cast(Cast::Int);
+static ULIMIT_PAIR: Struct = structure(&[at("soft", &INT).keep(), at("hard", &INT).keep()]).required(&["soft", "hard"]);
 static ULIMITS: Shape = NOTHING.or_named_and_others(Keys::Lowercase, &ULIMIT);
 
 static FILE_REFERENCE: Shape = NOTHING.or_text(Text::Any).or_struct(&FILE_REFERENCE_FIELDS);

@@ -106,9 +106,6 @@ static CONTEXT_SIZE: Shape = NOTHING.or_number(Number::Integer).cast(Cast::Int);
 
 static INCLUDES: Shape = NOTHING.or_list(&INCLUDE, false);
 static INCLUDE: Shape = NOTHING.or_text(Text::Any).or_struct(&INCLUDE_FIELDS);
-static INCLUDE_FIELDS: Struct = structure(&[
-    at("path", &STRING_OR_STRINGS),
-    at("project_directory", &STRING),
-    at("env_file", &STRING_OR_STRINGS),
-])
-.closed();
+static INCLUDE_FIELDS: Struct =
+    structure(&[at("path", &STRING_OR_STRINGS), at("project_directory", &STRING), at("env_file", &STRING_OR_STRINGS)])
+        .closed();

@@ -268,6 +268,9 @@ impl Cgroup {
     /// # Errors
     /// What the kernel says; a group that is gone is none.
     pub fn kill(&self) -> Result<(), CgroupError> {
+        if self.v2.is_none() && self.v1.is_empty() {
+            return Ok(());
+        }
         if let Some(group) = &self.v2 {
             match fs::write(group.join("cgroup.kill"), "1") {
                 Ok(()) => return Ok(()),
