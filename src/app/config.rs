@@ -127,7 +127,9 @@ fn lines<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
 fn unresolved(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> ConfigOutput {
     let loaded = compose::load_uninterpolated(&options.load, environment);
     let text = loaded.tree.map(|tree| match (&options.print, options.format) {
-        (Print::Services, _) => lines(tree.get("services").and_then(Node::as_map).into_iter().flat_map(|map| map.keys())),
+        (Print::Services, _) => {
+            lines(tree.get("services").and_then(Node::as_map).into_iter().flat_map(|map| map.keys()))
+        }
         (Print::Variables, format) => variables(&compose::variables(&tree), format),
         (_, Some(Format::Json)) => render::json_text(&tree) + "\n",
         _ => render::yaml_text(&tree),

@@ -78,8 +78,7 @@ impl Session {
             return Ok(connection);
         }
         for path in [self.dir.run(), self.dir.data()] {
-            std::fs::create_dir_all(path)
-                .map_err(|source| SessionError::Folder { path: path.to_owned(), source })?;
+            std::fs::create_dir_all(path).map_err(|source| SessionError::Folder { path: path.to_owned(), source })?;
         }
         let _lock = self.lock()?;
         // Another client may have been faster.

@@ -32,7 +32,9 @@ pub(super) fn resources(tree: &Node, reports: &mut Reports) {
         let devices = service.at("deploy.resources.reservations.devices");
         for request in list(devices).chain(list(service.get("gpus"))) {
             if request.get("count").is_some() && request.get("device_ids").is_some() {
-                let message = format!("a device request of `services.{name}` has `count` and `device_ids`, which exclude each other");
+                let message = format!(
+                    "a device request of `services.{name}` has `count` and `device_ids`, which exclude each other"
+                );
                 reports.error("exclusive-keys", request.mark, message);
             }
         }
@@ -102,6 +104,7 @@ pub(super) struct Scene<'a> {
 
 /// Rules between the active services and resources of a finished tree.
 pub(super) fn consistency(scene: &Scene<'_>, reports: &mut Reports) {
+    container_names(scene.tree, reports);
     for (name, mark, service) in map(scene.tree.get("services")) {
         let mut check = Check { scene, name, mark, service, reports };
         check.sources();
@@ -120,6 +123,22 @@ pub(super) fn consistency(scene: &Scene<'_>, reports: &mut Reports) {
         }
     }
     cycles(scene.tree, reports);
+}
+
+fn container_names(tree: &Node, reports: &mut Reports) {
+    let mut taken: HashMap<&str, (&str, Mark)> = HashMap::new();
+    for (service, _, node) in map(tree.get("services")) {
+        let Some(name) = node.get("container_name") else { continue };
+        let Some(text) = name.as_str() else { continue };
+        if let Some((other, first)) = taken.insert(text, (service, name.mark)) {
+            let message = format!("services.{service}: container name `{text}` is already in use by service `{other}`");
+            let mut diagnostic = Diagnostic::error("conflict", reports.place(name.mark), message);
+            if let Some(place) = reports.place(first) {
+                diagnostic = diagnostic.related(place, "used here first");
+            }
+            reports.push(diagnostic);
+        }
+    }
 }
 
 struct Check<'a, 'r> {
@@ -146,9 +165,7 @@ impl<'a> Check<'a, '_> {
             let message = format!("service `{name}` has neither an image nor a build context specified");
             self.reports.error_with_help("no-image", self.mark, message, "add `image:` or `build:`");
         }
-        if let (Some(_), Some(node)) =
-            (self.text("build.dockerfile"), self.service.at("build.dockerfile_inline"))
-        {
+        if let (Some(_), Some(node)) = (self.text("build.dockerfile"), self.service.at("build.dockerfile_inline")) {
             let message = format!("service `{name}` declares mutually exclusive `dockerfile` and `dockerfile_inline`");
             self.error("exclusive-keys", node.mark, message);
         }
@@ -156,11 +173,15 @@ impl<'a> Check<'a, '_> {
             let Some(target) = node.as_str().and_then(|text| text.strip_prefix("service:")) else { continue };
             match self.scene.tree.get("services").and_then(|services| services.get(target)) {
                 None => {
-                    let message = format!("service `{name}` declares unknown service `{target}` as additional context `{context}`");
+                    let message = format!(
+                        "service `{name}` declares unknown service `{target}` as additional context `{context}`"
+                    );
                     self.error("unknown-service", mark, message);
                 }
                 Some(other) if other.get("build").is_none() => {
-                    let message = format!("service `{name}` declares non-buildable service `{target}` as additional context `{context}`");
+                    let message = format!(
+                        "service `{name}` declares non-buildable service `{target}` as additional context `{context}`"
+                    );
                     self.error("not-buildable", mark, message);
                 }
                 Some(_) => {}
@@ -179,7 +200,8 @@ impl<'a> Check<'a, '_> {
             && let Some(first) = list(Some(test)).next()
             && !matches!(first.as_str(), Some("CMD" | "CMD-SHELL" | "NONE"))
         {
-            let message = format!("the `healthcheck.test` of service `{name}` must start with `CMD`, `CMD-SHELL` or `NONE`");
+            let message =
+                format!("the `healthcheck.test` of service `{name}` must start with `CMD`, `CMD-SHELL` or `NONE`");
             self.error("invalid-value", first.mark, message);
         }
     }
@@ -189,8 +211,8 @@ impl<'a> Check<'a, '_> {
             && let Some(networks) = self.service.get("networks").filter(|networks| map(Some(networks)).next().is_some())
         {
             let message = format!("service `{}` declares mutually exclusive `network_mode` and `networks`", self.name);
-            let mut diagnostic = Diagnostic::error("exclusive-keys", self.reports.place(mode.mark), message)
-                .help("remove one of them");
+            let mut diagnostic =
+                Diagnostic::error("exclusive-keys", self.reports.place(mode.mark), message).help("remove one of them");
             if let Some(place) = self.reports.place(networks.mark) {
                 diagnostic = diagnostic.related(place, "the networks are here");
             }
@@ -230,7 +252,9 @@ impl<'a> Check<'a, '_> {
         let nearest = nearest(name, map(declared).map(|(key, _, _)| key));
         let help = match nearest {
             Some(nearest) => format!("did you mean `{nearest}`?"),
-            None if kind == "volumes" && name.contains('/') => format!("a path starts with `./` or `/`: write `./{name}`"),
+            None if kind == "volumes" && name.contains('/') => {
+                format!("a path starts with `./` or `/`: write `./{name}`")
+            }
             None => format!("declare it under the top-level `{kind}:`"),
         };
         let mark = if mark.line == 0 { self.mark } else { mark };
@@ -318,7 +342,8 @@ impl<'a> Check<'a, '_> {
         for watch in list(self.service.at("develop.watch")) {
             let action = watch.get("action").and_then(Node::as_str);
             if watch.get("target").is_none() && !matches!(action, Some("rebuild" | "restart")) {
-                let message = format!("services.{}.develop.watch: `target` is required for non-rebuild actions", self.name);
+                let message =
+                    format!("services.{}.develop.watch: `target` is required for non-rebuild actions", self.name);
                 self.error("missing-key", watch.mark, message);
             }
         }
@@ -326,8 +351,8 @@ impl<'a> Check<'a, '_> {
 
     fn mounts(&mut self) {
         let mut taken: HashMap<&str, Mark> = HashMap::new();
-        let tmpfs = list(self.service.get("tmpfs"))
-            .filter_map(|node| Some((node.as_str()?.split(':').next()?, node.mark)));
+        let tmpfs =
+            list(self.service.get("tmpfs")).filter_map(|node| Some((node.as_str()?.split(':').next()?, node.mark)));
         let volumes = list(self.service.get("volumes"))
             .filter_map(|node| Some((node.get("target").and_then(Node::as_str)?, node.mark)));
         for (target, mark) in tmpfs.chain(volumes) {

@@ -112,8 +112,7 @@ fn known(loader: &mut Loader<'_>, services: &Map, reference: &Reference, name: &
         return Some(());
     }
     let wanted = &reference.service;
-    let message =
-        format!("cannot extend service `{name}`: service `{wanted}` not found in `{}`", file.display());
+    let message = format!("cannot extend service `{name}`: service `{wanted}` not found in `{}`", file.display());
     let mut diagnostic = Diagnostic::error("unknown-service", loader.reports.place(reference.mark), message);
     if let Some(nearest) = nearest(wanted, services.keys().map(AsRef::as_ref)) {
         diagnostic = diagnostic.help(format!("did you mean `{nearest}`?"));
@@ -160,7 +159,8 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
     let shown = if scope.shown.is_absolute() {
         super::locate::clean(folder)
     } else {
-        scope.shown.join(relative(&scope.folder, &super::locate::clean(folder)))
+        // The rest of the way is added when the scope's own paths are resolved.
+        relative(&scope.folder, &super::locate::clean(folder))
     };
     Base { folder: &shown, home: loader.home.as_deref() }.resolve(&mut tree);
     if loader.reports.errors() > errors {

@@ -26,7 +26,9 @@ impl Finisher<'_> {
         let Node { value: Value::Map(mut map), mark, tag } = node else { return node };
         let mut finished = Map::with_capacity(map.len());
         for attribute in members.attributes {
-            let Some((key_mark, value)) = map.swap_remove(attribute.name) else { continue };
+            let found = map.swap_remove(attribute.name);
+            let missing = || (mark, Node::new(empty(attribute.shape.cast), mark));
+            let Some((key_mark, value)) = found.or_else(|| members.bare.then(missing)) else { continue };
             let path = path.key(attribute.name);
             if let Some(value) = self.attribute(value, attribute, &path) {
                 finished.insert(Arc::from(attribute.name), (key_mark, value));
@@ -57,7 +59,11 @@ impl Finisher<'_> {
             Value::List(list) => list.is_empty(),
             Value::Map(map) => map.is_empty(),
         };
-        (!zero || attribute.zero != Zero::Omit).then_some(node)
+        match attribute.zero {
+            Zero::Never => None,
+            Zero::Omit if zero => None,
+            _ => Some(node),
+        }
     }
 
     fn value(&mut self, node: Node, shape: &'static Shape, path: &Path<'_>) -> Node {
@@ -161,9 +167,10 @@ impl Finisher<'_> {
     fn extra_hosts(&mut self, node: Node, path: &Path<'_>) -> Node {
         let mut node = short::extra_hosts(node);
         let Some(list) = node.as_list_mut() else { return node };
-        for item in list.iter_mut() {
+        let mut hosts = Vec::with_capacity(list.len());
+        for item in list.iter() {
             let text = item.as_str().unwrap_or_default();
-            let Some((host, address)) = text.split_once('=').or_else(|| text.split_once(':')) else {
+            let Some((host, addresses)) = text.split_once('=').or_else(|| text.split_once(':')) else {
                 let message = format!("`{text}` of `{path}` has no address: write `HOST=ADDRESS`");
                 self.reports.error("invalid-value", item.mark, message);
                 continue;
@@ -172,11 +179,22 @@ impl Finisher<'_> {
                 let message = format!("`{host}` of `{path}` is not a host name");
                 self.reports.error("invalid-value", item.mark, message);
             }
-            let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|bare| !bare.is_empty());
-            item.value = Value::String(format!("{host}={}", bare.unwrap_or(address)).into());
+            for address in addresses.split(',') {
+                let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                let address = bare.filter(|bare| !bare.is_empty()).unwrap_or(address);
+                hosts.push(Node::string(format!("{host}={address}"), item.mark));
+            }
         }
-        list.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        hosts.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        *list = hosts;
         node
+    }
+}
+
+fn empty(cast: Cast) -> Value {
+    match cast {
+        Cast::Text => Value::String("".into()),
+        _ => Value::Int(0),
     }
 }
 

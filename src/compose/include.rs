@@ -83,11 +83,8 @@ fn project(loader: &mut Loader<'_>, entry: &Entry, file: &Path, scope: &Scope) -
         Some(directory) => clean(&scope.folder.join(directory)),
         None => main.parent()?.to_owned(),
     };
-    let shown = if scope.shown.is_absolute() {
-        folder.clone()
-    } else {
-        scope.shown.join(relative(&scope.folder, &folder))
-    };
+    let shown =
+        if scope.shown.is_absolute() { folder.clone() } else { scope.shown.join(relative(&scope.folder, &folder)) };
     let mut environment = scope.environment.clone();
     let env_files = env_files(loader, entry, &folder, scope)?;
     read_env_files(&env_files, &mut environment, loader.reports)?;

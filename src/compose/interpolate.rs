@@ -114,7 +114,8 @@ impl Walker<'_> {
             self.reports.error("wrong-type", node.mark, message);
             return;
         };
-        if matches!(value, Value::Bool(_)) && !text.eq_ignore_ascii_case("true") && !text.eq_ignore_ascii_case("false") {
+        if matches!(value, Value::Bool(_)) && !text.eq_ignore_ascii_case("true") && !text.eq_ignore_ascii_case("false")
+        {
             let message = format!("`{text}` as a boolean is not YAML 1.2");
             let diagnostic = Diagnostic::warning("old-boolean", self.reports.place(node.mark), message)
                 .help("write `true` or `false`");

@@ -118,6 +118,7 @@ impl Loader<'_> {
             include::apply(self, &mut document, file, scope);
         }
         let mut tree = merge::files(tree, document, self.reports);
+        merge::strip_tags(&mut tree);
         merge::enforce_unique(&mut tree, self.reports);
         validate::file(&tree, self.reports);
         if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.shift_remove("version")) {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::LoadOptions;
 use super::dotenv;
 use super::files::{self, ReadError};
 use super::report::Reports;
-use super::LoadOptions;
 use crate::base::diagnostic::{Diagnostic, Place};
 use crate::model::tree::Mark;
 use std::sync::Arc;
@@ -38,7 +38,9 @@ pub(super) fn locate(
     let explicit = !env_files.is_empty();
     let mut first_env_files = env_files.clone();
     if !explicit {
-        first_env_files = default_env_file(folder.as_deref().unwrap_or(here), process);
+        let file = options.files.iter().find(|file| file.as_str() != "-").map(|file| clean(&here.join(file)));
+        let file_folder = file.as_deref().and_then(Path::parent);
+        first_env_files = default_env_file(folder.as_deref().or(file_folder).unwrap_or(here), process);
         env_files.clone_from(&first_env_files);
     }
     read_env_files(&first_env_files, &mut environment, reports)?;

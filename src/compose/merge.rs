@@ -11,17 +11,16 @@ use super::short;
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Mark, Node, Tag, Value};
 
-/// Merges a later file over an earlier one; no `!reset` or `!override` is left in what comes back.
+/// Merges a later file over an earlier one. `!reset` and `!override` stay, to be obeyed by further merges, until
+/// [`strip_tags`].
 pub(super) fn files(base: Node, overlay: Node, reports: &mut Reports) -> Node {
-    let mut merger = Merger { reports, keep_tags: false };
-    merger.structure(base, overlay, &PROJECT, &Path::ROOT)
+    Merger { reports }.structure(base, overlay, &PROJECT, &Path::ROOT)
 }
 
 /// Merges a service over the one that it extends. Its own `!reset` and `!override` stay, as they apply to
 /// earlier files as well.
 pub(super) fn services(base: Node, overlay: Node, name: &str, reports: &mut Reports) -> Node {
-    let mut merger = Merger { reports, keep_tags: true };
-    merger.structure(base, overlay, &SERVICE, &Path::ROOT.key("services").key(name))
+    Merger { reports }.structure(base, overlay, &SERVICE, &Path::ROOT.key("services").key(name))
 }
 
 /// Drops `!reset` values and forgets tags.
@@ -41,7 +40,6 @@ pub(super) fn strip_tags(node: &mut Node) {
 
 struct Merger<'a> {
     reports: &'a mut Reports,
-    keep_tags: bool,
 }
 
 impl Merger<'_> {
@@ -62,24 +60,10 @@ impl Merger<'_> {
     ) -> Node {
         let Value::Map(map) = &mut base.value else { return overlay };
         let Value::Map(changes) = overlay.value else { return base };
-        for (key, (key_mark, mut node)) in changes {
-            match node.tag {
-                Tag::Reset if self.keep_tags => {
-                    map.insert(key, (key_mark, node));
-                    continue;
-                }
-                Tag::Reset => {
-                    map.shift_remove(&key);
-                    continue;
-                }
-                _ => {}
-            }
-            let replace = node.tag == Tag::Override || key.starts_with("x-");
-            if !self.keep_tags {
-                strip_tags(&mut node);
-            }
+        for (key, (key_mark, node)) in changes {
+            let replace = matches!(node.tag, Tag::Reset | Tag::Override);
             match map.get_mut(&key) {
-                Some((mark, before)) if !replace => {
+                Some((mark, before)) if !replace && before.tag != Tag::Reset => {
                     let (shape, merge) = rule(&key);
                     let before = std::mem::take(before);
                     *mark = key_mark;

@@ -10,7 +10,8 @@ use crate::model::tree::{Mark, Node};
 /// Lower case, only `[a-z0-9_-]`, and not starting with `-` or `_`.
 pub(super) fn normalize(name: &str) -> String {
     let lower = name.to_lowercase();
-    let kept: String = lower.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(*c)).collect();
+    let kept: String =
+        lower.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(*c)).collect();
     kept.trim_start_matches(['-', '_']).to_owned()
 }
 

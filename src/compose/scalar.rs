@@ -36,7 +36,7 @@ fn number_or_text(text: &str) -> Scalar {
         return Scalar::Value(Value::Int(value));
     }
     match plain.parse::<f64>() {
-        Ok(value) if is_float(&plain) => Scalar::Value(Value::Float(value)),
+        Ok(value) if value.is_finite() && is_float(&plain) => Scalar::Value(Value::Float(value)),
         _ => Scalar::Text,
     }
 }
@@ -86,8 +86,7 @@ fn is_date(text: &str) -> bool {
     let parts: Vec<&str> = date.split('-').collect();
     let number = |text: &str, most: u32| text.len() <= 2 && text.parse::<u32>().is_ok_and(|n| (1..=most).contains(&n));
     let [year, month, day] = parts.as_slice() else { return false };
-    let date_fits =
-        year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()) && number(month, 12) && number(day, 31);
+    let date_fits = year.len() == 4 && year.bytes().all(|b| b.is_ascii_digit()) && number(month, 12) && number(day, 31);
     date_fits
         && time.is_none_or(|time| {
             time.contains(':') && time.bytes().all(|b| b.is_ascii_digit() || b":.+-Zz ".contains(&b))

@@ -41,9 +41,7 @@ pub(super) fn depends_on(mut node: Node) -> Node {
             }
         }
     }
-    by_name(node, |mark| {
-        mapping(mark, [("condition", text("service_started")), ("required", Value::Bool(true))])
-    })
+    by_name(node, |mark| mapping(mark, [("condition", text("service_started")), ("required", Value::Bool(true))]))
 }
 
 /// `networks: [A, B]`, `models: [A, B]`
@@ -341,14 +339,8 @@ mod tests {
                 "[::1]:6001:6001",
                 json!([{"mode": "ingress", "target": 6001, "host_ip": "::1", "published": "6001", "protocol": "tcp"}]),
             ),
-            (
-                "127.0.0.1::80",
-                json!([{"mode": "ingress", "target": 80, "host_ip": "127.0.0.1", "protocol": "tcp"}]),
-            ),
-            (
-                "8000-8002:80",
-                json!([{"mode": "ingress", "target": 80, "published": "8000-8002", "protocol": "tcp"}]),
-            ),
+            ("127.0.0.1::80", json!([{"mode": "ingress", "target": 80, "host_ip": "127.0.0.1", "protocol": "tcp"}])),
+            ("8000-8002:80", json!([{"mode": "ingress", "target": 80, "published": "8000-8002", "protocol": "tcp"}])),
             (
                 "9090-9091:8080-8081",
                 json!([
@@ -369,13 +361,19 @@ mod tests {
     #[test]
     fn volumes_in_every_form() {
         let cases = [
-            ("/a:/b:ro,z", json!({"type": "bind", "source": "/a", "target": "/b", "read_only": true,
-                "bind": {"selinux": "z", "create_host_path": true}})),
+            (
+                "/a:/b:ro,z",
+                json!({"type": "bind", "source": "/a", "target": "/b", "read_only": true,
+                "bind": {"selinux": "z", "create_host_path": true}}),
+            ),
             ("data:/d", json!({"type": "volume", "source": "data", "target": "/d", "volume": {}})),
             ("/anon/", json!({"type": "volume", "target": "/anon", "volume": {}})),
             ("v:/u", json!({"type": "volume", "target": "v:/u", "volume": {}})),
-            ("n:x:/t:nocopy", json!({"type": "bind", "source": "n:x", "target": "/t",
-                "bind": {"create_host_path": true}, "volume": {"nocopy": true}})),
+            (
+                "n:x:/t:nocopy",
+                json!({"type": "bind", "source": "n:x", "target": "/t",
+                "bind": {"create_host_path": true}, "volume": {"nocopy": true}}),
+            ),
         ];
         for (spec, expected) in cases {
             assert_eq!(volume(spec, Mark::default()).unwrap().to_json(), expected, "{spec}");

@@ -89,20 +89,39 @@ fn expand(
     Ok(result)
 }
 
-fn operate(
-    name: &str,
-    value: Option<String>,
-    operator: Operator,
-    argument: String,
-) -> Result<String, TemplateError> {
+fn operate(name: &str, value: Option<String>, operator: Operator, argument: String) -> Result<String, TemplateError> {
     let filled = value.as_deref().is_some_and(|value| !value.is_empty());
     let is_set = value.is_some();
     let value = value.unwrap_or_default();
     Ok(match operator {
-        Operator::DefaultIfEmpty => if filled { value } else { argument },
-        Operator::DefaultIfUnset => if is_set { value } else { argument },
-        Operator::AlternateIfNonEmpty => if filled { argument } else { value },
-        Operator::AlternateIfSet => if is_set { argument } else { value },
+        Operator::DefaultIfEmpty => {
+            if filled {
+                value
+            } else {
+                argument
+            }
+        }
+        Operator::DefaultIfUnset => {
+            if is_set {
+                value
+            } else {
+                argument
+            }
+        }
+        Operator::AlternateIfNonEmpty => {
+            if filled {
+                argument
+            } else {
+                value
+            }
+        }
+        Operator::AlternateIfSet => {
+            if is_set {
+                argument
+            } else {
+                value
+            }
+        }
         Operator::RequiredNonEmpty if filled => value,
         Operator::Required if is_set => value,
         Operator::RequiredNonEmpty | Operator::Required => {
@@ -132,22 +151,22 @@ fn next_piece(template: &str) -> Result<(Piece<'_>, &str), TemplateError> {
     Ok((Piece::Variable { name, operation: None }, rest))
 }
 
-/// Text up to the brace that closes, minding nested `${`.
+/// Text up to the brace that closes, minding nested ones; where they do not balance, up to the last one.
 fn braced(inside: &str) -> Option<(&str, &str)> {
     let mut open = 1_usize;
-    let mut previous = 0;
+    let mut end = inside.rfind('}')?;
     for (index, byte) in inside.bytes().enumerate() {
         match byte {
-            b'{' if previous == b'$' => open += 1,
+            b'{' => open += 1,
             b'}' => open -= 1,
             _ => {}
         }
         if open == 0 {
-            return Some((inside.get(..index)?, inside.get(index + 1..)?));
+            end = index;
+            break;
         }
-        previous = byte;
     }
-    None
+    Some((inside.get(..end)?, inside.get(end + 1..)?))
 }
 
 fn variable(body: &str) -> Result<Piece<'_>, TemplateError> {
@@ -190,12 +209,8 @@ fn collect(template: &str, found: &mut Vec<Variable>, depth: usize) {
         let Ok((piece, tail)) = next_piece(rest) else { return };
         rest = tail;
         if let Piece::Variable { name, operation } = piece {
-            let mut variable = Variable {
-                name: name.to_owned(),
-                default: String::new(),
-                presence: String::new(),
-                required: false,
-            };
+            let mut variable =
+                Variable { name: name.to_owned(), default: String::new(), presence: String::new(), required: false };
             match operation {
                 Some((Operator::DefaultIfEmpty | Operator::DefaultIfUnset, text)) => variable.default = text.to_owned(),
                 Some((Operator::AlternateIfNonEmpty | Operator::AlternateIfSet, text)) => {
@@ -237,7 +252,8 @@ mod tests {
             ("${NO:-${FOO}${NO:-x}}", "foox"),
             ("${NO-BAR:-baz}", "BAR:-baz"),
             ("$1 $ $- a$", "$1 $ $- a$"),
-            ("${NO:-a{b}c}", "a{bc}"),
+            ("${NO:-a{b}c}", "a{b}c"),
+            ("${NO:-{}x", "{x"),
             ("${FOO:?}", "foo"),
         ];
         for (template, expected) in cases {

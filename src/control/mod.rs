@@ -64,15 +64,25 @@ pub struct Exec {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// Something happened to `id` (`Container x-web-1`): the status word of docker compose, and details.
-    Progress { id: String, status: String, text: String },
+    Progress {
+        id: String,
+        status: String,
+        text: String,
+    },
     Warning(String),
     /// The change is made.
     Done,
-    Failed { failures: Vec<Failed> },
+    Failed {
+        failures: Vec<Failed>,
+    },
     /// The process runs; `descriptors` follow: the terminal's master alone, or stdout and stderr (and stdin before
     /// them when it was asked for).
-    Started { descriptors: usize },
-    Exited { code: i32 },
+    Started {
+        descriptors: usize,
+    },
+    Exited {
+        code: i32,
+    },
     Event(Event),
 }
 

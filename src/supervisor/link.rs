@@ -195,7 +195,8 @@ impl Link {
         let mut received = received.into_iter();
         let pidfd = received.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         self.restore_process(process.clone(), pidfd, watched);
-        let streams = Streams::from_parts(received, input).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let streams =
+            Streams::from_parts(received, input).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok(Launched { process, streams })
     }
 

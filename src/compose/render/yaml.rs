@@ -169,7 +169,9 @@ fn analyse(text: &str) -> Analysis {
     while let Some(char) = chars.next() {
         let blank_after = chars.peek().is_none_or(|next| matches!(next, ' ' | '\t') || is_break(*next));
         indicators |= match (previous, char) {
-            (None, '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`') => true,
+            (None, '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`') => {
+                true
+            }
             (None, '?' | ':' | '-') | (Some(_), ':') => blank_after,
             (Some(before), '#') => matches!(before, ' ' | '\t') || is_break(before),
             _ => false,

@@ -70,11 +70,8 @@ static RESTART_POLICY_FIELDS: Struct = structure(&[
 ]);
 
 static PLACEMENT: Shape = NOTHING.or_struct(&PLACEMENT_FIELDS);
-static PLACEMENT_FIELDS: Struct = structure(&[
-    at("constraints", &STRINGS),
-    at("preferences", &PREFERENCES),
-    at("max_replicas_per_node", &INT),
-]);
+static PLACEMENT_FIELDS: Struct =
+    structure(&[at("constraints", &STRINGS), at("preferences", &PREFERENCES), at("max_replicas_per_node", &INT)]);
 static PREFERENCES: Shape = NOTHING.or_list(&PREFERENCE, false);
 static PREFERENCE: Shape = NOTHING.or_struct(&PREFERENCE_FIELDS);
 static PREFERENCE_FIELDS: Struct = structure(&[at("spread", &STRING)]);

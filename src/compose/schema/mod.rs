@@ -88,6 +88,8 @@ pub(super) struct Struct {
     pub(super) required: &'static [&'static str],
     /// `x-*` keys may be there.
     pub(super) extensions: bool,
+    /// Every key is always printed, in JSON with a capital letter: the reference forgot to name them.
+    pub(super) bare: bool,
 }
 
 impl Struct {
@@ -169,6 +171,8 @@ pub(super) enum Zero {
     JsonNull,
     /// Left out in YAML; JSON has `{}` where there is nothing.
     JsonObject,
+    /// Accepted, and never printed.
+    Never,
 }
 
 const fn at(name: &'static str, shape: &'static Shape) -> Attribute {
@@ -197,12 +201,17 @@ impl Attribute {
 }
 
 const fn structure(attributes: &'static [Attribute]) -> Struct {
-    Struct { attributes, required: &[], extensions: true }
+    Struct { attributes, required: &[], extensions: true, bare: false }
 }
 
 impl Struct {
     const fn required(mut self, required: &'static [&'static str]) -> Self {
         self.required = required;
+        self
+    }
+
+    const fn bare(mut self) -> Self {
+        self.bare = true;
         self
     }
 
@@ -288,8 +297,7 @@ static STRING_OR_STRINGS: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, tr
 static STRING_OR_NUMBER: Shape = NOTHING.or_text(Text::Any).or_number(Number::Any).cast(Cast::Text);
 static STRINGS_OR_NUMBERS: Shape = NOTHING.or_list(&STRING_OR_NUMBER, true);
 static COMMAND: Shape = NOTHING.or_null().or_text(Text::Any).or_list(&STRING, false);
-static SCALAR: Shape =
-    NOTHING.or_null().or_boolean().or_number(Number::Any).or_text(Text::Any).cast(Cast::Text);
+static SCALAR: Shape = NOTHING.or_null().or_boolean().or_number(Number::Any).or_text(Text::Any).cast(Cast::Text);
 static SCALAR_OR_NULL: Shape =
     NOTHING.or_null().or_boolean().or_number(Number::Any).or_text(Text::Any).cast(Cast::TextOrNull);
 /// `KEY=VALUE` list or mapping whose values are text.
@@ -300,10 +308,8 @@ static DRIVER_OPTIONS: Shape = NOTHING.or_named_and_others(Keys::Any, &STRING_OR
 static HOST_ADDRESSES: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, false);
 static EXTRA_HOSTS: Shape = NOTHING.or_named(Keys::Any, &HOST_ADDRESSES).or_list(&STRING, true);
 
-static ULIMIT: Shape =
-    NOTHING.or_number(Number::Integer).or_text(Text::Any).or_struct(&ULIMIT_PAIR).cast(Cast::Int);
-static ULIMIT_PAIR: Struct =
-    structure(&[at("soft", &INT).keep(), at("hard", &INT).keep()]).required(&["soft", "hard"]);
+static ULIMIT: Shape = NOTHING.or_number(Number::Integer).or_text(Text::Any).or_struct(&ULIMIT_PAIR).cast(Cast::Int);
+static ULIMIT_PAIR: Struct = structure(&[at("soft", &INT).keep(), at("hard", &INT).keep()]).required(&["soft", "hard"]);
 static ULIMITS: Shape = NOTHING.or_named_and_others(Keys::Lowercase, &ULIMIT);
 
 static FILE_REFERENCE: Shape = NOTHING.or_text(Text::Any).or_struct(&FILE_REFERENCE_FIELDS);

@@ -129,8 +129,7 @@ fn holds_container_name(text: &str) -> bool {
 
 /// As above: not anchored.
 fn holds_pull_policy(text: &str) -> bool {
-    const WORDS: [&str; 8] =
-        ["always", "never", "build", "if_not_present", "missing", "refresh", "daily", "weekly"];
+    const WORDS: [&str; 8] = ["always", "never", "build", "if_not_present", "missing", "refresh", "daily", "weekly"];
     let every = text.match_indices("every_").any(|(start, sign)| {
         let rest = text.get(start + sign.len()..).unwrap_or_default();
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -168,11 +167,12 @@ static BLKIO_FIELDS: Struct = structure(&[
 .closed();
 static WEIGHT_DEVICES: Shape = NOTHING.or_list(&WEIGHT_DEVICE, false);
 static WEIGHT_DEVICE: Shape = NOTHING.or_struct(&WEIGHT_DEVICE_FIELDS);
-static WEIGHT_DEVICE_FIELDS: Struct = structure(&[at("path", &STRING).keep(), at("weight", &INT).keep()]).closed();
+static WEIGHT_DEVICE_FIELDS: Struct =
+    structure(&[at("path", &STRING).keep(), at("weight", &INT).keep()]).closed().bare();
 static THROTTLE_DEVICES: Shape = NOTHING.or_list(&THROTTLE_DEVICE, false);
 static THROTTLE_DEVICE: Shape = NOTHING.or_struct(&THROTTLE_DEVICE_FIELDS);
 static THROTTLE_DEVICE_FIELDS: Struct =
-    structure(&[at("path", &STRING).keep(), at("rate", &INT_BYTES).keep()]).closed();
+    structure(&[at("path", &STRING).keep(), at("rate", &INT_BYTES).keep()]).closed().bare();
 
 static CREDENTIAL_SPEC: Shape = NOTHING.or_struct(&CREDENTIAL_SPEC_FIELDS);
 static CREDENTIAL_SPEC_FIELDS: Struct =
@@ -180,12 +180,9 @@ static CREDENTIAL_SPEC_FIELDS: Struct =
 
 static DEPENDS_ON: Shape = NOTHING.or_list(&STRING, true).or_named(Keys::Resource, &DEPENDENCY);
 static DEPENDENCY: Shape = NOTHING.or_struct(&DEPENDENCY_FIELDS);
-static DEPENDENCY_FIELDS: Struct = structure(&[
-    at("condition", &CONDITION),
-    at("restart", &BOOL),
-    at("required", &STRICT_BOOL).keep(),
-])
-.required(&["condition"]);
+static DEPENDENCY_FIELDS: Struct =
+    structure(&[at("condition", &CONDITION), at("restart", &BOOL), at("required", &STRICT_BOOL).keep()])
+        .required(&["condition"]);
 static CONDITION: Shape = NOTHING
     .or_text(Text::OneOf(&["service_started", "service_healthy", "service_completed_successfully"]))
     .cast(Cast::Text);
@@ -205,9 +202,7 @@ static OPTION_ITEM: Shape = NOTHING.or_text(Text::Any).or_number(Number::Any).or
 static ENV_FILES: Shape = NOTHING.or_text(Text::Any).or_list(&ENV_FILE, false);
 static ENV_FILE: Shape = NOTHING.or_text(Text::Any).or_struct(&ENV_FILE_FIELDS);
 static ENV_FILE_FIELDS: Struct =
-    structure(&[at("path", &STRING), at("required", &BOOL).keep(), at("format", &STRING)])
-        .required(&["path"])
-        .closed();
+    structure(&[at("path", &STRING), at("required", &BOOL).keep(), at("format", &STRING)]).required(&["path"]).closed();
 static LABEL_FILES: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, false);
 
 static EXTENDS: Shape = NOTHING.or_text(Text::Any).or_struct(&EXTENDS_FIELDS);
@@ -229,8 +224,7 @@ static TEST: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, false);
 static LOGGING: Shape = NOTHING.or_struct(&LOGGING_FIELDS);
 static LOGGING_FIELDS: Struct = structure(&[at("driver", &STRING), at("options", &LOGGING_OPTIONS)]);
 static LOGGING_OPTIONS: Shape = NOTHING.or_named_and_others(Keys::Any, &LOGGING_OPTION);
-static LOGGING_OPTION: Shape =
-    NOTHING.or_null().or_number(Number::Any).or_text(Text::Any).cast(Cast::Text);
+static LOGGING_OPTION: Shape = NOTHING.or_null().or_number(Number::Any).or_text(Text::Any).cast(Cast::Text);
 
 static MODELS: Shape = NOTHING.or_list(&STRING, true).or_named_and_others(Keys::Resource, &SERVICE_MODEL);
 static SERVICE_MODEL: Shape = NOTHING.or_null().or_struct(&SERVICE_MODEL_FIELDS);
@@ -304,14 +298,10 @@ static SELINUX: Shape = NOTHING.or_text(Text::OneOf(&["z", "Z"])).cast(Cast::Tex
 static RECURSIVE: Shape =
     NOTHING.or_text(Text::OneOf(&["enabled", "disabled", "writable", "readonly"])).cast(Cast::Text);
 static VOLUME_OPTIONS: Shape = NOTHING.or_struct(&VOLUME_OPTIONS_FIELDS);
-static VOLUME_OPTIONS_FIELDS: Struct = structure(&[
-    at("labels", &PAIRS).merge(Merge::KeyValue),
-    at("nocopy", &BOOL),
-    at("subpath", &STRING),
-]);
+static VOLUME_OPTIONS_FIELDS: Struct =
+    structure(&[at("labels", &PAIRS).merge(Merge::KeyValue), at("nocopy", &BOOL), at("subpath", &STRING)]);
 static TMPFS_OPTIONS: Shape = NOTHING.or_struct(&TMPFS_OPTIONS_FIELDS);
 static TMPFS_OPTIONS_FIELDS: Struct = structure(&[at("size", &TMPFS_SIZE), at("mode", &NUMBER_INT)]);
-static TMPFS_SIZE: Shape =
-    NOTHING.or_number(Number::Between(0, i64::MAX)).or_text(Text::Any).cast(Cast::Bytes);
+static TMPFS_SIZE: Shape = NOTHING.or_number(Number::Between(0, i64::MAX)).or_text(Text::Any).cast(Cast::Bytes);
 static IMAGE_OPTIONS: Shape = NOTHING.or_struct(&IMAGE_OPTIONS_FIELDS);
 static IMAGE_OPTIONS_FIELDS: Struct = structure(&[at("subpath", &STRING)]);
