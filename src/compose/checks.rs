@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::finish::EXTENSIONS;
 use super::report::Reports;
 use super::validate::nearest;
 use crate::base::diagnostic::Diagnostic;
 use crate::base::units;
 use crate::model::tree::{Map, Mark, Node, Value};
 
-fn map<'a>(node: Option<&'a Node>) -> impl Iterator<Item = (&'a str, Mark, &'a Node)> {
+fn map(node: Option<&Node>) -> impl Iterator<Item = (&str, Mark, &Node)> {
     let entries = node.and_then(Node::as_map).into_iter().flatten();
     entries.map(|(key, (mark, node))| (key.as_ref(), *mark, node))
 }
 
-fn list<'a>(node: Option<&'a Node>) -> impl Iterator<Item = &'a Node> {
+fn list(node: Option<&Node>) -> impl Iterator<Item = &Node> {
     node.and_then(Node::as_list).into_iter().flatten()
 }
 
@@ -219,6 +220,11 @@ impl<'a> Check<'a, '_> {
             self.reports.push(diagnostic);
         }
         for (network, mark, _) in map(self.service.get("networks")) {
+            if network == EXTENSIONS {
+                let message = format!("a network of service `{}` starts with `x-`, which is for extensions", self.name);
+                self.error("invalid-name", mark, message);
+                continue;
+            }
             self.defined("networks", "network", network, mark);
         }
         for (model, mark, _) in map(self.service.get("models")) {

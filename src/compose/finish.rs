@@ -47,6 +47,7 @@ impl Finisher<'_> {
             "test" => healthcheck_test(node),
             "extra_hosts" => self.extra_hosts(node, path),
             "options" => provider_options(node, attribute.shape),
+            "networks" => without_extensions(node, path),
             _ => node,
         };
         let node = self.value(node, attribute.shape, path);
@@ -224,6 +225,23 @@ fn provider_options(mut node: Node, shape: &'static Shape) -> Node {
         if option.as_list().is_none() {
             let mark = option.mark;
             *option = Node::new(Value::List(vec![std::mem::take(option)]), mark);
+        }
+    }
+    node
+}
+
+/// The name that networks of a service get together when theirs begin with `x-`.
+pub(super) const EXTENSIONS: &str = "#extensions";
+
+/// Networks whose names begin with `x-` count as extensions. The reference then has an unnamed one in a service.
+fn without_extensions(mut node: Node, path: &Path<'_>) -> Node {
+    let Some(map) = node.as_map_mut() else { return node };
+    let before = map.len();
+    map.retain(|name, _| !name.starts_with("x-"));
+    if map.len() < before && !path.is_top_level() {
+        let mark = node.mark;
+        if let Some(map) = node.as_map_mut() {
+            map.insert(Arc::from(EXTENSIONS), (mark, Node::new(Value::Map(Map::new()), mark)));
         }
     }
     node

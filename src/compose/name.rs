@@ -38,7 +38,7 @@ pub(super) fn project(
         return Some(name.to_owned());
     }
     let given = inputs.iter().flat_map(|input| &input.documents).filter_map(|document| document.get("name"));
-    let given = given.filter(|name| name.as_str().is_some_and(|text| !text.is_empty())).last();
+    let given = given.filter(|name| name.as_str().is_some_and(|text| !text.is_empty())).next_back();
     if let Some(node) = given {
         let name = text(node, environment, interpolate, reports)?;
         let name = normalize(&name);

@@ -67,11 +67,11 @@ fn is_any(shape: &'static Shape) -> bool {
 }
 
 fn integer(number: i64, shape: &Shape, path: &Path<'_>, mark: Mark, reports: &mut Reports) -> bool {
-    if let Number::Between(least, most) = shape.number {
-        if number < least || number > most {
-            let range = if most == i64::MAX { format!("at least {least}") } else { format!("{least} to {most}") };
-            reports.error("out-of-range", mark, format!("`{path}` must be {range}, but it is {number}"));
-        }
+    if let Number::Between(least, most) = shape.number
+        && (number < least || number > most)
+    {
+        let range = if most == i64::MAX { format!("at least {least}") } else { format!("{least} to {most}") };
+        reports.error("out-of-range", mark, format!("`{path}` must be {range}, but it is {number}"));
     }
     !matches!(shape.number, Number::No)
 }

@@ -337,7 +337,7 @@ impl Builder<'_> {
                         "quote the key",
                     );
                     self.failed = true;
-                    *key = Some(Key::Text(format!("{shown}").into(), node.mark));
+                    *key = Some(Key::Text(shown.into(), node.mark));
                 }
             },
             Body::Map { map, merges, key, .. } => match key.take()? {
@@ -380,11 +380,13 @@ fn merge_sources(node: Node, merges: &mut Vec<Node>) -> bool {
     true
 }
 
-/// Keys that are there win over merged ones.
+/// Keys that are there win over merged ones. A `!reset` is not handed on by `<<`.
 fn merge_into(map: &mut Map, merged: Node) {
     if let Value::Map(other) = merged.value {
         for (key, entry) in other {
-            map.entry(key).or_insert(entry);
+            if entry.1.tag != Tag::Reset {
+                map.entry(key).or_insert(entry);
+            }
         }
     }
 }
