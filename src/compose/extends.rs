@@ -146,7 +146,7 @@ fn base_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
 fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope) -> Option<Map> {
     let input = loader.read(path, mark)?;
     let errors = loader.reports.errors();
-    let mut tree = Node::new(Value::Map(Map::new()), Mark::default());
+    let mut tree = Node::new(Value::from(Map::new()), Mark::default());
     for mut document in input.documents {
         if !loader.options.no_interpolate {
             interpolate::file(&mut document, &scope.environment, loader.reports);
@@ -172,5 +172,5 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
         loader.reports.error("unknown-service", mark, message);
         return None;
     };
-    Some(services)
+    Some(*services)
 }

@@ -23,21 +23,29 @@ struct Finisher<'a> {
 
 impl Finisher<'_> {
     fn structure(&mut self, node: Node, members: &'static Struct, path: &Path<'_>) -> Node {
-        let Node { value: Value::Map(mut map), mark, tag } = node else { return node };
-        let mut finished = Map::with_capacity(map.len());
-        for attribute in members.attributes {
-            let found = map.swap_remove(attribute.name);
-            let missing = || (mark, Node::new(empty(attribute.shape.cast), mark));
-            let Some((key_mark, value)) = found.or_else(|| members.bare.then(missing)) else { continue };
-            let path = path.key(attribute.name);
-            if let Some(value) = self.attribute(value, attribute, &path) {
-                finished.insert(Arc::from(attribute.name), (key_mark, value));
+        let Node { value: Value::Map(map), mark, tag } = node else { return node };
+        let mut known = Vec::with_capacity(map.len());
+        let mut rest = Vec::new();
+        for (key, entry) in *map {
+            match members.position(&key) {
+                Some(position) => known.push((position, key, entry)),
+                None => rest.push((key, entry)),
             }
         }
-        let mut rest: Vec<_> = map.into_iter().collect();
+        if members.bare {
+            add_missing(&mut known, members, mark);
+        }
+        known.sort_by_key(|(position, ..)| *position);
         rest.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut finished = Map::with_capacity(known.len() + rest.len());
+        for (position, key, (key_mark, value)) in known {
+            let Some(attribute) = members.attributes.get(position) else { continue };
+            if let Some(value) = self.attribute(value, attribute, &path.key(attribute.name)) {
+                finished.insert(key, (key_mark, value));
+            }
+        }
         finished.extend(rest.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))));
-        Node { value: Value::Map(finished), mark, tag }
+        Node { value: Value::from(finished), mark, tag }
     }
 
     /// `None` for what is as good as not written.
@@ -79,7 +87,7 @@ impl Finisher<'_> {
                     let member = self.value(member, value, &path.key(&key));
                     (key, (mark, member))
                 });
-                Node { value: Value::Map(finished.collect()), mark: node.mark, tag: Tag::None }
+                Node { value: Value::from(finished.collect::<Map>()), mark: node.mark, tag: Tag::None }
             }
             (Value::List(list), _, Some(items)) => {
                 let finished = list.into_iter().enumerate();
@@ -192,6 +200,16 @@ impl Finisher<'_> {
     }
 }
 
+/// Gives every attribute an empty value that has none.
+fn add_missing(known: &mut Vec<(usize, Arc<str>, (Mark, Node))>, members: &Struct, mark: Mark) {
+    for (position, attribute) in members.attributes.iter().enumerate() {
+        if !known.iter().any(|(other, ..)| *other == position) {
+            let node = Node::new(empty(attribute.shape.cast), mark);
+            known.push((position, Arc::from(attribute.name), (mark, node)));
+        }
+    }
+}
+
 fn empty(cast: Cast) -> Value {
     match cast {
         Cast::Text => Value::String("".into()),
@@ -241,7 +259,7 @@ fn without_extensions(mut node: Node, path: &Path<'_>) -> Node {
     if map.len() < before && !path.is_top_level() {
         let mark = node.mark;
         if let Some(map) = node.as_map_mut() {
-            map.insert(Arc::from(EXTENSIONS), (mark, Node::new(Value::Map(Map::new()), mark)));
+            map.insert(Arc::from(EXTENSIONS), (mark, Node::new(Value::from(Map::new()), mark)));
         }
     }
     node
@@ -255,7 +273,7 @@ fn sorted(mut node: Node) -> Node {
         Value::Map(map) => {
             let mut entries: Vec<_> = map.into_iter().collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            Value::Map(entries.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))).collect())
+            Value::from(entries.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))).collect::<Map>())
         }
         value => value,
     };

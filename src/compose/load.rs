@@ -79,7 +79,7 @@ impl Loader<'_> {
 
     /// Merges files into one canonical tree with defaults and resolved paths.
     pub(super) fn model(&mut self, inputs: Vec<Input>, scope: &Scope) -> Option<Node> {
-        let mut tree = Node::new(Value::Map(Map::new()), Mark::default());
+        let mut tree = Node::new(Value::from(Map::new()), Mark::default());
         for input in inputs {
             let errors = self.reports.errors();
             for document in input.documents {

@@ -60,7 +60,7 @@ impl Merger<'_> {
     ) -> Node {
         let Value::Map(map) = &mut base.value else { return overlay };
         let Value::Map(changes) = overlay.value else { return base };
-        for (key, (key_mark, node)) in changes {
+        for (key, (key_mark, node)) in *changes {
             let replace = matches!(node.tag, Tag::Reset | Tag::Override);
             match map.get_mut(&key) {
                 Some((mark, before)) if !replace && before.tag != Tag::Reset => {
@@ -148,7 +148,7 @@ impl Merger<'_> {
         let mark = overlay.mark;
         match (&mut base.value, overlay.value) {
             (Value::Map(map), Value::Map(changes)) => {
-                map.extend(changes);
+                map.extend(*changes);
                 base
             }
             (_, Value::Null) => base,
@@ -171,7 +171,7 @@ impl Merger<'_> {
         let (Value::Map(map), Value::Map(changes)) = (&mut base.value, &overlay.value) else {
             return if overlay.is_null() { base } else { overlay };
         };
-        for (key, (mark, node)) in changes {
+        for (key, (mark, node)) in changes.iter() {
             let before = map.get(key).map(|(_, before)| before.clone());
             let merged = match before {
                 Some(before) if before.as_map().is_some() && node.as_map().is_some() => {
@@ -276,6 +276,9 @@ fn unique_children(node: &mut Node, shape: &'static Shape, path: &Path<'_>, repo
 
 fn unique_items(node: &mut Node, unique: Unique, path: &Path<'_>, reports: &mut Reports) {
     let Value::List(list) = &mut node.value else { return };
+    if let ([_], Unique::Key | Unique::EnvFile | Unique::Expose) = (list.as_slice(), unique) {
+        return;
+    }
     let mut index_of: HashMap<String, usize> = HashMap::with_capacity(list.len());
     let mut kept: Vec<Node> = Vec::with_capacity(list.len());
     for (index, item) in std::mem::take(list).into_iter().enumerate() {

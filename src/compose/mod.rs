@@ -162,7 +162,7 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
 fn resolve(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Project> {
     let Merged { mut tree, name, location } = merged(options, process, reports)?;
     if let Some(map) = tree.as_map_mut() {
-        let none = || (Mark::default(), Node::new(Value::Map(Map::new()), Mark::default()));
+        let none = || (Mark::default(), Node::new(Value::from(Map::new()), Mark::default()));
         map.entry("services".into()).or_insert_with(none);
     }
     let mut tree = finish::project(tree, reports);

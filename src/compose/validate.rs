@@ -42,7 +42,7 @@ fn value(node: &Node, shape: &'static Shape, path: &Path<'_>, reports: &mut Repo
                 true
             }
             Members::Named { keys, value: member, others } => {
-                for (key, (mark, node)) in map {
+                for (key, (mark, node)) in map.iter() {
                     if keys.fits(key) {
                         value(node, member, &path.key(key), reports);
                     } else if !others && !key.starts_with("x-") {
@@ -144,6 +144,9 @@ fn unknown_key(key: &str, mark: Mark, members: &'static Struct, path: &Path<'_>,
 }
 
 fn unique(list: &[Node], path: &Path<'_>, reports: &mut Reports) {
+    if list.len() < 2 {
+        return;
+    }
     let mut seen: HashMap<String, Mark> = HashMap::with_capacity(list.len());
     for item in list {
         let key = match &item.value {

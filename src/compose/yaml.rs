@@ -58,6 +58,7 @@ fn attempt(
         nodes: 0,
         documents: Vec::new(),
         failed: false,
+        keys: HashSet::new(),
     };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -129,6 +130,8 @@ struct Builder<'a> {
     nodes: usize,
     documents: Vec<Node>,
     failed: bool,
+    /// Keys repeat a lot, so each text is kept once.
+    keys: HashSet<Arc<str>>,
 }
 
 /// A value that aliases repeat.
@@ -182,6 +185,16 @@ impl Builder<'_> {
                 if plain_merge && self.expects_key() {
                     return self.merge_key(mark, reports);
                 }
+                let is_text = style != ScalarStyle::Plain || matches!(scalar::resolve(&text), Scalar::Text);
+                if self.expects_key()
+                    && is_text
+                    && let Some(known) = self.keys.get(text.as_ref())
+                    && anchor == 0
+                    && tag.is_none()
+                {
+                    let key = Key::Text(Arc::clone(known), mark);
+                    return self.known_key(key, mark, reports);
+                }
                 let node = scalar_node(&text, style, tag.as_deref(), mark);
                 self.complete(node, anchor, reports)
             }
@@ -218,7 +231,7 @@ impl Builder<'_> {
                         for merged in merges {
                             merge_into(&mut map, merged);
                         }
-                        Value::Map(map)
+                        Value::from(map)
                     }
                 };
                 self.complete(Node { value, mark, tag }, anchor, reports)
@@ -254,6 +267,15 @@ impl Builder<'_> {
 
     fn expects_key(&self) -> bool {
         matches!(self.stack.last(), Some(Frame { body: Body::Map { key: None, .. }, .. }))
+    }
+
+    /// A key that was there before, so it needs no look at what kind of scalar it is.
+    fn known_key(&mut self, text: Key, mark: Mark, reports: &mut Reports) -> Option<()> {
+        self.count(1, mark, reports)?;
+        if let Some(Frame { body: Body::Map { key, .. }, .. }) = self.stack.last_mut() {
+            *key = Some(text);
+        }
+        Some(())
     }
 
     fn merge_key(&mut self, mark: Mark, reports: &mut Reports) -> Option<()> {
@@ -327,7 +349,10 @@ impl Builder<'_> {
                 }
             }
             Body::Map { key: key @ None, .. } => match node.value {
-                Value::String(text) if node.tag != Tag::Date => *key = Some(Key::Text(text, node.mark)),
+                Value::String(text) if node.tag != Tag::Date => {
+                    self.keys.insert(Arc::clone(&text));
+                    *key = Some(Key::Text(text, node.mark));
+                }
                 value => {
                     let shown = scalar::text(&value).unwrap_or_else(|| "a list or mapping".to_owned());
                     reports.error_with_help(
@@ -383,7 +408,7 @@ fn merge_sources(node: Node, merges: &mut Vec<Node>) -> bool {
 /// Keys that are there win over merged ones. A `!reset` is not handed on by `<<`.
 fn merge_into(map: &mut Map, merged: Node) {
     if let Value::Map(other) = merged.value {
-        for (key, entry) in other {
+        for (key, entry) in *other {
             if entry.1.tag != Tag::Reset {
                 map.entry(key).or_insert(entry);
             }

@@ -58,7 +58,7 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
             None if form == Form::Json => {
                 let value = match attribute.zero {
                     Zero::JsonNull => Value::Null,
-                    Zero::JsonObject => Value::Map(Map::new()),
+                    Zero::JsonObject => Value::from(Map::new()),
                     Zero::Omit | Zero::Keep | Zero::Never => continue,
                 };
                 let node = shape_value(&Node::new(value, Mark::default()), attribute.shape, form, depth + 1);
@@ -78,7 +78,7 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
             result.insert(Arc::clone(key), entry);
         }
     }
-    Node::new(Value::Map(result), node.mark)
+    Node::new(Value::from(result), node.mark)
 }
 
 /// `ID` or `ID: PATH`, as a list of texts.
@@ -113,7 +113,7 @@ fn shape_value(node: &Node, shape: &'static Shape, form: Form, depth: usize) -> 
             let entries = map
                 .iter()
                 .map(|(key, (mark, node))| (Arc::clone(key), (*mark, shape_value(node, value, form, depth + 1))));
-            Node::new(Value::Map(entries.collect()), node.mark)
+            Node::new(Value::from(entries.collect::<Map>()), node.mark)
         }
         (Value::List(list), _, Some(items)) => {
             let items = list.iter().map(|item| shape_value(item, items.shape, form, depth + 1));

@@ -94,7 +94,14 @@ pub(super) struct Struct {
 
 impl Struct {
     pub(super) fn attribute(&self, name: &str) -> Option<&'static Attribute> {
-        self.attributes.iter().find(|attribute| attribute.name == name)
+        self.position(name).and_then(|position| self.attributes.get(position))
+    }
+
+    /// Where the key stands in the order of the format.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        let first = name.bytes().next();
+        let fits = |known: &str| known.len() == name.len() && known.bytes().next() == first && known == name;
+        self.attributes.iter().position(|attribute| fits(attribute.name))
     }
 }
 
