@@ -10,7 +10,7 @@ use crate::base::disk::{self, Durability};
 use crate::compose::render;
 use crate::compose::{self, LoadOptions};
 use crate::model::Project;
-use crate::model::tree::{Mark, Node, Value};
+use crate::model::tree::{Map, Mark, Node, Value};
 
 /// What to print.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +96,7 @@ fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> C
         return ConfigOutput { text: None, diagnostics };
     }
     let text = match &options.print {
+        Print::Project if options.quiet => String::new(),
         Print::Project if options.format == Some(Format::Json) => {
             render::escape_dollars(&render::json(&project.tree)) + "\n"
         }
@@ -181,7 +182,7 @@ fn variables(variables: &[compose::Variable], format: Option<Format>) -> String 
     let text = |value: &str| Value::String(value.into());
     let object = |members: Vec<(&str, Value)>| {
         let entries = members.into_iter().map(|(key, value)| (key.into(), (Mark::default(), node(value))));
-        node(Value::Map(entries.collect()))
+        node(Value::from(entries.collect::<Map>()))
     };
     let entries = variables.iter().map(|variable| {
         let (name, default, required, presence) = match format {
@@ -196,7 +197,7 @@ fn variables(variables: &[compose::Variable], format: Option<Format>) -> String 
         ];
         (variable.name.as_str().into(), (Mark::default(), object(members)))
     });
-    let tree = node(Value::Map(entries.collect()));
+    let tree = node(Value::from(entries.collect::<Map>()));
     match format {
         Format::Json => render::json_text(&tree) + "\n",
         Format::Yaml => render::yaml_text(&tree),

@@ -61,7 +61,7 @@ pub struct ConfigArgs {
     /// Do not check references between parts
     #[arg(long)]
     pub no_consistency: bool,
-    /// Leave `env_file` as it is
+    /// Accepted; the reference resolves `env_file` all the same
     #[arg(long)]
     pub no_env_resolution: bool,
     /// Replace tags of images by digests
@@ -103,7 +103,6 @@ impl ConfigArgs {
         load.no_normalize |= self.no_normalize;
         load.no_path_resolution |= self.no_path_resolution;
         load.no_consistency |= self.no_consistency;
-        load.no_env_resolution |= self.no_env_resolution;
         let print = self.print();
         load.services = self.service;
         Ok(ConfigOptions {

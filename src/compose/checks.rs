@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::finish::EXTENSIONS;
 use super::report::Reports;
 use super::validate::nearest;
 use crate::base::diagnostic::Diagnostic;
 use crate::base::units;
 use crate::model::tree::{Map, Mark, Node, Value};
 
-fn map<'a>(node: Option<&'a Node>) -> impl Iterator<Item = (&'a str, Mark, &'a Node)> {
+fn map(node: Option<&Node>) -> impl Iterator<Item = (&str, Mark, &Node)> {
     let entries = node.and_then(Node::as_map).into_iter().flatten();
     entries.map(|(key, (mark, node))| (key.as_ref(), *mark, node))
 }
 
-fn list<'a>(node: Option<&'a Node>) -> impl Iterator<Item = &'a Node> {
+fn list(node: Option<&Node>) -> impl Iterator<Item = &Node> {
     node.and_then(Node::as_list).into_iter().flatten()
 }
 
@@ -104,6 +105,7 @@ pub(super) struct Scene<'a> {
 
 /// Rules between the active services and resources of a finished tree.
 pub(super) fn consistency(scene: &Scene<'_>, reports: &mut Reports) {
+    container_names(scene.tree, reports);
     for (name, mark, service) in map(scene.tree.get("services")) {
         let mut check = Check { scene, name, mark, service, reports };
         check.sources();
@@ -122,6 +124,22 @@ pub(super) fn consistency(scene: &Scene<'_>, reports: &mut Reports) {
         }
     }
     cycles(scene.tree, reports);
+}
+
+fn container_names(tree: &Node, reports: &mut Reports) {
+    let mut taken: HashMap<&str, (&str, Mark)> = HashMap::new();
+    for (service, _, node) in map(tree.get("services")) {
+        let Some(name) = node.get("container_name") else { continue };
+        let Some(text) = name.as_str() else { continue };
+        if let Some((other, first)) = taken.insert(text, (service, name.mark)) {
+            let message = format!("services.{service}: container name `{text}` is already in use by service `{other}`");
+            let mut diagnostic = Diagnostic::error("conflict", reports.place(name.mark), message);
+            if let Some(place) = reports.place(first) {
+                diagnostic = diagnostic.related(place, "used here first");
+            }
+            reports.push(diagnostic);
+        }
+    }
 }
 
 struct Check<'a, 'r> {
@@ -202,6 +220,11 @@ impl<'a> Check<'a, '_> {
             self.reports.push(diagnostic);
         }
         for (network, mark, _) in map(self.service.get("networks")) {
+            if network == EXTENSIONS {
+                let message = format!("a network of service `{}` starts with `x-`, which is for extensions", self.name);
+                self.error("invalid-name", mark, message);
+                continue;
+            }
             self.defined("networks", "network", network, mark);
         }
         for (model, mark, _) in map(self.service.get("models")) {

@@ -40,11 +40,6 @@ fn set_service(service: &mut Map) {
         absent(port, "protocol", || text("tcp"));
         absent(port, "mode", || text("ingress"));
     }
-    for volume in items(service, "volumes") {
-        if let Some(bind) = volume.get_mut("bind").and_then(|(_, node)| node.as_map_mut()) {
-            absent(bind, "create_host_path", || Value::Bool(true));
-        }
-    }
     items(service, "gpus").for_each(device_request);
     let reservations = service
         .get_mut("deploy")

@@ -45,7 +45,7 @@ impl Resolver<'_> {
         let Some((files_mark, files)) = map.shift_remove("env_file") else { return };
         let (mark, own) = map.swap_remove("environment").unwrap_or((files_mark, Node::default()));
         let Node { value: own_value, mark: own_mark, .. } = own;
-        let own = if let Value::Map(own) = own_value { own } else { Map::new() };
+        let own = if let Value::Map(own) = own_value { *own } else { Map::new() };
         let given = |name: &str| own.get(name).and_then(|(_, node)| node.as_str()).map(str::to_owned);
         let lookup = |name: &str| self.environment.get(name).cloned().or_else(|| given(name));
         let mut variables: BTreeMap<String, String> =
@@ -76,7 +76,7 @@ impl Resolver<'_> {
             return;
         }
         resolved.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let node = Node { value: Value::Map(resolved.into_iter().collect()), mark: own_mark, tag: Tag::None };
+        let node = Node { value: Value::from(resolved.into_iter().collect::<Map>()), mark: own_mark, tag: Tag::None };
         insert_sorted(map, "environment", mark, node);
     }
 
@@ -101,9 +101,9 @@ impl Resolver<'_> {
             .collect();
         let own_mark = own.mark;
         if let Value::Map(own) = own.value {
-            merged.extend(own);
+            merged.extend(*own);
         }
-        let node = Node { value: Value::Map(merged.into_iter().collect()), mark: own_mark, tag: Tag::None };
+        let node = Node { value: Value::from(merged.into_iter().collect::<Map>()), mark: own_mark, tag: Tag::None };
         insert_sorted(map, "labels", mark, node);
     }
 }

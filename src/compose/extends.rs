@@ -146,7 +146,7 @@ fn base_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
 fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope) -> Option<Map> {
     let input = loader.read(path, mark)?;
     let errors = loader.reports.errors();
-    let mut tree = Node::new(Value::Map(Map::new()), Mark::default());
+    let mut tree = Node::new(Value::from(Map::new()), Mark::default());
     for mut document in input.documents {
         if !loader.options.no_interpolate {
             interpolate::file(&mut document, &scope.environment, loader.reports);
@@ -159,7 +159,8 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
     let shown = if scope.shown.is_absolute() {
         super::locate::clean(folder)
     } else {
-        scope.shown.join(relative(&scope.folder, &super::locate::clean(folder)))
+        // The rest of the way is added when the scope's own paths are resolved.
+        relative(&scope.folder, &super::locate::clean(folder))
     };
     Base { folder: &shown, home: loader.home.as_deref() }.resolve(&mut tree);
     if loader.reports.errors() > errors {
@@ -171,5 +172,5 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
         loader.reports.error("unknown-service", mark, message);
         return None;
     };
-    Some(services)
+    Some(*services)
 }

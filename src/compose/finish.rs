@@ -23,19 +23,29 @@ struct Finisher<'a> {
 
 impl Finisher<'_> {
     fn structure(&mut self, node: Node, members: &'static Struct, path: &Path<'_>) -> Node {
-        let Node { value: Value::Map(mut map), mark, tag } = node else { return node };
-        let mut finished = Map::with_capacity(map.len());
-        for attribute in members.attributes {
-            let Some((key_mark, value)) = map.swap_remove(attribute.name) else { continue };
-            let path = path.key(attribute.name);
-            if let Some(value) = self.attribute(value, attribute, &path) {
-                finished.insert(Arc::from(attribute.name), (key_mark, value));
+        let Node { value: Value::Map(map), mark, tag } = node else { return node };
+        let mut known = Vec::with_capacity(map.len());
+        let mut rest = Vec::new();
+        for (key, entry) in *map {
+            match members.position(&key) {
+                Some(position) => known.push((position, key, entry)),
+                None => rest.push((key, entry)),
             }
         }
-        let mut rest: Vec<_> = map.into_iter().collect();
+        if members.bare {
+            add_missing(&mut known, members, mark);
+        }
+        known.sort_by_key(|(position, ..)| *position);
         rest.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut finished = Map::with_capacity(known.len() + rest.len());
+        for (position, key, (key_mark, value)) in known {
+            let Some(attribute) = members.attributes.get(position) else { continue };
+            if let Some(value) = self.attribute(value, attribute, &path.key(attribute.name)) {
+                finished.insert(key, (key_mark, value));
+            }
+        }
         finished.extend(rest.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))));
-        Node { value: Value::Map(finished), mark, tag }
+        Node { value: Value::from(finished), mark, tag }
     }
 
     /// `None` for what is as good as not written.
@@ -45,6 +55,7 @@ impl Finisher<'_> {
             "test" => healthcheck_test(node),
             "extra_hosts" => self.extra_hosts(node, path),
             "options" => provider_options(node, attribute.shape),
+            "networks" => without_extensions(node, path),
             _ => node,
         };
         let node = self.value(node, attribute.shape, path);
@@ -57,7 +68,11 @@ impl Finisher<'_> {
             Value::List(list) => list.is_empty(),
             Value::Map(map) => map.is_empty(),
         };
-        (!zero || attribute.zero != Zero::Omit).then_some(node)
+        match attribute.zero {
+            Zero::Never => None,
+            Zero::Omit if zero => None,
+            _ => Some(node),
+        }
     }
 
     fn value(&mut self, node: Node, shape: &'static Shape, path: &Path<'_>) -> Node {
@@ -72,7 +87,7 @@ impl Finisher<'_> {
                     let member = self.value(member, value, &path.key(&key));
                     (key, (mark, member))
                 });
-                Node { value: Value::Map(finished.collect()), mark: node.mark, tag: Tag::None }
+                Node { value: Value::from(finished.collect::<Map>()), mark: node.mark, tag: Tag::None }
             }
             (Value::List(list), _, Some(items)) => {
                 let finished = list.into_iter().enumerate();
@@ -161,9 +176,10 @@ impl Finisher<'_> {
     fn extra_hosts(&mut self, node: Node, path: &Path<'_>) -> Node {
         let mut node = short::extra_hosts(node);
         let Some(list) = node.as_list_mut() else { return node };
-        for item in list.iter_mut() {
+        let mut hosts = Vec::with_capacity(list.len());
+        for item in list.iter() {
             let text = item.as_str().unwrap_or_default();
-            let Some((host, address)) = text.split_once('=').or_else(|| text.split_once(':')) else {
+            let Some((host, addresses)) = text.split_once('=').or_else(|| text.split_once(':')) else {
                 let message = format!("`{text}` of `{path}` has no address: write `HOST=ADDRESS`");
                 self.reports.error("invalid-value", item.mark, message);
                 continue;
@@ -172,12 +188,32 @@ impl Finisher<'_> {
                 let message = format!("`{host}` of `{path}` is not a host name");
                 self.reports.error("invalid-value", item.mark, message);
             }
-            let bare =
-                address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|bare| !bare.is_empty());
-            item.value = Value::String(format!("{host}={}", bare.unwrap_or(address)).into());
+            for address in addresses.split(',') {
+                let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                let address = bare.filter(|bare| !bare.is_empty()).unwrap_or(address);
+                hosts.push(Node::string(format!("{host}={address}"), item.mark));
+            }
         }
-        list.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        hosts.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        *list = hosts;
         node
+    }
+}
+
+/// Gives every attribute an empty value that has none.
+fn add_missing(known: &mut Vec<(usize, Arc<str>, (Mark, Node))>, members: &Struct, mark: Mark) {
+    for (position, attribute) in members.attributes.iter().enumerate() {
+        if !known.iter().any(|(other, ..)| *other == position) {
+            let node = Node::new(empty(attribute.shape.cast), mark);
+            known.push((position, Arc::from(attribute.name), (mark, node)));
+        }
+    }
+}
+
+fn empty(cast: Cast) -> Value {
+    match cast {
+        Cast::Text => Value::String("".into()),
+        _ => Value::Int(0),
     }
 }
 
@@ -212,6 +248,23 @@ fn provider_options(mut node: Node, shape: &'static Shape) -> Node {
     node
 }
 
+/// The name that networks of a service get together when theirs begin with `x-`.
+pub(super) const EXTENSIONS: &str = "#extensions";
+
+/// Networks whose names begin with `x-` count as extensions. The reference then has an unnamed one in a service.
+fn without_extensions(mut node: Node, path: &Path<'_>) -> Node {
+    let Some(map) = node.as_map_mut() else { return node };
+    let before = map.len();
+    map.retain(|name, _| !name.starts_with("x-"));
+    if map.len() < before && !path.is_top_level() {
+        let mark = node.mark;
+        if let Some(map) = node.as_map_mut() {
+            map.insert(Arc::from(EXTENSIONS), (mark, Node::new(Value::from(Map::new()), mark)));
+        }
+    }
+    node
+}
+
 /// Extensions keep what they hold; mappings are printed in the order of their keys.
 fn sorted(mut node: Node) -> Node {
     node.tag = Tag::None;
@@ -220,7 +273,7 @@ fn sorted(mut node: Node) -> Node {
         Value::Map(map) => {
             let mut entries: Vec<_> = map.into_iter().collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            Value::Map(entries.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))).collect())
+            Value::from(entries.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))).collect::<Map>())
         }
         value => value,
     };

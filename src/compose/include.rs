@@ -119,10 +119,10 @@ fn import(loader: &mut Loader<'_>, imported: Node, document: &mut Node, entry: &
     let Some(document) = document.as_map_mut() else { return };
     for kind in ["services", "volumes", "networks", "secrets", "configs", "models"] {
         let Some((mark, Node { value: Value::Map(resources), .. })) = imported.shift_remove(kind) else { continue };
-        let empty = || (mark, Node::new(Value::Map(Map::new()), mark));
+        let empty = || (mark, Node::new(Value::from(Map::new()), mark));
         let (_, target) = document.entry(Arc::from(kind)).or_insert_with(empty);
         let Some(target) = target.as_map_mut() else { continue };
-        for (name, (mark, resource)) in resources {
+        for (name, (mark, resource)) in *resources {
             match target.get(&name) {
                 Some((_, existing)) if *existing == resource => {}
                 Some((existing, _)) => {

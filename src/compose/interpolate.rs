@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::path::Path;
 use super::report::Reports;
-use super::schema::{Cast, Members, PROJECT, Shape, Struct};
+use super::schema::{Cast, Members, PROJECT, Shape};
 use super::template::{self, TemplateError};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Mark, Node, Value};
@@ -49,9 +49,7 @@ impl Walker<'_> {
         let Some(map) = node.as_map_mut() else { return };
         for (key, (_, value)) in map.iter_mut() {
             let shape = match members {
-                Some(Members::Struct(Struct { attributes, .. })) => {
-                    attributes.iter().find(|attribute| attribute.name == key.as_ref()).map(|found| found.shape)
-                }
+                Some(Members::Struct(members)) => members.attribute(key).map(|found| found.shape),
                 Some(Members::Named { value, .. }) => Some(value),
                 Some(Members::No) | None => None,
             };

@@ -79,7 +79,7 @@ impl Loader<'_> {
 
     /// Merges files into one canonical tree with defaults and resolved paths.
     pub(super) fn model(&mut self, inputs: Vec<Input>, scope: &Scope) -> Option<Node> {
-        let mut tree = Node::new(Value::Map(Map::new()), Mark::default());
+        let mut tree = Node::new(Value::from(Map::new()), Mark::default());
         for input in inputs {
             let errors = self.reports.errors();
             for document in input.documents {
@@ -118,6 +118,7 @@ impl Loader<'_> {
             include::apply(self, &mut document, file, scope);
         }
         let mut tree = merge::files(tree, document, self.reports);
+        merge::strip_tags(&mut tree);
         merge::enforce_unique(&mut tree, self.reports);
         validate::file(&tree, self.reports);
         if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.shift_remove("version")) {

@@ -38,7 +38,9 @@ pub(super) fn locate(
     let explicit = !env_files.is_empty();
     let mut first_env_files = env_files.clone();
     if !explicit {
-        first_env_files = default_env_file(folder.as_deref().unwrap_or(here), process);
+        let file = options.files.iter().find(|file| file.as_str() != "-").map(|file| clean(&here.join(file)));
+        let file_folder = file.as_deref().and_then(Path::parent);
+        first_env_files = default_env_file(folder.as_deref().or(file_folder).unwrap_or(here), process);
         env_files.clone_from(&first_env_files);
     }
     read_env_files(&first_env_files, &mut environment, reports)?;

@@ -11,17 +11,16 @@ use super::short;
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Mark, Node, Tag, Value};
 
-/// Merges a later file over an earlier one; no `!reset` or `!override` is left in what comes back.
+/// Merges a later file over an earlier one. `!reset` and `!override` stay, to be obeyed by further merges, until
+/// [`strip_tags`].
 pub(super) fn files(base: Node, overlay: Node, reports: &mut Reports) -> Node {
-    let mut merger = Merger { reports, keep_tags: false };
-    merger.structure(base, overlay, &PROJECT, &Path::ROOT)
+    Merger { reports }.structure(base, overlay, &PROJECT, &Path::ROOT)
 }
 
 /// Merges a service over the one that it extends. Its own `!reset` and `!override` stay, as they apply to
 /// earlier files as well.
 pub(super) fn services(base: Node, overlay: Node, name: &str, reports: &mut Reports) -> Node {
-    let mut merger = Merger { reports, keep_tags: true };
-    merger.structure(base, overlay, &SERVICE, &Path::ROOT.key("services").key(name))
+    Merger { reports }.structure(base, overlay, &SERVICE, &Path::ROOT.key("services").key(name))
 }
 
 /// Drops `!reset` values and forgets tags.
@@ -41,7 +40,6 @@ pub(super) fn strip_tags(node: &mut Node) {
 
 struct Merger<'a> {
     reports: &'a mut Reports,
-    keep_tags: bool,
 }
 
 impl Merger<'_> {
@@ -62,24 +60,10 @@ impl Merger<'_> {
     ) -> Node {
         let Value::Map(map) = &mut base.value else { return overlay };
         let Value::Map(changes) = overlay.value else { return base };
-        for (key, (key_mark, mut node)) in changes {
-            match node.tag {
-                Tag::Reset if self.keep_tags => {
-                    map.insert(key, (key_mark, node));
-                    continue;
-                }
-                Tag::Reset => {
-                    map.shift_remove(&key);
-                    continue;
-                }
-                _ => {}
-            }
-            let replace = node.tag == Tag::Override || key.starts_with("x-");
-            if !self.keep_tags {
-                strip_tags(&mut node);
-            }
+        for (key, (key_mark, node)) in *changes {
+            let replace = matches!(node.tag, Tag::Reset | Tag::Override);
             match map.get_mut(&key) {
-                Some((mark, before)) if !replace => {
+                Some((mark, before)) if !replace && before.tag != Tag::Reset => {
                     let (shape, merge) = rule(&key);
                     let before = std::mem::take(before);
                     *mark = key_mark;
@@ -164,7 +148,7 @@ impl Merger<'_> {
         let mark = overlay.mark;
         match (&mut base.value, overlay.value) {
             (Value::Map(map), Value::Map(changes)) => {
-                map.extend(changes);
+                map.extend(*changes);
                 base
             }
             (_, Value::Null) => base,
@@ -187,7 +171,7 @@ impl Merger<'_> {
         let (Value::Map(map), Value::Map(changes)) = (&mut base.value, &overlay.value) else {
             return if overlay.is_null() { base } else { overlay };
         };
-        for (key, (mark, node)) in changes {
+        for (key, (mark, node)) in changes.iter() {
             let before = map.get(key).map(|(_, before)| before.clone());
             let merged = match before {
                 Some(before) if before.as_map().is_some() && node.as_map().is_some() => {
@@ -292,6 +276,9 @@ fn unique_children(node: &mut Node, shape: &'static Shape, path: &Path<'_>, repo
 
 fn unique_items(node: &mut Node, unique: Unique, path: &Path<'_>, reports: &mut Reports) {
     let Value::List(list) = &mut node.value else { return };
+    if let ([_], Unique::Key | Unique::EnvFile | Unique::Expose) = (list.as_slice(), unique) {
+        return;
+    }
     let mut index_of: HashMap<String, usize> = HashMap::with_capacity(list.len());
     let mut kept: Vec<Node> = Vec::with_capacity(list.len());
     for (index, item) in std::mem::take(list).into_iter().enumerate() {

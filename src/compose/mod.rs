@@ -40,7 +40,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::diagnostic::{Diagnostic, Severity};
-use crate::model::tree::{Map, Mark, Node};
+use crate::model::tree::{Map, Mark, Node, Value};
 use crate::model::{self, Project};
 
 use load::{Loader, Scope};
@@ -71,7 +71,6 @@ pub struct LoadOptions {
     pub no_normalize: bool,
     pub no_path_resolution: bool,
     pub no_consistency: bool,
-    pub no_env_resolution: bool,
 }
 
 /// What came of it: no project when there is an error among the diagnostics.
@@ -161,7 +160,11 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
 }
 
 fn resolve(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Project> {
-    let Merged { tree, name, location } = merged(options, process, reports)?;
+    let Merged { mut tree, name, location } = merged(options, process, reports)?;
+    if let Some(map) = tree.as_map_mut() {
+        let none = || (Mark::default(), Node::new(Value::from(Map::new()), Mark::default()));
+        map.entry("services".into()).or_insert_with(none);
+    }
     let mut tree = finish::project(tree, reports);
     if reports.errors() > 0 {
         return None;
@@ -173,9 +176,7 @@ fn resolve(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &
         checks::consistency(&scene, reports);
     }
     select::enable(&mut tree, &mut disabled, &options.services, &mut profiles);
-    if !options.no_env_resolution {
-        environment::services(&mut tree, &location.environment, &options.working_dir, reports);
-    }
+    environment::services(&mut tree, &location.environment, &options.working_dir, reports);
     if !options.services.is_empty() {
         select::services(&mut tree, &options.services, &disabled, reports)?;
     }

@@ -37,8 +37,8 @@ pub(super) fn project(
         }
         return Some(name.to_owned());
     }
-    let given = inputs.iter().flat_map(|input| &input.documents).filter_map(|document| document.get("name"));
-    let given = given.filter(|name| name.as_str().is_some_and(|text| !text.is_empty())).last();
+    let mut given = inputs.iter().flat_map(|input| &input.documents).filter_map(|document| document.get("name"));
+    let given = given.rfind(|name| name.as_str().is_some_and(|text| !text.is_empty()));
     if let Some(node) = given {
         let name = text(node, environment, interpolate, reports)?;
         let name = normalize(&name);

@@ -23,6 +23,11 @@ impl<'a> Path<'a> {
         Self { parent: Some(self), segment: Segment::Key(key) }
     }
 
+    /// Whether this is a key of the file itself.
+    pub(super) fn is_top_level(&self) -> bool {
+        self.parent.is_some_and(|parent| parent.parent.is_none())
+    }
+
     pub(super) fn index(&'a self, index: usize) -> Self {
         Self { parent: Some(self), segment: Segment::Index(index) }
     }

@@ -152,7 +152,8 @@ impl Base<'_> {
         }
         let Some(options) = volume.get_mut("driver_opts") else { return };
         if options.get("o").and_then(Node::as_str) == Some("bind") {
-            change(options.get_mut("device"), |path| self.maybe_unix(path));
+            let here = |path: &str| if path.is_empty() { self.path(".") } else { self.maybe_unix(path) };
+            change(options.get_mut("device"), here);
         }
     }
 }

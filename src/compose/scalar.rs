@@ -36,7 +36,7 @@ fn number_or_text(text: &str) -> Scalar {
         return Scalar::Value(Value::Int(value));
     }
     match plain.parse::<f64>() {
-        Ok(value) if is_float(&plain) => Scalar::Value(Value::Float(value)),
+        Ok(value) if value.is_finite() && is_float(&plain) => Scalar::Value(Value::Float(value)),
         _ => Scalar::Text,
     }
 }

@@ -10,7 +10,7 @@ use crate::model::tree::{Map, Mark, Node, Tag, Value};
 /// A mapping of the given members, all marked alike.
 pub(super) fn mapping<const N: usize>(mark: Mark, members: [(&str, Value); N]) -> Node {
     let entries = members.into_iter().map(|(key, value)| (Arc::from(key), (mark, Node::new(value, mark))));
-    Node::new(Value::Map(entries.collect()), mark)
+    Node::new(Value::from(entries.collect::<Map>()), mark)
 }
 
 fn text(value: &str) -> Value {
@@ -53,7 +53,7 @@ fn by_name(node: Node, value: impl Fn(Mark) -> Node) -> Node {
     match node.value {
         Value::List(list) if list.iter().all(|item| item.as_str().is_some()) => {
             let entry = |item: &Node| Some((Arc::from(item.as_str()?), (item.mark, value(item.mark))));
-            Node { value: Value::Map(list.iter().filter_map(entry).collect()), mark: node.mark, tag: node.tag }
+            Node { value: Value::from(list.iter().filter_map(entry).collect::<Map>()), mark: node.mark, tag: node.tag }
         }
         _ => node,
     }
@@ -73,7 +73,7 @@ pub(super) fn key_values(node: Node) -> Node {
                     map.insert(Arc::from(key), (item.mark, Node::new(value, item.mark)));
                 }
             }
-            Node { value: Value::Map(map), mark: node.mark, tag: node.tag }
+            Node { value: Value::from(map), mark: node.mark, tag: node.tag }
         }
         _ => node,
     }
@@ -83,7 +83,7 @@ pub(super) fn key_values(node: Node) -> Node {
 pub(super) fn extra_hosts(node: Node) -> Node {
     let Value::Map(map) = &node.value else { return node };
     let mut hosts = Vec::new();
-    for (host, (mark, addresses)) in map {
+    for (host, (mark, addresses)) in map.iter() {
         let single = std::slice::from_ref(addresses);
         for address in addresses.as_list().unwrap_or(single) {
             let address = scalar::text(&address.value).unwrap_or_default();
@@ -140,12 +140,12 @@ pub(super) fn volume(spec: &str, mark: Mark) -> Result<Node, String> {
         option("create_host_path", Value::Bool(true));
     }
     if !bind_options.is_empty() {
-        add("bind", Value::Map(bind_options));
+        add("bind", Value::from(bind_options));
     }
     if volume.nocopy {
         add("volume", mapping(mark, [("nocopy", Value::Bool(true))]).value);
     } else if !bind && spec.chars().count() > 2 {
-        add("volume", Value::Map(Map::new()));
+        add("volume", Value::from(Map::new()));
     }
     Ok(node)
 }

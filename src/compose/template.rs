@@ -151,22 +151,22 @@ fn next_piece(template: &str) -> Result<(Piece<'_>, &str), TemplateError> {
     Ok((Piece::Variable { name, operation: None }, rest))
 }
 
-/// Text up to the brace that closes, minding nested `${`.
+/// Text up to the brace that closes, minding nested ones; where they do not balance, up to the last one.
 fn braced(inside: &str) -> Option<(&str, &str)> {
     let mut open = 1_usize;
-    let mut previous = 0;
+    let mut end = inside.rfind('}')?;
     for (index, byte) in inside.bytes().enumerate() {
         match byte {
-            b'{' if previous == b'$' => open += 1,
+            b'{' => open += 1,
             b'}' => open -= 1,
             _ => {}
         }
         if open == 0 {
-            return Some((inside.get(..index)?, inside.get(index + 1..)?));
+            end = index;
+            break;
         }
-        previous = byte;
     }
-    None
+    Some((inside.get(..end)?, inside.get(end + 1..)?))
 }
 
 fn variable(body: &str) -> Result<Piece<'_>, TemplateError> {
@@ -252,7 +252,8 @@ mod tests {
             ("${NO:-${FOO}${NO:-x}}", "foox"),
             ("${NO-BAR:-baz}", "BAR:-baz"),
             ("$1 $ $- a$", "$1 $ $- a$"),
-            ("${NO:-a{b}c}", "a{bc}"),
+            ("${NO:-a{b}c}", "a{b}c"),
+            ("${NO:-{}x", "{x"),
             ("${FOO:?}", "foo"),
         ];
         for (template, expected) in cases {

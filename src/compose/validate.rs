@@ -42,7 +42,7 @@ fn value(node: &Node, shape: &'static Shape, path: &Path<'_>, reports: &mut Repo
                 true
             }
             Members::Named { keys, value: member, others } => {
-                for (key, (mark, node)) in map {
+                for (key, (mark, node)) in map.iter() {
                     if keys.fits(key) {
                         value(node, member, &path.key(key), reports);
                     } else if !others && !key.starts_with("x-") {
@@ -67,11 +67,11 @@ fn is_any(shape: &'static Shape) -> bool {
 }
 
 fn integer(number: i64, shape: &Shape, path: &Path<'_>, mark: Mark, reports: &mut Reports) -> bool {
-    if let Number::Between(least, most) = shape.number {
-        if number < least || number > most {
-            let range = if most == i64::MAX { format!("at least {least}") } else { format!("{least} to {most}") };
-            reports.error("out-of-range", mark, format!("`{path}` must be {range}, but it is {number}"));
-        }
+    if let Number::Between(least, most) = shape.number
+        && (number < least || number > most)
+    {
+        let range = if most == i64::MAX { format!("at least {least}") } else { format!("{least} to {most}") };
+        reports.error("out-of-range", mark, format!("`{path}` must be {range}, but it is {number}"));
     }
     !matches!(shape.number, Number::No)
 }
@@ -144,6 +144,9 @@ fn unknown_key(key: &str, mark: Mark, members: &'static Struct, path: &Path<'_>,
 }
 
 fn unique(list: &[Node], path: &Path<'_>, reports: &mut Reports) {
+    if list.len() < 2 {
+        return;
+    }
     let mut seen: HashMap<String, Mark> = HashMap::with_capacity(list.len());
     for item in list {
         let key = match &item.value {

@@ -1,5 +1,6 @@
 //! YAML text to trees of values that know their place, within bounds of depth and size.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag as YamlTag};
@@ -13,27 +14,106 @@ use crate::model::tree::{Map, Mark, Node, Tag, Value};
 const MAX_DEPTH: usize = 64;
 /// Values of one file, copies made by aliases included.
 const MAX_NODES: usize = 1_000_000;
+/// Bytes that are read again because of their indentation, see [`Padding`].
+const MAX_REPARSED: usize = 32 * 1024 * 1024;
 
 /// Parses every document of `text`. Empty documents are left out. `None` when an error was reported.
 pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<Node>> {
-    let mut builder =
-        Builder { file, stack: Vec::new(), anchors: Vec::new(), nodes: 0, documents: Vec::new(), failed: false };
-    let mut parser = Parser::new_from_str(text);
-    while let Some(event) = parser.next_event() {
-        let (event, span) = match event {
-            Ok(event) => event,
-            Err(error) => {
-                let marker = error.marker();
-                let mark = mark_at(file, marker.line(), marker.col(), 0);
-                reports.error("yaml-syntax", mark, format!("this is not valid YAML: {}", error.info()));
-                return None;
-            }
+    let mut padding = Padding::default();
+    let mut padded: Option<String> = None;
+    let mut budget = MAX_REPARSED;
+    loop {
+        let text_now = padded.as_deref().unwrap_or(text);
+        let before = reports.diagnostics.len();
+        let error = match attempt(text_now, file, &padding, reports) {
+            Ok(documents) => return documents,
+            Err(error) => error,
         };
-        if builder.event(event, span, reports).is_none() {
+        let line = error.marker().line();
+        budget = budget.saturating_sub(text_now.len());
+        if budget == 0 || !padding.mend(&error, text) {
+            let column = padding.column(line, error.marker().col());
+            let mark = mark_at(file, line, column, 0);
+            reports.error("yaml-syntax", mark, format!("this is not valid YAML: {}", error.info()));
             return None;
         }
+        // What was reported about a text that is read again will be reported again.
+        reports.diagnostics.truncate(before);
+        padded = Some(padding.apply(text));
     }
-    (!builder.failed).then_some(builder.documents)
+}
+
+/// One pass over the text: documents (`None` when an error was reported), or what the scanner does not like.
+fn attempt(
+    text: &str,
+    file: u16,
+    padding: &Padding,
+    reports: &mut Reports,
+) -> Result<Option<Vec<Node>>, saphyr_parser::ScanError> {
+    let mut builder = Builder {
+        file,
+        padding,
+        stack: Vec::new(),
+        anchors: Vec::new(),
+        nodes: 0,
+        documents: Vec::new(),
+        failed: false,
+        keys: HashSet::new(),
+    };
+    let mut parser = Parser::new_from_str(text);
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event?;
+        if builder.event(event, span, reports).is_none() {
+            return Ok(None);
+        }
+    }
+    Ok((!builder.failed).then_some(builder.documents))
+}
+
+/// Lines that are read with more indentation than they have. The scanner wants the lines of a `[...]`, a `{...}` or
+/// a text in quotes to be indented, where libyaml, and so the reference, does not care.
+#[derive(Default)]
+struct Padding {
+    /// By line, from 1.
+    lines: BTreeSet<usize>,
+    width: usize,
+}
+
+impl Padding {
+    /// Pads the line that an error complains of; false when that would not help.
+    fn mend(&mut self, error: &saphyr_parser::ScanError, text: &str) -> bool {
+        let line = error.marker().line();
+        if self.width == 0 {
+            let indent = |line: &str| line.len() - line.trim_start().len();
+            self.width = text.lines().map(indent).max().unwrap_or(0) + 2 * MAX_DEPTH;
+        }
+        match error.info() {
+            "invalid indentation" | "invalid indentation in flow construct" => self.lines.insert(line),
+            // The error is where the text begins; the line at fault is one of those that follow.
+            "invalid indentation in quoted scalar" => {
+                let last = text.lines().count();
+                let next = (line + 1..=last).find(|line| !self.lines.contains(line));
+                next.is_some_and(|next| self.lines.insert(next))
+            }
+            _ => false,
+        }
+    }
+
+    fn apply(&self, text: &str) -> String {
+        let blanks = " ".repeat(self.width);
+        let mut padded = String::with_capacity(text.len() + self.lines.len() * self.width);
+        for (line, number) in text.split_inclusive('\n').zip(1..) {
+            if self.lines.contains(&number) {
+                padded.push_str(&blanks);
+            }
+            padded.push_str(line);
+        }
+        padded
+    }
+
+    fn column(&self, line: usize, column: usize) -> usize {
+        if self.lines.contains(&line) { column.saturating_sub(self.width) } else { column }
+    }
 }
 
 fn mark_at(file: u16, line: usize, column: usize, length: usize) -> Mark {
@@ -41,14 +121,40 @@ fn mark_at(file: u16, line: usize, column: usize, length: usize) -> Mark {
     Mark { file, line: small(line), column: small(column).saturating_add(1), length: small(length) }
 }
 
-struct Builder {
+struct Builder<'a> {
     file: u16,
+    padding: &'a Padding,
     stack: Vec<Frame>,
-    /// By the parser's anchor id: the value once it is complete, and its number of nodes.
-    anchors: Vec<Option<(Node, usize)>>,
+    /// By the parser's anchor id, once the value is complete.
+    anchors: Vec<Option<Anchor>>,
     nodes: usize,
     documents: Vec<Node>,
     failed: bool,
+    /// Keys repeat a lot, so each text is kept once.
+    keys: HashSet<Arc<str>>,
+}
+
+/// A value that aliases repeat.
+struct Anchor {
+    node: Node,
+    size: usize,
+    /// Where aliases repeat it.
+    paths: HashSet<String>,
+    /// What those paths start with.
+    parents: HashSet<String>,
+}
+
+impl Anchor {
+    /// Notes that the value is repeated at `path`; false when it is so within or above that path already.
+    fn repeat(&mut self, path: &str) -> bool {
+        let parents = || path.match_indices('.').filter_map(|(end, _)| path.get(..end));
+        if self.parents.contains(path) || parents().any(|parent| self.paths.contains(parent)) {
+            return false;
+        }
+        self.parents.extend(parents().map(str::to_owned));
+        self.paths.insert(path.to_owned());
+        true
+    }
 }
 
 /// A collection that is being read.
@@ -69,7 +175,7 @@ enum Key {
     Merge,
 }
 
-impl Builder {
+impl Builder<'_> {
     /// Takes one event; `None` ends the parse.
     fn event(&mut self, event: Event<'_>, span: Span, reports: &mut Reports) -> Option<()> {
         let mark = self.mark(span);
@@ -79,15 +185,34 @@ impl Builder {
                 if plain_merge && self.expects_key() {
                     return self.merge_key(mark, reports);
                 }
+                let is_text = style != ScalarStyle::Plain || matches!(scalar::resolve(&text), Scalar::Text);
+                if self.expects_key()
+                    && is_text
+                    && let Some(known) = self.keys.get(text.as_ref())
+                    && anchor == 0
+                    && tag.is_none()
+                {
+                    let key = Key::Text(Arc::clone(known), mark);
+                    return self.known_key(key, mark, reports);
+                }
                 let node = scalar_node(&text, style, tag.as_deref(), mark);
                 self.complete(node, anchor, reports)
             }
             Event::Alias(id) => {
-                let Some(Some((node, size))) = self.anchors.get(id) else {
+                let path = self.path();
+                let Some(Some(anchor)) = self.anchors.get_mut(id) else {
                     reports.error("alias-cycle", mark, "this alias refers to a value that contains it: cycle detected");
                     return None;
                 };
-                let (node, size) = (node.clone(), *size);
+                // One path being the start of another one counts as a cycle, as in the reference.
+                if let Some(path) = path
+                    && !anchor.repeat(&path)
+                {
+                    let message = format!("cycle detected: the value at `{path}` is repeated within itself");
+                    reports.error("alias-cycle", mark, message);
+                    return None;
+                }
+                let (node, size) = (anchor.node.clone(), anchor.size);
                 self.count(size, mark, reports)?;
                 self.attach(node, reports)
             }
@@ -106,7 +231,7 @@ impl Builder {
                         for merged in merges {
                             merge_into(&mut map, merged);
                         }
-                        Value::Map(map)
+                        Value::from(map)
                     }
                 };
                 self.complete(Node { value, mark, tag }, anchor, reports)
@@ -120,11 +245,37 @@ impl Builder {
     fn mark(&self, span: Span) -> Mark {
         let length =
             if span.start.line() == span.end.line() { span.end.col().saturating_sub(span.start.col()) } else { 0 };
-        mark_at(self.file, span.start.line(), span.start.col(), length)
+        let line = span.start.line();
+        mark_at(self.file, line, self.padding.column(line, span.start.col()), length)
+    }
+
+    /// The way to the value that is read now; none below a merge key.
+    fn path(&self) -> Option<String> {
+        let mut path = String::new();
+        for frame in &self.stack {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            match &frame.body {
+                Body::List(list) => path.push_str(&list.len().to_string()),
+                Body::Map { key: Some(Key::Text(text, _)), .. } => path.push_str(text),
+                Body::Map { .. } => return None,
+            }
+        }
+        Some(path)
     }
 
     fn expects_key(&self) -> bool {
         matches!(self.stack.last(), Some(Frame { body: Body::Map { key: None, .. }, .. }))
+    }
+
+    /// A key that was there before, so it needs no look at what kind of scalar it is.
+    fn known_key(&mut self, text: Key, mark: Mark, reports: &mut Reports) -> Option<()> {
+        self.count(1, mark, reports)?;
+        if let Some(Frame { body: Body::Map { key, .. }, .. }) = self.stack.last_mut() {
+            *key = Some(text);
+        }
+        Some(())
     }
 
     fn merge_key(&mut self, mark: Mark, reports: &mut Reports) -> Option<()> {
@@ -167,7 +318,7 @@ impl Builder {
             let size = size(&node);
             self.count(size, node.mark, reports)?;
             if let Some(slot) = self.anchors.get_mut(anchor) {
-                *slot = Some((node.clone(), size));
+                *slot = Some(Anchor { node: node.clone(), size, paths: HashSet::new(), parents: HashSet::new() });
             }
         }
         self.attach(node, reports)
@@ -198,7 +349,10 @@ impl Builder {
                 }
             }
             Body::Map { key: key @ None, .. } => match node.value {
-                Value::String(text) if node.tag != Tag::Date => *key = Some(Key::Text(text, node.mark)),
+                Value::String(text) if node.tag != Tag::Date => {
+                    self.keys.insert(Arc::clone(&text));
+                    *key = Some(Key::Text(text, node.mark));
+                }
                 value => {
                     let shown = scalar::text(&value).unwrap_or_else(|| "a list or mapping".to_owned());
                     reports.error_with_help(
@@ -208,7 +362,7 @@ impl Builder {
                         "quote the key",
                     );
                     self.failed = true;
-                    *key = Some(Key::Text(format!("{shown}").into(), node.mark));
+                    *key = Some(Key::Text(shown.into(), node.mark));
                 }
             },
             Body::Map { map, merges, key, .. } => match key.take()? {
@@ -251,11 +405,13 @@ fn merge_sources(node: Node, merges: &mut Vec<Node>) -> bool {
     true
 }
 
-/// Keys that are there win over merged ones.
+/// Keys that are there win over merged ones. A `!reset` is not handed on by `<<`.
 fn merge_into(map: &mut Map, merged: Node) {
     if let Value::Map(other) = merged.value {
-        for (key, entry) in other {
-            map.entry(key).or_insert(entry);
+        for (key, entry) in *other {
+            if entry.1.tag != Tag::Reset {
+                map.entry(key).or_insert(entry);
+            }
         }
     }
 }

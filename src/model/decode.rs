@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{Deserialize, Deserializer, Error as _, IntoDeserializer, Visitor};
 
-use super::tree::{Mark, Node, Value};
+use super::tree::{Map, Mark, Node, Value};
 use crate::base::units;
 
 /// A value that does not fit its type.
@@ -111,7 +111,7 @@ fn from_json(json: &serde_json::Value) -> Node {
         serde_json::Value::Array(items) => Value::List(items.iter().map(from_json).collect()),
         serde_json::Value::Object(members) => {
             let entries = members.iter().map(|(key, json)| (key.as_str().into(), (Mark::default(), from_json(json))));
-            Value::Map(entries.collect())
+            Value::from(entries.collect::<Map>())
         }
     };
     Node::new(value, Mark::default())

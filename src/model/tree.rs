@@ -18,6 +18,12 @@ pub struct Mark {
     pub length: u32,
 }
 
+impl From<Map> for Value {
+    fn from(map: Map) -> Self {
+        Self::Map(Box::new(map))
+    }
+}
+
 /// A value and where it is from.
 #[derive(Clone, Debug, Default)]
 pub struct Node {
@@ -52,7 +58,8 @@ pub enum Value {
     Float(f64),
     String(Arc<str>),
     List(Vec<Node>),
-    Map(Map),
+    /// Boxed: scalars are many, and a map is large.
+    Map(Box<Map>),
 }
 
 /// The files that marks point into, as the user named them or as they were found.
@@ -90,11 +97,11 @@ impl Node {
     }
 
     pub fn as_map(&self) -> Option<&Map> {
-        if let Value::Map(map) = &self.value { Some(map) } else { None }
+        if let Value::Map(map) = &self.value { Some(map.as_ref()) } else { None }
     }
 
     pub fn as_map_mut(&mut self) -> Option<&mut Map> {
-        if let Value::Map(map) = &mut self.value { Some(map) } else { None }
+        if let Value::Map(map) = &mut self.value { Some(map.as_mut()) } else { None }
     }
 
     pub fn as_list(&self) -> Option<&[Self]> {
@@ -184,7 +191,7 @@ mod tests {
         let leaf = Node::string("x", Mark::default());
         let item = Node::new(Value::List(vec![leaf]), Mark::default());
         let map = Map::from([(Arc::from("a.b"), (Mark::default(), item))]);
-        let tree = Node::new(Value::Map(map), Mark::default());
+        let tree = Node::new(Value::Map(Box::new(map)), Mark::default());
         assert_eq!(tree.at("a.b.0").and_then(Node::as_str), Some("x"));
         assert!(tree.at("a.b.1").is_none());
         assert!(tree.at("a").is_none());

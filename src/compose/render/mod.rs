@@ -46,19 +46,23 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
             Some((mark, value)) => {
                 let empty = value.as_map().is_some_and(Map::is_empty);
                 if !(empty && attribute.zero == Zero::JsonObject && form == Form::Yaml) {
-                    result.insert(
-                        Arc::from(attribute.name),
-                        (*mark, shape_value(value, attribute.shape, form, depth + 1)),
-                    );
+                    let name = if members.bare && form == Form::Json {
+                        capital(attribute.name)
+                    } else {
+                        attribute.name.into()
+                    };
+                    let value = if attribute.name == "ssh" { ssh_keys(value) } else { value.clone() };
+                    result.insert(name, (*mark, shape_value(&value, attribute.shape, form, depth + 1)));
                 }
             }
             None if form == Form::Json => {
                 let value = match attribute.zero {
                     Zero::JsonNull => Value::Null,
-                    Zero::JsonObject => Value::Map(Map::new()),
-                    Zero::Omit | Zero::Keep => continue,
+                    Zero::JsonObject => Value::from(Map::new()),
+                    Zero::Omit | Zero::Keep | Zero::Never => continue,
                 };
-                result.insert(Arc::from(attribute.name), (Mark::default(), Node::new(value, Mark::default())));
+                let node = shape_value(&Node::new(value, Mark::default()), attribute.shape, form, depth + 1);
+                result.insert(Arc::from(attribute.name), (Mark::default(), node));
             }
             None => {}
         }
@@ -66,11 +70,40 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
     for (key, entry) in map {
         let extension = members.attribute(key).is_none();
         // JSON has extensions at the top only.
-        if extension && (form == Form::Yaml || depth == 0) {
+        if extension && form == Form::Yaml {
             result.insert(Arc::clone(key), entry.clone());
+        } else if extension && depth == 0 {
+            let mut entry = entry.clone();
+            empty_lists_are_null(&mut entry.1);
+            result.insert(Arc::clone(key), entry);
         }
     }
-    Node::new(Value::Map(result), node.mark)
+    Node::new(Value::from(result), node.mark)
+}
+
+/// `ID` or `ID: PATH`, as a list of texts.
+fn ssh_keys(node: &Node) -> Node {
+    let key = |(id, (mark, path)): (&Arc<str>, &(Mark, Node))| match path.as_str().unwrap_or_default() {
+        "" => Node::string(Arc::clone(id), *mark),
+        path => Node::string(format!("{id}: {path}"), *mark),
+    };
+    let keys = node.as_map().into_iter().flatten().map(key);
+    Node::new(Value::List(keys.collect()), node.mark)
+}
+
+fn capital(name: &str) -> Arc<str> {
+    let mut chars = name.chars();
+    chars.next().into_iter().flat_map(char::to_uppercase).chain(chars).collect::<String>().into()
+}
+
+/// So they are in the extensions of the reference.
+fn empty_lists_are_null(node: &mut Node) {
+    match &mut node.value {
+        Value::List(list) if list.is_empty() => node.value = Value::Null,
+        Value::List(list) => list.iter_mut().for_each(empty_lists_are_null),
+        Value::Map(map) => map.values_mut().for_each(|(_, node)| empty_lists_are_null(node)),
+        _ => {}
+    }
 }
 
 fn shape_value(node: &Node, shape: &'static Shape, form: Form, depth: usize) -> Node {
@@ -80,7 +113,7 @@ fn shape_value(node: &Node, shape: &'static Shape, form: Form, depth: usize) -> 
             let entries = map
                 .iter()
                 .map(|(key, (mark, node))| (Arc::clone(key), (*mark, shape_value(node, value, form, depth + 1))));
-            Node::new(Value::Map(entries.collect()), node.mark)
+            Node::new(Value::from(entries.collect::<Map>()), node.mark)
         }
         (Value::List(list), _, Some(items)) => {
             let items = list.iter().map(|item| shape_value(item, items.shape, form, depth + 1));

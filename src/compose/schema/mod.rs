@@ -88,11 +88,20 @@ pub(super) struct Struct {
     pub(super) required: &'static [&'static str],
     /// `x-*` keys may be there.
     pub(super) extensions: bool,
+    /// Every key is always printed, in JSON with a capital letter: the reference forgot to name them.
+    pub(super) bare: bool,
 }
 
 impl Struct {
     pub(super) fn attribute(&self, name: &str) -> Option<&'static Attribute> {
-        self.attributes.iter().find(|attribute| attribute.name == name)
+        self.position(name).and_then(|position| self.attributes.get(position))
+    }
+
+    /// Where the key stands in the order of the format.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        let first = name.bytes().next();
+        let fits = |known: &str| known.len() == name.len() && known.bytes().next() == first && known == name;
+        self.attributes.iter().position(|attribute| fits(attribute.name))
     }
 }
 
@@ -169,6 +178,8 @@ pub(super) enum Zero {
     JsonNull,
     /// Left out in YAML; JSON has `{}` where there is nothing.
     JsonObject,
+    /// Accepted, and never printed.
+    Never,
 }
 
 const fn at(name: &'static str, shape: &'static Shape) -> Attribute {
@@ -197,12 +208,17 @@ impl Attribute {
 }
 
 const fn structure(attributes: &'static [Attribute]) -> Struct {
-    Struct { attributes, required: &[], extensions: true }
+    Struct { attributes, required: &[], extensions: true, bare: false }
 }
 
 impl Struct {
     const fn required(mut self, required: &'static [&'static str]) -> Self {
         self.required = required;
+        self
+    }
+
+    const fn bare(mut self) -> Self {
+        self.bare = true;
         self
     }
 

@@ -7,7 +7,7 @@ use super::*;
 pub(in crate::compose) static PROJECT: Struct = structure(&[
     at("version", &STRING),
     at("name", &STRING),
-    at("services", &SERVICES),
+    at("services", &SERVICES).keep(),
     at("networks", &NETWORKS),
     at("volumes", &VOLUMES),
     at("secrets", &SECRETS),
@@ -37,8 +37,7 @@ static IPAM: Shape = NOTHING.or_struct(&IPAM_FIELDS);
 static IPAM_FIELDS: Struct = structure(&[
     at("driver", &STRING),
     at("config", &IPAM_POOLS).merge(Merge::IpamPools),
-    // Accepted, and dropped by the reference.
-    at("options", &STRING_MAP).unique(Unique::Key),
+    at("options", &STRING_MAP).unique(Unique::Key).zero(Zero::Never),
 ]);
 static IPAM_POOLS: Shape = NOTHING.or_list(&IPAM_POOL, false);
 static IPAM_POOL: Shape = NOTHING.or_struct(&IPAM_POOL_FIELDS);

@@ -167,11 +167,12 @@ static BLKIO_FIELDS: Struct = structure(&[
 .closed();
 static WEIGHT_DEVICES: Shape = NOTHING.or_list(&WEIGHT_DEVICE, false);
 static WEIGHT_DEVICE: Shape = NOTHING.or_struct(&WEIGHT_DEVICE_FIELDS);
-static WEIGHT_DEVICE_FIELDS: Struct = structure(&[at("path", &STRING).keep(), at("weight", &INT).keep()]).closed();
+static WEIGHT_DEVICE_FIELDS: Struct =
+    structure(&[at("path", &STRING).keep(), at("weight", &INT).keep()]).closed().bare();
 static THROTTLE_DEVICES: Shape = NOTHING.or_list(&THROTTLE_DEVICE, false);
 static THROTTLE_DEVICE: Shape = NOTHING.or_struct(&THROTTLE_DEVICE_FIELDS);
 static THROTTLE_DEVICE_FIELDS: Struct =
-    structure(&[at("path", &STRING).keep(), at("rate", &INT_BYTES).keep()]).closed();
+    structure(&[at("path", &STRING).keep(), at("rate", &INT_BYTES).keep()]).closed().bare();
 
 static CREDENTIAL_SPEC: Shape = NOTHING.or_struct(&CREDENTIAL_SPEC_FIELDS);
 static CREDENTIAL_SPEC_FIELDS: Struct =
