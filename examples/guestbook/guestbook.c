@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -90,8 +91,15 @@ static int connect_to(const char *host, const char *port) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found, *one;
     if (getaddrinfo(host, port, &hints, &found) != 0)
         return -1;
-    int peer = -1;
-    for (one = found; one && peer < 0; one = one->ai_next) {
+    /* The C library sorts the replicas of a service, always alike: begin anywhere. */
+    unsigned char any = 0;
+    int count = 0, tries, peer = -1;
+    for (one = found; one; one = one->ai_next)
+        count++;
+    getrandom(&any, sizeof any, 0);
+    for (any %= count, one = found; any > 0; any--)
+        one = one->ai_next;
+    for (tries = 0; tries < count && peer < 0; tries++, one = one->ai_next ? one->ai_next : found) {
         peer = socket(one->ai_family, one->ai_socktype, one->ai_protocol);
         if (peer >= 0 && connect(peer, one->ai_addr, one->ai_addrlen) != 0) {
             close(peer);

@@ -85,11 +85,7 @@ impl Session {
         if let Some(connection) = self.connect()? {
             return Ok(connection);
         }
-        self.start().map_err(|source| SessionError::Start { project: self.project.clone(), source })?;
-        self.connect()?.ok_or_else(|| SessionError::Start {
-            project: self.project.clone(),
-            source: io::ErrorKind::ConnectionRefused.into(),
-        })
+        self.start().map_err(|source| SessionError::Start { project: self.project.clone(), source })
     }
 
     /// Sends a request and hands every reply to `on_reply` until that says it is the last one. When the supervisor is
@@ -113,8 +109,9 @@ impl Session {
         Err(SessionError::Gone { project: self.project.clone(), log: self.log() })
     }
 
-    /// Binds the control socket and starts the keeper with it; whoever connects from now on waits in its backlog.
-    fn start(&self) -> io::Result<()> {
+    /// Binds the control socket and starts the keeper with it; whoever connects from now on waits in its backlog. We do so
+    /// first: a supervisor that finds nothing to do and nobody waiting ends.
+    fn start(&self) -> io::Result<Connection> {
         let folder = self.open_run_folder()?;
         match std::fs::remove_file(self.dir.socket()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -122,6 +119,7 @@ impl Session {
         }
         let listener = UnixListener::bind(short_path(&folder))?;
         rustix::fs::chmod(short_path(&folder), Mode::RUSR | Mode::WUSR)?;
+        let stream = UnixStream::connect(short_path(&folder))?;
         let log = File::options().append(true).create(true).open(self.log()).ok();
         keeper::spawn(SpawnOptions {
             binary: "/proc/self/exe".into(),
@@ -129,7 +127,8 @@ impl Session {
             supervisor: Program::supervisor(&self.project, &self.roots.data, &self.roots.run),
             held: vec![(CONTROL.to_owned(), listener.as_fd())],
             log,
-        })
+        })?;
+        Ok(Connection::new(stream))
     }
 
     fn lock(&self) -> Result<File, SessionError> {

@@ -1,5 +1,6 @@
 //! The DNS server of a container, on sockets inside its namespace; what it does not know is asked from the host.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,7 +35,7 @@ pub async fn serve(sockets: DnsSockets, zone: watch::Receiver<Arc<Zone>>, server
     let mut closed = zone.clone();
     let servers: Arc<[IpAddr]> = servers.into();
     tokio::select! {
-        result = serve_udp(udp, zone.clone(), servers.clone()) => result,
+        never = serve_udp(udp, zone.clone(), servers.clone()) => match never {},
         result = serve_tcp(tcp, zone, servers) => result,
         _ = async { while closed.changed().await.is_ok() {} } => Ok(()),
     }
@@ -46,13 +47,13 @@ fn from_fd(fd: OwnedFd) -> io::Result<std::net::UdpSocket> {
     Ok(socket)
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, zone: watch::Receiver<Arc<Zone>>, servers: Arc<[IpAddr]>) -> io::Result<()> {
+async fn serve_udp(socket: Arc<UdpSocket>, zone: watch::Receiver<Arc<Zone>>, servers: Arc<[IpAddr]>) -> Infallible {
     let forwards = Arc::new(Semaphore::new(FORWARDS));
     let mut buffer = [0; 4096];
-    for turn in 0_usize.. {
+    loop {
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
         let query = buffer.get(..length).unwrap_or_default();
-        let reply = dns::answer(query, &zone.borrow(), turn, false);
+        let reply = dns::answer(query, &zone.borrow(), false);
         match reply {
             // An answer that cannot be sent is one the asker asks for again, as with any lost datagram.
             Reply::Answer(bytes) => drop(socket.send_to(&bytes, from).await),
@@ -69,7 +70,6 @@ async fn serve_udp(socket: Arc<UdpSocket>, zone: watch::Receiver<Arc<Zone>>, ser
             }
         }
     }
-    Ok(())
 }
 
 async fn serve_tcp(listener: TcpListener, zone: watch::Receiver<Arc<Zone>>, servers: Arc<[IpAddr]>) -> io::Result<()> {
@@ -79,9 +79,9 @@ async fn serve_tcp(listener: TcpListener, zone: watch::Receiver<Arc<Zone>>, serv
         let (mut stream, _) = listener.accept().await?;
         let (zone, servers) = (zone.clone(), servers.clone());
         tokio::spawn(async move {
-            for turn in 0_usize.. {
+            loop {
                 let Ok(Ok(query)) = timeout(PATIENCE, read_framed(&mut stream)).await else { break };
-                let reply = dns::answer(&query, &zone.borrow(), turn, true);
+                let reply = dns::answer(&query, &zone.borrow(), true);
                 let bytes = match reply {
                     Reply::Answer(bytes) => Some(bytes),
                     Reply::Forward => forward(&query, &servers, true).await,
