@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use crate::app::options::LogsOptions;
 use crate::app::{App, AppError};
@@ -89,7 +90,7 @@ impl App {
             return reader.read(emit);
         }
         let mut rescan = || sources(dir).map(Some);
-        let how = Follow { folders: folders(dir)?, rescan: &mut rescan, settled: &mut || Ok(()), stop };
+        let how = Follow { folders: &|| folders(dir), rescan: &mut rescan, settled: &mut || Ok(()), stop };
         follow(&mut reader, how, emit)
     }
 
@@ -126,7 +127,7 @@ impl App {
         let mut reader = LogReader::open(sources, Query { since: Some(since), ..Query::default() })?;
         let mut settled = || pending.borrow_mut().drain(..).try_for_each(&mut *ended);
         let how = Follow {
-            folders: vec![dir.data().to_owned(), dir.containers()],
+            folders: &|| folders(&dir),
             rescan: &mut look,
             settled: &mut settled,
             stop,
@@ -175,9 +176,13 @@ fn short_name(project: &str, container: &str) -> String {
     short.unwrap_or(container).to_owned()
 }
 
-/// The folders in which containers appear and change.
-fn folders(dir: &ProjectDir) -> io::Result<Vec<std::path::PathBuf>> {
+/// The folders in which containers appear and change: also those of containers that are still being made.
+fn folders(dir: &ProjectDir) -> io::Result<Vec<PathBuf>> {
     let mut folders = vec![dir.data().to_owned(), dir.containers()];
-    folders.extend(dir.load()?.iter().map(|record| dir.container(&record.config.id)));
+    match std::fs::read_dir(dir.containers()) {
+        Ok(entries) => folders.extend(entries.filter_map(|entry| Some(entry.ok()?.path()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
     Ok(folders)
 }

@@ -178,7 +178,7 @@ fn follows_growth_and_new_containers_until_told_to_stop() {
                 Ok(Some(names.map(|name| source(name, &folder, true)).collect()))
             };
             let how = Follow {
-                folders: vec![folder.clone()],
+                folders: &|| Ok(vec![folder.clone()]),
                 rescan: &mut rescan,
                 settled: &mut || Ok(()),
                 stop: stop.as_fd(),

@@ -14,9 +14,9 @@ use super::reader::{Line, LogReader, Source};
 
 /// What to follow besides what a reader reads already.
 pub struct Follow<'a> {
-    /// Folders in which containers appear and change, not below each other's files: `rescan` runs when something is
-    /// made, replaced or removed in one of them, or in a log folder.
-    pub folders: Vec<PathBuf>,
+    /// The folders in which containers appear and change, as they are now: `rescan` runs when something is made,
+    /// replaced or removed in one of them, or in a log folder.
+    pub folders: &'a dyn Fn() -> io::Result<Vec<PathBuf>>,
     /// The containers as they are now; `None` ends the following, once their output has been handed out.
     pub rescan: &'a mut dyn FnMut() -> io::Result<Option<Vec<Source>>>,
     /// Runs whenever everything that there was has been handed out.
@@ -38,8 +38,8 @@ pub fn follow(
     let mut watched = HashSet::new();
     let mut rescan = true;
     loop {
-        for folder in &how.folders {
-            watch(&inotify, folder, &mut watched)?;
+        for folder in (how.folders)()? {
+            watch(&inotify, &folder, &mut watched)?;
         }
         let mut over = false;
         if rescan {

@@ -1,7 +1,6 @@
 //! A place of its own for each test: its own root directory, projects with unique names, and a clean-up that also runs
 //! when the test fails.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,27 +12,27 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A project in a temporary folder, under a root of its own.
-pub struct Project {
+pub(crate) struct Project {
     folder: tempfile::TempDir,
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// What came out of a finished command.
-pub struct Ran {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, 0, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
     }
 
     #[track_caller]
-    pub fn fails(self, code: i32) -> Self {
+    pub(crate) fn fails(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
     }
@@ -50,7 +49,7 @@ impl From<Output> for Ran {
 }
 
 /// True when the test can make containers here; says why not otherwise.
-pub fn can_run_containers(test: &str) -> bool {
+pub(crate) fn can_run_containers(test: &str) -> bool {
     if nix::unistd::geteuid().is_root() {
         return true;
     }
@@ -60,7 +59,7 @@ pub fn can_run_containers(test: &str) -> bool {
 
 impl Project {
     /// A project with this `compose.yaml`.
-    pub fn new(compose: &str) -> Self {
+    pub(crate) fn new(compose: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::Builder::new().prefix("rcompose-test-").tempdir().unwrap();
@@ -71,20 +70,20 @@ impl Project {
     }
 
     /// The folder that holds `compose.yaml`.
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.folder.path().join("project")
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("root")
     }
 
-    pub fn write(&self, file: &str, text: &str) {
+    pub(crate) fn write(&self, file: &str, text: &str) {
         fs::write(self.folder().join(file), text).unwrap();
     }
 
     /// `rcompose -p NAME ARGS`, not started yet.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
         command.args(["-p", &self.name]).args(args);
         command.current_dir(self.folder()).env_clear();
@@ -95,45 +94,45 @@ impl Project {
     }
 
     /// Runs `rcompose -p NAME ARGS` to its end.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.command(args).output().unwrap().into()
     }
 
     /// Starts `rcompose -p NAME ARGS`, output to pipes.
-    pub fn spawn(&self, args: &[&str]) -> Child {
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Objects of `ps --format json`, one-offs and stopped ones too.
-    pub fn ps(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn ps(&self) -> Vec<serde_json::Value> {
         let listed = self.run(&["ps", "-a", "--format", "json"]).ok();
         listed.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The one container of a service, as `ps` shows it.
     #[track_caller]
-    pub fn container(&self, service: &str) -> serde_json::Value {
+    pub(crate) fn container(&self, service: &str) -> serde_json::Value {
         let all = self.ps();
         let found = all.iter().find(|container| container["Service"] == service);
         found.unwrap_or_else(|| panic!("no container of {service} in {all:?}")).clone()
     }
 
     /// Pids of this project's own processes with that role.
-    pub fn role(&self, role: &str) -> Vec<i32> {
+    pub(crate) fn role(&self, role: &str) -> Vec<i32> {
         let wanted = format!("rcompose: {role} {}", self.name);
         processes().filter(|(_, arguments)| arguments.trim_end().starts_with(&wanted)).map(|(pid, _)| pid).collect()
     }
 
     /// Takes the project down and checks that nothing of it is left.
     #[track_caller]
-    pub fn down(&self) {
+    pub(crate) fn down(&self) {
         self.run(&["down", "-v", "-t", "0", "--remove-orphans"]).ok();
         self.assert_nothing_left();
     }
 
     /// Waits until nothing of the project is left on the machine; what is left after a while fails the test.
     #[track_caller]
-    pub fn assert_nothing_left(&self) {
+    pub(crate) fn assert_nothing_left(&self) {
         let end = Instant::now() + PATIENCE;
         loop {
             let left = self.left();
@@ -176,14 +175,9 @@ impl Drop for Project {
     }
 }
 
-/// Network links that the engine made, on the whole machine.
-pub fn links() -> BTreeSet<String> {
-    entries(Path::new("/sys/class/net")).into_iter().filter(|name| name.starts_with("rc-")).collect()
-}
-
 /// Waits until `condition` gives something.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = condition() {
@@ -195,12 +189,12 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 }
 
 /// Sends a signal to a process by number.
-pub fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+pub(crate) fn kill(pid: i32, signal: nix::sys::signal::Signal) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
 }
 
 /// Reads a child's standard output to its end, and its status.
-pub fn finish(mut child: Child) -> Ran {
+pub(crate) fn finish(mut child: Child) -> Ran {
     let mut out = String::new();
     let mut err = String::new();
     if let Some(mut stream) = child.stdout.take() {
