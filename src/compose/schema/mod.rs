@@ -178,6 +178,8 @@ pub(super) enum Zero {
     JsonNull,
     /// Left out in YAML; JSON has `{}` where there is nothing.
     JsonObject,
+    /// Printed in YAML, left out in JSON.
+    Yaml,
     /// Accepted, and never printed.
     Never,
 }
@@ -316,7 +318,8 @@ static HOST_ADDRESSES: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, false
 static EXTRA_HOSTS: Shape = NOTHING.or_named(Keys::Any, &HOST_ADDRESSES).or_list(&STRING, true);
 
 static ULIMIT: Shape = NOTHING.or_number(Number::Integer).or_text(Text::Any).or_struct(&ULIMIT_PAIR).cast(Cast::Int);
-static ULIMIT_PAIR: Struct = structure(&[at("soft", &INT).keep(), at("hard", &INT).keep()]).required(&["soft", "hard"]);
+static ULIMIT_PAIR: Struct =
+    structure(&[at("soft", &INT).zero(Zero::Yaml), at("hard", &INT).zero(Zero::Yaml)]).required(&["soft", "hard"]);
 static ULIMITS: Shape = NOTHING.or_named_and_others(Keys::Lowercase, &ULIMIT);
 
 static FILE_REFERENCE: Shape = NOTHING.or_text(Text::Any).or_struct(&FILE_REFERENCE_FIELDS);
