@@ -1,7 +1,5 @@
 //! The Compose file loader as a whole: files in, canonical project and diagnostics out.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
