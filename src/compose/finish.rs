@@ -29,6 +29,7 @@ impl Finisher<'_> {
         for (key, entry) in *map {
             match members.position(&key) {
                 Some(position) => known.push((position, key, entry)),
+                None if members.forgetful => {}
                 None => rest.push((key, entry)),
             }
         }
