@@ -9,7 +9,6 @@ use crate::base::diagnostic::Diagnostic;
 use crate::base::disk::{self, Durability};
 use crate::compose::render;
 use crate::compose::{self, LoadOptions};
-use crate::model::Project;
 use crate::model::tree::{Map, Mark, Node, Value};
 
 /// What to print.
@@ -81,15 +80,13 @@ fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> C
         return unresolved(options, environment);
     }
     let mut load = LoadOptions { no_interpolate: false, ..options.load.clone() };
-    if !matches!(options.print, Print::Project | Print::Images) {
-        // Those lists look at the whole project, as the reference does.
-        if !matches!(options.print, Print::Services) {
-            load.services.clear();
-        }
+    if !matches!(options.print, Print::Project | Print::Images | Print::Services) {
+        // The other lists are of the whole project, as in the reference.
+        load.services.clear();
     }
-    let loaded = compose::load(&load, environment);
-    let mut diagnostics = loaded.diagnostics;
-    let Some(project) = loaded.project else { return ConfigOutput { text: None, diagnostics } };
+    let mut loaded = compose::load_tree(&load, environment);
+    let mut diagnostics = std::mem::take(&mut loaded.diagnostics);
+    let Some(tree) = &loaded.tree else { return ConfigOutput { text: None, diagnostics } };
     if options.image_digests {
         let message = "image digests cannot be looked up yet: there is no registry client";
         diagnostics.push(Diagnostic::error("unsupported", None, message));
@@ -97,27 +94,30 @@ fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> C
     }
     let text = match &options.print {
         Print::Project if options.quiet => String::new(),
-        Print::Project if options.format == Some(Format::Json) => {
-            render::escape_dollars(&render::json(&project.tree)) + "\n"
-        }
-        Print::Project => render::escape_dollars(&render::yaml(&project.tree)),
-        Print::Services => lines(project.services.keys()),
-        Print::Volumes => lines(project.volumes.keys()),
-        Print::Networks => lines(project.networks.keys()),
-        Print::Models => lines(project.models.values().map(|model| &model.model).filter(|model| !model.is_empty())),
-        Print::Profiles => lines(all_profiles(&project)),
-        Print::Images => images(&project),
-        Print::Hash(names) => match hashes(&project, names) {
+        Print::Project if options.format == Some(Format::Json) => render::escape_dollars(&render::json(tree)),
+        Print::Project => render::escape_dollars(&render::yaml(tree)),
+        Print::Services => lines(members(tree, "services").map(|(name, _)| name)),
+        Print::Volumes => lines(members(tree, "volumes").map(|(name, _)| name)),
+        Print::Networks => lines(members(tree, "networks").map(|(name, _)| name)),
+        Print::Models => lines(members(tree, "models").filter_map(|(_, model)| model.get("model")?.as_str())),
+        Print::Profiles => lines(all_profiles(tree, &loaded.disabled_services)),
+        Print::Images => images(tree),
+        Print::Hash(names) => match hashes(tree, names) {
             Ok(text) => text,
             Err(diagnostic) => {
                 diagnostics.push(diagnostic);
                 return ConfigOutput { text: None, diagnostics };
             }
         },
-        Print::Environment => lines(project.environment.iter().map(|(name, value)| format!("{name}={value}"))),
+        Print::Environment => lines(loaded.environment.iter().map(|(name, value)| format!("{name}={value}"))),
         Print::Variables => String::new(),
     };
     ConfigOutput { text: Some(text), diagnostics }
+}
+
+fn members<'a>(tree: &'a Node, kind: &str) -> impl Iterator<Item = (&'a str, &'a Node)> {
+    let map = tree.get(kind).and_then(Node::as_map);
+    map.into_iter().flatten().map(|(name, (_, node))| (name.as_ref(), node))
 }
 
 fn lines<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
@@ -132,36 +132,40 @@ fn unresolved(options: &ConfigOptions, environment: &BTreeMap<String, String>) -
             lines(tree.get("services").and_then(Node::as_map).into_iter().flat_map(|map| map.keys()))
         }
         (Print::Variables, format) => variables(&compose::variables(&tree), format),
-        (_, Some(Format::Json)) => render::json_text(&tree) + "\n",
+        (_, Some(Format::Json)) => render::json_text(&tree),
         _ => render::yaml_text(&tree),
     });
     ConfigOutput { text, diagnostics: loaded.diagnostics }
 }
 
-fn all_profiles(project: &Project) -> Vec<String> {
-    let active = project.services.values().flat_map(|service| &service.profiles);
-    let mut profiles: Vec<String> = active.chain(project.disabled_services.values().flatten()).cloned().collect();
+fn all_profiles(tree: &Node, disabled: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let active = members(tree, "services").filter_map(|(_, service)| service.get("profiles")?.as_list());
+    let active = active.flatten().filter_map(Node::as_str).map(str::to_owned);
+    let mut profiles: Vec<String> = active.chain(disabled.values().flatten().cloned()).collect();
     profiles.sort();
     profiles.dedup();
     profiles
 }
 
-fn images(project: &Project) -> String {
-    let image = |(name, service): (&String, &crate::model::Service)| {
-        service.image.clone().unwrap_or_else(|| format!("{}-{name}", project.name))
+fn images(tree: &Node) -> String {
+    let project = tree.get("name").and_then(Node::as_str).unwrap_or_default();
+    let image = |(name, service): (&str, &Node)| match service.get("image").and_then(Node::as_str) {
+        Some(image) => image.to_owned(),
+        None => format!("{project}-{name}"),
     };
-    lines(project.services.iter().map(image))
+    lines(members(tree, "services").map(image))
 }
 
 /// `SERVICE HASH` for each: the hash of what makes a new container necessary.
-fn hashes(project: &Project, names: &str) -> Result<String, Diagnostic> {
+fn hashes(tree: &Node, names: &str) -> Result<String, Diagnostic> {
     let named: Vec<&str> = if names == "*" { Vec::new() } else { names.split(',').collect() };
-    if let Some(unknown) = named.iter().find(|name| !project.services.contains_key(**name)) {
+    if let Some(unknown) = named.iter().find(|name| !members(tree, "services").any(|(known, _)| known == **name)) {
         return Err(Diagnostic::error("unknown-service", None, format!("no such service: `{unknown}`")));
     }
     let mut text = String::new();
-    for name in project.services.keys().filter(|name| named.is_empty() || named.contains(&name.as_str())) {
-        let mut canonical = project.canonical(name).unwrap_or_default();
+    let asked = members(tree, "services").filter(|(name, _)| named.is_empty() || named.contains(name));
+    for (name, service) in asked {
+        let mut canonical = service.to_json();
         if let Some(members) = canonical.as_object_mut() {
             for key in ["build", "pull_policy", "scale", "depends_on", "profiles"] {
                 members.shift_remove(key);
@@ -199,9 +203,18 @@ fn variables(variables: &[compose::Variable], format: Option<Format>) -> String 
     });
     let tree = node(Value::from(entries.collect::<Map>()));
     match format {
-        Format::Json => render::json_text(&tree) + "\n",
-        Format::Yaml => render::yaml_text(&tree),
+        Format::Json => wider(&render::json_text(&tree)),
+        Format::Yaml => wider(&render::yaml_text(&tree)),
     }
+}
+
+/// Twice the indentation: the reference uses four blanks for this list.
+fn wider(text: &str) -> String {
+    let line = |line: &str| {
+        let blanks = line.len() - line.trim_start_matches(' ').len();
+        format!("{}{line}\n", " ".repeat(blanks))
+    };
+    text.lines().map(line).collect()
 }
 
 fn node(value: Value) -> Node {

@@ -227,6 +227,9 @@ impl Canonical<'_> {
     /// One item may become several.
     fn ports(&mut self, map: &mut Map, path: &Path<'_>) {
         let Some(list) = map.get_mut("ports").and_then(|(_, node)| node.as_list_mut()) else { return };
+        if self.depth == Depth::Uninterpolated && !list.iter().all(readable_port) {
+            return;
+        }
         let mut ports = Vec::with_capacity(list.len());
         for (index, item) in std::mem::take(list).into_iter().enumerate() {
             let text = match &item.value {
@@ -291,6 +294,11 @@ impl Canonical<'_> {
             }
         }
     }
+}
+
+/// A port in long form, or one whose text can be read with its variables in it.
+fn readable_port(item: &Node) -> bool {
+    item.as_str().is_none_or(|text| short::ports(text, item.mark).is_ok())
 }
 
 fn env_files(mut node: Node) -> Node {

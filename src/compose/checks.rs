@@ -96,6 +96,20 @@ fn one_source(path: &str, mark: Mark, resource: &Node, keys: &[&str], reports: &
     }
 }
 
+/// Ports that exist.
+pub(super) fn port_numbers(tree: &Node, reports: &mut Reports) {
+    for (name, _, service) in map(tree.get("services")) {
+        for port in list(service.get("ports")) {
+            if let Some(Node { value: Value::Int(target), mark, .. }) = port.get("target")
+                && !(1..=65535).contains(target)
+            {
+                let message = format!("a port of service `{name}` must be 1 to 65535, but it is {target}");
+                reports.error("out-of-range", *mark, message);
+            }
+        }
+    }
+}
+
 /// What consistency is checked against.
 pub(super) struct Scene<'a> {
     pub(super) tree: &'a Node,

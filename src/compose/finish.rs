@@ -29,6 +29,7 @@ impl Finisher<'_> {
         for (key, entry) in *map {
             match members.position(&key) {
                 Some(position) => known.push((position, key, entry)),
+                None if members.forgetful => {}
                 None => rest.push((key, entry)),
             }
         }
@@ -56,6 +57,7 @@ impl Finisher<'_> {
             "extra_hosts" => self.extra_hosts(node, path),
             "options" => provider_options(node, attribute.shape),
             "networks" => without_extensions(node, path),
+            "ulimits" => ulimits(node),
             _ => node,
         };
         let node = self.value(node, attribute.shape, path);
@@ -128,7 +130,7 @@ impl Finisher<'_> {
                 self.reports.warning("dropped-size", mark, message);
                 Value::Null
             }
-            (Cast::Bytes, Value::String(text)) => match units::parse_bytes(&text) {
+            (Cast::Bytes, Value::String(text)) => match units::parse_bytes(&text).filter(|bytes| *bytes >= 0) {
                 Some(value) => Value::String(value.to_string().into()),
                 None => return self.wrong(mark, path, &text, "a size, such as `64m`"),
             },
@@ -243,6 +245,16 @@ fn provider_options(mut node: Node, shape: &'static Shape) -> Node {
         if option.as_list().is_none() {
             let mark = option.mark;
             *option = Node::new(Value::List(vec![std::mem::take(option)]), mark);
+        }
+    }
+    node
+}
+
+/// A limit of zero is a pair of zeros: a single number counts as not set.
+fn ulimits(mut node: Node) -> Node {
+    for (mark, limit) in node.as_map_mut().into_iter().flat_map(|map| map.values_mut()) {
+        if matches!(limit.value, Value::Int(0)) {
+            *limit = short::mapping(*mark, [("soft", Value::Int(0)), ("hard", Value::Int(0))]);
         }
     }
     node

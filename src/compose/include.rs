@@ -59,8 +59,8 @@ fn read_entry(loader: &mut Loader<'_>, node: &Node) -> Option<Entry> {
         }
         _ => (texts(Some(node)), None, Vec::new()),
     };
+    // An entry without a path includes nothing, as in the reference.
     if paths.is_empty() {
-        loader.reports.error("missing-key", node.mark, "an `include` needs the path of a file");
         return None;
     }
     let project_directory = directory.and_then(Node::as_str).map(str::to_owned).filter(|path| !path.is_empty());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::path::Path;
 use super::report::Reports;
-use super::schema::{Cast, Members, PROJECT, Shape};
+use super::schema::{Cast, Members, PROJECT, Shape, Text};
 use super::template::{self, TemplateError};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Mark, Node, Value};
@@ -30,7 +30,8 @@ impl Walker<'_> {
                     let Some(replaced) = self.substitute(text, node.mark, path) else { return };
                     node.value = Value::String(replaced.into());
                 }
-                if let Some(shape) = shape {
+                // Where no text may stand, validation says so.
+                if let Some(shape) = shape.filter(|shape| !matches!(shape.text, Text::No)) {
                     self.cast(node, shape.cast, path);
                 }
             }
@@ -123,11 +124,11 @@ impl Walker<'_> {
     }
 }
 
-/// The booleans of YAML 1.1, and 0 and 1.
+/// The booleans of YAML 1.1.
 fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "y" | "yes" | "on" => Some(true),
-        "false" | "0" | "n" | "no" | "off" => Some(false),
+        "true" | "y" | "yes" | "on" => Some(true),
+        "false" | "n" | "no" | "off" => Some(false),
         _ => None,
     }
 }

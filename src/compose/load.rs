@@ -14,6 +14,9 @@ use super::{LoadOptions, checks, defaults, extends, include, interpolate, merge,
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Value};
 
+/// More than any person runs on one machine; a service takes some kilobytes of memory.
+const MAX_SERVICES: usize = 20_000;
+
 /// A file that was read and parsed, not yet interpolated.
 pub(super) struct Input {
     pub(super) path: PathBuf,
@@ -149,6 +152,12 @@ impl Loader<'_> {
             }
             return;
         };
+        if map.len() > MAX_SERVICES {
+            let message =
+                format!("this file has {} services; more than {MAX_SERVICES} services are refused", map.len());
+            self.reports.error("too-large", services.mark, message);
+            return;
+        }
         for (name, (mark, service)) in map {
             if service.as_map().is_none() && !service.is_null() {
                 let mark = if service.mark.line > 0 { service.mark } else { *mark };

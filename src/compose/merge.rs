@@ -312,7 +312,11 @@ fn unique_key(item: &Node, unique: Unique, path: &Path<'_>, reports: &mut Report
             };
             let host = member("host_ip").unwrap_or_else(|| "0.0.0.0".to_owned());
             let protocol = member("protocol").unwrap_or_else(|| "tcp".to_owned());
-            let published = member("published").unwrap_or_default();
+            // A number and the same digits as text are not the same here, which is how the reference has it.
+            let published = match item.get("published").map(|node| &node.value) {
+                Some(Value::Int(number)) => format!("#{number}"),
+                _ => member("published").unwrap_or_default(),
+            };
             Some(format!("{host}:{published}:{target}/{protocol}"))
         }
         Unique::Port => scalar::text(&item.value),

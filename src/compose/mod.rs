@@ -39,7 +39,7 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::base::diagnostic::{Diagnostic, Severity};
+use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Value};
 use crate::model::{self, Project};
 
@@ -80,22 +80,26 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// A merged project whose variables are still variables, for `config --no-interpolate` and `--variables`.
+/// A project as a tree of canonical values only, for `config`.
 #[derive(Clone, Debug, Default)]
 pub struct LoadedTree {
     pub tree: Option<Node>,
+    /// What variables of the files could be replaced by.
+    pub environment: BTreeMap<String, String>,
+    /// Declared services that are not active, with their profiles.
+    pub disabled_services: BTreeMap<String, Vec<String>>,
     pub diagnostics: Vec<Diagnostic>,
 }
 
 /// Loads the project that `options` name, as seen with the variables of `environment`.
 pub fn load(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Loaded {
     let mut reports = Reports::default();
-    let project = resolve(options, environment, &mut reports);
-    let failed = reports.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    Loaded { project: project.filter(|_| !failed), diagnostics: reports.diagnostics }
+    let resolved = resolve(options, environment, &mut reports);
+    let project = resolved.and_then(|resolved| typed(resolved, &mut reports));
+    Loaded { project: project.filter(|_| reports.errors() == 0), diagnostics: reports.diagnostics }
 }
 
-/// Loads the project as [`load`] does, but without replacing variables; keys are sorted.
+/// Loads the project as [`load_tree`] does, but without replacing variables; keys are sorted.
 pub fn load_uninterpolated(options: &LoadOptions, environment: &BTreeMap<String, String>) -> LoadedTree {
     let options = LoadOptions { no_interpolate: true, ..options.clone() };
     let mut reports = Reports::default();
@@ -104,8 +108,25 @@ pub fn load_uninterpolated(options: &LoadOptions, environment: &BTreeMap<String,
         sort(&mut tree);
         tree
     });
-    let failed = reports.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    LoadedTree { tree: tree.filter(|_| !failed), diagnostics: reports.diagnostics }
+    let tree = tree.filter(|_| reports.errors() == 0);
+    LoadedTree { tree, diagnostics: reports.diagnostics, ..LoadedTree::default() }
+}
+
+/// Loads the project as [`load`] does, up to the tree that `config` prints: a few values that no engine could take,
+/// such as the port 99999, are let through, as in the reference.
+pub fn load_tree(options: &LoadOptions, environment: &BTreeMap<String, String>) -> LoadedTree {
+    let mut reports = Reports::default();
+    let resolved = resolve(options, environment, &mut reports).filter(|_| reports.errors() == 0);
+    let diagnostics = reports.diagnostics;
+    match resolved {
+        Some(Resolved { tree, location, disabled, .. }) => LoadedTree {
+            tree: Some(tree),
+            environment: location.environment,
+            disabled_services: select::disabled_profiles(&disabled),
+            diagnostics,
+        },
+        None => LoadedTree { diagnostics, ..LoadedTree::default() },
+    }
 }
 
 /// The variables that a tree of [`load_uninterpolated`] names, by name.
@@ -150,6 +171,10 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
     let shown = if options.no_path_resolution { PathBuf::new() } else { location.working_dir.clone() };
     let scope = Scope::new(location.working_dir.clone(), shown, location.environment.clone());
     let mut tree = loader.model(inputs, &scope)?;
+    if tree.as_map().is_none_or(Map::is_empty) {
+        loader.reports.error("empty-file", Mark::default(), "empty compose file: it has no keys");
+        return None;
+    }
     if options.no_normalize {
         let map = tree.as_map_mut()?;
         map.insert("name".into(), (Mark::default(), Node::string(name.as_str(), Mark::default())));
@@ -159,7 +184,16 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
     Some(Merged { tree, name, location })
 }
 
-fn resolve(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Project> {
+/// The active part of a project, every value of its type.
+struct Resolved {
+    tree: Node,
+    name: String,
+    location: Location,
+    profiles: Vec<String>,
+    disabled: Disabled,
+}
+
+fn resolve(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Resolved> {
     let Merged { mut tree, name, location } = merged(options, process, reports)?;
     if let Some(map) = tree.as_map_mut() {
         let none = || (Mark::default(), Node::new(Value::from(Map::new()), Mark::default()));
@@ -183,10 +217,7 @@ fn resolve(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &
     if !options.all_resources {
         select::drop_unused(&mut tree);
     }
-    if reports.errors() > 0 {
-        return None;
-    }
-    typed(tree, name, location, profiles, &disabled, reports)
+    (reports.errors() == 0).then_some(Resolved { tree, name, location, profiles, disabled })
 }
 
 fn active_profiles(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Vec<String> {
@@ -198,14 +229,9 @@ fn active_profiles(options: &LoadOptions, environment: &BTreeMap<String, String>
 }
 
 /// The typed project of a finished tree.
-fn typed(
-    tree: Node,
-    name: String,
-    location: Location,
-    profiles: Vec<String>,
-    disabled: &Disabled,
-    reports: &mut Reports,
-) -> Option<Project> {
+fn typed(resolved: Resolved, reports: &mut Reports) -> Option<Project> {
+    let Resolved { tree, name, location, profiles, disabled } = resolved;
+    checks::port_numbers(&tree, reports);
     let mut services: BTreeMap<String, model::Service> = entries(&tree, "services", reports)?;
     for (name, service) in &mut services {
         service.name.clone_from(name);
@@ -219,7 +245,7 @@ fn typed(
         environment: location.environment,
         profiles,
         services,
-        disabled_services: select::disabled_profiles(disabled),
+        disabled_services: select::disabled_profiles(&disabled),
         networks: entries(&tree, "networks", reports)?,
         volumes: entries(&tree, "volumes", reports)?,
         configs: entries(&tree, "configs", reports)?,

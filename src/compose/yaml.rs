@@ -441,6 +441,9 @@ fn scalar_node(text: &str, style: ScalarStyle, tag: Option<&YamlTag>, mark: Mark
     if literal && !forced {
         return Node { value: Value::String(text.into()), mark, tag: merge };
     }
+    if text.is_empty() && merge == Tag::Override {
+        return Node { value: Value::String("".into()), mark, tag: merge };
+    }
     match scalar::resolve(text) {
         Scalar::Value(Value::Int(value)) if core == Some("float") => Node::new(Value::Float(value as f64), mark),
         Scalar::Value(value) => Node { value, mark, tag: merge },

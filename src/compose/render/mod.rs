@@ -45,7 +45,11 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
         match map.get(attribute.name) {
             Some((mark, value)) => {
                 let empty = value.as_map().is_some_and(Map::is_empty);
-                if !(empty && attribute.zero == Zero::JsonObject && form == Form::Yaml) {
+                let left_out = match form {
+                    Form::Yaml => empty && attribute.zero == Zero::JsonObject,
+                    Form::Json => matches!(value.value, Value::Int(0)) && attribute.zero == Zero::Yaml,
+                };
+                if !left_out {
                     let name = if members.bare && form == Form::Json {
                         capital(attribute.name)
                     } else {
@@ -59,7 +63,7 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
                 let value = match attribute.zero {
                     Zero::JsonNull => Value::Null,
                     Zero::JsonObject => Value::from(Map::new()),
-                    Zero::Omit | Zero::Keep | Zero::Never => continue,
+                    Zero::Omit | Zero::Keep | Zero::Yaml | Zero::Never => continue,
                 };
                 let node = shape_value(&Node::new(value, Mark::default()), attribute.shape, form, depth + 1);
                 result.insert(Arc::from(attribute.name), (Mark::default(), node));

@@ -88,6 +88,8 @@ pub(super) struct Struct {
     pub(super) required: &'static [&'static str],
     /// `x-*` keys may be there.
     pub(super) extensions: bool,
+    /// `x-*` keys are accepted, and not kept.
+    pub(super) forgetful: bool,
     /// Every key is always printed, in JSON with a capital letter: the reference forgot to name them.
     pub(super) bare: bool,
 }
@@ -178,6 +180,8 @@ pub(super) enum Zero {
     JsonNull,
     /// Left out in YAML; JSON has `{}` where there is nothing.
     JsonObject,
+    /// Printed in YAML, left out in JSON.
+    Yaml,
     /// Accepted, and never printed.
     Never,
 }
@@ -208,12 +212,17 @@ impl Attribute {
 }
 
 const fn structure(attributes: &'static [Attribute]) -> Struct {
-    Struct { attributes, required: &[], extensions: true, bare: false }
+    Struct { attributes, required: &[], extensions: true, forgetful: false, bare: false }
 }
 
 impl Struct {
     const fn required(mut self, required: &'static [&'static str]) -> Self {
         self.required = required;
+        self
+    }
+
+    const fn forgetful(mut self) -> Self {
+        self.forgetful = true;
         self
     }
 
@@ -316,7 +325,9 @@ static HOST_ADDRESSES: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, false
 static EXTRA_HOSTS: Shape = NOTHING.or_named(Keys::Any, &HOST_ADDRESSES).or_list(&STRING, true);
 
 static ULIMIT: Shape = NOTHING.or_number(Number::Integer).or_text(Text::Any).or_struct(&ULIMIT_PAIR).cast(Cast::Int);
-static ULIMIT_PAIR: Struct = structure(&[at("soft", &INT).keep(), at("hard", &INT).keep()]).required(&["soft", "hard"]);
+static ULIMIT_PAIR: Struct = structure(&[at("soft", &INT).zero(Zero::Yaml), at("hard", &INT).zero(Zero::Yaml)])
+    .required(&["soft", "hard"])
+    .forgetful();
 static ULIMITS: Shape = NOTHING.or_named_and_others(Keys::Lowercase, &ULIMIT);
 
 static FILE_REFERENCE: Shape = NOTHING.or_text(Text::Any).or_struct(&FILE_REFERENCE_FIELDS);

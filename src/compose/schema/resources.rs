@@ -46,7 +46,8 @@ static IPAM_POOL_FIELDS: Struct = structure(&[
     at("gateway", &STRING),
     at("ip_range", &STRING),
     at("aux_addresses", &STRING_MAP),
-]);
+])
+.forgetful();
 static STRING_MAP: Shape = NOTHING.or_named(Keys::Any, &STRING);
 
 /// `external: true`, or the old mapping with a name.

@@ -157,7 +157,7 @@ static WATCH_ACTION: Shape =
 
 static BLKIO: Shape = NOTHING.or_struct(&BLKIO_FIELDS);
 static BLKIO_FIELDS: Struct = structure(&[
-    at("weight", &INT),
+    at("weight", &WEIGHT),
     at("weight_device", &WEIGHT_DEVICES),
     at("device_read_bps", &THROTTLE_DEVICES),
     at("device_read_iops", &THROTTLE_DEVICES),
@@ -165,10 +165,12 @@ static BLKIO_FIELDS: Struct = structure(&[
     at("device_write_iops", &THROTTLE_DEVICES),
 ])
 .closed();
+/// Text is accepted nowhere but in the schema of the reference, which then cannot read it.
+static WEIGHT: Shape = NOTHING.or_number(Number::Integer).cast(Cast::Int);
 static WEIGHT_DEVICES: Shape = NOTHING.or_list(&WEIGHT_DEVICE, false);
 static WEIGHT_DEVICE: Shape = NOTHING.or_struct(&WEIGHT_DEVICE_FIELDS);
 static WEIGHT_DEVICE_FIELDS: Struct =
-    structure(&[at("path", &STRING).keep(), at("weight", &INT).keep()]).closed().bare();
+    structure(&[at("path", &STRING).keep(), at("weight", &WEIGHT).keep()]).closed().bare();
 static THROTTLE_DEVICES: Shape = NOTHING.or_list(&THROTTLE_DEVICE, false);
 static THROTTLE_DEVICE: Shape = NOTHING.or_struct(&THROTTLE_DEVICE_FIELDS);
 static THROTTLE_DEVICE_FIELDS: Struct =
@@ -301,7 +303,8 @@ static VOLUME_OPTIONS: Shape = NOTHING.or_struct(&VOLUME_OPTIONS_FIELDS);
 static VOLUME_OPTIONS_FIELDS: Struct =
     structure(&[at("labels", &PAIRS).merge(Merge::KeyValue), at("nocopy", &BOOL), at("subpath", &STRING)]);
 static TMPFS_OPTIONS: Shape = NOTHING.or_struct(&TMPFS_OPTIONS_FIELDS);
-static TMPFS_OPTIONS_FIELDS: Struct = structure(&[at("size", &TMPFS_SIZE), at("mode", &NUMBER_INT)]);
+static TMPFS_OPTIONS_FIELDS: Struct = structure(&[at("size", &TMPFS_SIZE), at("mode", &TMPFS_MODE)]);
+static TMPFS_MODE: Shape = NOTHING.or_number(Number::Any).cast(Cast::Int);
 static TMPFS_SIZE: Shape = NOTHING.or_number(Number::Between(0, i64::MAX)).or_text(Text::Any).cast(Cast::Bytes);
 static IMAGE_OPTIONS: Shape = NOTHING.or_struct(&IMAGE_OPTIONS_FIELDS);
 static IMAGE_OPTIONS_FIELDS: Struct = structure(&[at("subpath", &STRING)]);
