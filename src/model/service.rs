@@ -426,7 +426,8 @@ pub struct BindOptions {
     /// `rprivate`, `private`, `rshared`, `shared`, `rslave`, `slave`.
     #[serde(default)]
     pub propagation: Option<String>,
-    #[serde(default = "yes")]
+    /// The tree leaves out what is false.
+    #[serde(default)]
     pub create_host_path: bool,
     /// `enabled`, `disabled`, `writable`, `readonly`.
     #[serde(default)]
