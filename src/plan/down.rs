@@ -72,11 +72,14 @@ impl Down<'_> {
             plan.push(Op::RemoveNetwork { key: key.clone(), name }, Reason::Asked, removals.to_vec());
         }
         for key in observed.volumes.iter().filter(|_| self.volumes) {
-            let spec = project.and_then(|project| project.volumes.get(key));
-            if spec.is_some_and(|spec| spec.external) {
+            let Some(spec) = project.and_then(|project| project.volumes.get(key)) else {
+                plan.warnings.push(format!("volume `{key}` is kept: no Compose file says whether it is external"));
+                continue;
+            };
+            if spec.external {
                 continue;
             }
-            let name = spec.map_or_else(|| key.clone(), |spec| spec.name.clone());
+            let name = spec.name.clone();
             if staying.iter().any(|container| volumes_of(&container.service).any(|used| used == key)) {
                 plan.warnings.push(format!("volume {name}: resource is still in use"));
                 continue;

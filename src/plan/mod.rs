@@ -134,8 +134,6 @@ pub enum PlanError {
     Cycle(Vec<String>),
     #[error("service `{service}` depends on `{dependency}`, which does not exist")]
     UnknownDependency { service: String, dependency: String },
-    #[error("{kind} `{name}` declared as external, but could not be found")]
-    ExternalMissing { kind: &'static str, name: String },
     #[error("container name `{name}` is in use by a container of service `{service}`")]
     NameTaken { name: String, service: String },
     #[error("service `{service}` has a `container_name` and cannot have {scale} containers")]

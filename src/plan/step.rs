@@ -38,6 +38,7 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
+    /// Makes a network; an external one is looked for and noted.
     CreateNetwork {
         key: String,
         spec: NetworkSpec,
@@ -46,6 +47,7 @@ pub enum Op {
         key: String,
         name: String,
     },
+    /// Makes a volume; an external one is looked for and noted.
     CreateVolume {
         key: String,
         spec: VolumeSpec,
@@ -177,6 +179,8 @@ impl fmt::Display for Reason {
 impl Op {
     fn text(&self) -> String {
         match self {
+            Self::CreateNetwork { spec, .. } if spec.external => format!("find external network {}", spec.name),
+            Self::CreateVolume { spec, .. } if spec.external => format!("find external volume {}", spec.name),
             Self::CreateNetwork { spec, .. } => format!("create network {}", spec.name),
             Self::RemoveNetwork { name, .. } => format!("remove network {name}"),
             Self::CreateVolume { spec, .. } => format!("create volume {}", spec.name),

@@ -57,7 +57,7 @@ pub(super) fn run(
     let active: Vec<_> = order.into_iter().filter(|service| selected.contains(&service.name)).collect();
     up.converge(&active)?;
     if let Some(spec) = project.services.get(service) {
-        up.resources(&[spec])?;
+        up.resources(&[spec]);
         match observed.containers.iter().find(|container| container.name == name) {
             None => {
                 up.create(spec, name.to_owned(), 0, None, Reason::Asked)?;
@@ -286,7 +286,7 @@ impl<'a> Up<'a> {
         for (service, fates) in services.iter().zip(&fates) {
             self.remove(service, fates);
         }
-        self.resources(services)?;
+        self.resources(services);
         for (service, fates) in services.iter().zip(fates) {
             self.service(service, fates)?;
         }
@@ -388,21 +388,18 @@ impl<'a> Up<'a> {
         }
     }
 
-    /// Networks and volumes that the services use.
-    fn resources(&mut self, services: &[&ServiceSpec]) -> Result<(), PlanError> {
+    /// Networks and volumes that the services use. External ones that the project does not know yet are looked for.
+    fn resources(&mut self, services: &[&ServiceSpec]) {
         let keys: BTreeSet<&str> = services.iter().flat_map(|service| networks_of(service)).collect();
         for key in keys {
             let Some(spec) = self.project.networks.get(key) else { continue };
             let exists = self.observed.networks.contains_key(key);
-            if spec.external && !exists {
-                return Err(PlanError::ExternalMissing { kind: "network", name: spec.name.clone() });
-            }
             let replaced = self.replaced_networks.contains(key);
             if self.networks.contains_key(key) || (exists && !replaced) {
                 continue;
             }
             let mut needs = Vec::new();
-            let mut reason = Reason::Missing;
+            let mut reason = if spec.external { Reason::Follows } else { Reason::Missing };
             if replaced {
                 let users = self.observed.containers.iter().filter(|c| networks_of(&c.service).any(|used| used == key));
                 let removed = users.filter_map(|container| self.removals.get(&container.name).copied()).collect();
@@ -420,14 +417,11 @@ impl<'a> Up<'a> {
             if self.volumes.contains_key(key) || self.observed.volumes.iter().any(|there| there == key) {
                 continue;
             }
-            if spec.external {
-                return Err(PlanError::ExternalMissing { kind: "volume", name: spec.name.clone() });
-            }
             let op = Op::CreateVolume { key: key.to_owned(), spec: spec.clone() };
-            let step = self.plan.push(op, Reason::Missing, Vec::new());
+            let reason = if spec.external { Reason::Follows } else { Reason::Missing };
+            let step = self.plan.push(op, reason, Vec::new());
             self.volumes.insert(key.to_owned(), step);
         }
-        Ok(())
     }
 
     fn service(&mut self, service: &ServiceSpec, fates: Vec<Fate<'_>>) -> Result<(), PlanError> {

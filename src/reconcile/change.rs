@@ -216,6 +216,8 @@ impl Running {
 pub(super) fn words(op: &Op) -> (String, &'static str, &'static str) {
     let container = |name: &String| format!("Container {name}");
     match op {
+        Op::CreateNetwork { spec, .. } if spec.external => (format!("Network {}", spec.name), "Looking up", "Found"),
+        Op::CreateVolume { spec, .. } if spec.external => (format!("Volume {}", spec.name), "Looking up", "Found"),
         Op::CreateNetwork { spec, .. } => (format!("Network {}", spec.name), "Creating", "Created"),
         Op::RemoveNetwork { name, .. } => (format!("Network {name}"), "Removing", "Removed"),
         Op::CreateVolume { spec, .. } => (format!("Volume {}", spec.name), "Creating", "Created"),

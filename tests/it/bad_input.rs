@@ -51,7 +51,7 @@ fn what_cannot_start_is_said_and_undone() {
         ("image: no-such-image:1", &["no-such-image:1", "compose.yaml:1"]),
         ("image: rcompose/host, command: [no-such-program]", &["no-such-program", "a"]),
         (
-            "image: rcompose/host, command: ['true'], volumes: [{type: bind, source: ./missing, target: /x}]",
+            "image: rcompose/host, command: ['true'], volumes: [{type: bind, source: ./missing, target: /x, bind: {create_host_path: false}}]",
             &["missing", "/x"],
         ),
     ];

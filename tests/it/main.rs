@@ -15,6 +15,8 @@ mod keeper;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod planner;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod support;

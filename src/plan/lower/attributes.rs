@@ -37,8 +37,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         |s| s.blkio_config.as_ref().is_some_and(|b| !b.device_write_iops.is_empty()),
         "devices are not throttled",
     ),
-    ("cpu_count", |s| s.cpu_count.is_some_and(|n| n != 0), "it exists on Windows only"),
-    ("cpu_percent", |s| s.cpu_percent.is_some_and(|n| n != 0.0), "it exists on Windows only"),
     ("cpu_rt_period", |s| s.cpu_rt_period.is_some_and(|n| n != 0), "real-time scheduling is not set up"),
     ("cpu_rt_runtime", |s| s.cpu_rt_runtime.is_some_and(|n| n != 0), "real-time scheduling is not set up"),
     ("credential_spec", |s| s.credential_spec.is_some(), "it exists on Windows only"),
@@ -59,7 +57,11 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ("post_start", |s| !s.post_start.is_empty(), "hooks are not run"),
     ("pre_start", |s| !s.pre_start.is_empty(), "hooks are not run"),
     ("pre_stop", |s| !s.pre_stop.is_empty(), "hooks are not run"),
-    ("runtime", |s| s.runtime.is_some(), "there is one engine, the built-in one"),
+    (
+        "runtime",
+        |s| s.runtime.as_deref().is_some_and(|runtime| !matches!(runtime, "" | "runc")),
+        "there is one engine, the built-in one",
+    ),
     ("storage_opt", |s| !s.storage_opt.is_empty(), "the root file system has no options"),
     ("use_api_socket", |s| s.use_api_socket, "there is no engine socket to hand in"),
     ("userns_mode", |s| s.userns_mode.as_deref().is_some_and(|mode| mode != "host"), "user namespaces are not mapped"),
@@ -67,16 +69,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         "volumes_from",
         |s| !s.volumes_from.is_empty(),
         "mounts of other containers are not taken over; name the volumes in `volumes`",
-    ),
-    (
-        "deploy.mode",
-        |s| s.deploy.as_ref().and_then(|d| d.mode.as_deref()).is_some_and(|mode| mode != "replicated"),
-        "services are replicated",
-    ),
-    (
-        "deploy.endpoint_mode",
-        |s| s.deploy.as_ref().is_some_and(|d| d.endpoint_mode.as_deref().is_some_and(|mode| mode != "dnsrr")),
-        "service names resolve to the containers directly",
     ),
     (
         "deploy.resources.reservations.devices",
@@ -88,24 +80,10 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         |s| reservations(s).is_some_and(|r| !r.generic_resources.is_empty()),
         "there is no inventory of generic resources",
     ),
-    (
-        "deploy.restart_policy.delay",
-        |s| restart(s).is_some_and(|r| r.delay.is_some()),
-        "the delay between restarts is fixed: 100 ms, doubling up to a minute",
-    ),
-    (
-        "deploy.restart_policy.window",
-        |s| restart(s).is_some_and(|r| r.window.is_some()),
-        "a container counts as started at once",
-    ),
 ];
 
 fn reservations(service: &Service) -> Option<&crate::model::Reservations> {
     service.deploy.as_ref()?.resources.reservations.as_ref()
-}
-
-fn restart(service: &Service) -> Option<&crate::model::RestartPolicy> {
-    service.deploy.as_ref()?.restart_policy.as_ref()
 }
 
 impl Lowering<'_> {

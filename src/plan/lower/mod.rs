@@ -68,7 +68,7 @@ impl Lowering<'_> {
     fn volumes(&mut self) -> BTreeMap<String, VolumeSpec> {
         let mut volumes = BTreeMap::new();
         for (key, volume) in &self.project.volumes {
-            if volume.driver.as_deref().is_some_and(|driver| driver != "local") {
+            if volume.driver.as_deref().is_some_and(|driver| !matches!(driver, "" | "local")) {
                 self.not_yet(&format!("volumes.{key}.driver"), "volumes are local folders");
             }
             if !volume.driver_opts.is_empty() {

@@ -41,12 +41,17 @@ impl Lowering<'_> {
                 }
                 MountSource::Bind {
                     path: volume.source.clone().unwrap_or_default().into(),
-                    create: bind.is_some_and(|bind| bind.create_host_path),
+                    // As docker compose does, whatever the format says of the default.
+                    create: bind.is_none_or(|bind| bind.create_host_path),
                     propagation: bind.and_then(|bind| bind.propagation.clone()),
                     recursive: bind.and_then(|bind| bind.recursive.as_deref()) != Some("disabled"),
                 }
             }
             VolumeKind::Volume => match &volume.source {
+                _ if volume.volume.as_ref().is_some_and(|options| !options.labels.is_empty()) => {
+                    self.not_yet(&format!("{path}.volume.labels"), "label the volume under `volumes`");
+                    return None;
+                }
                 Some(key) if !key.is_empty() => MountSource::Volume {
                     key: key.clone(),
                     no_copy: volume.volume.as_ref().is_some_and(|options| options.nocopy),

@@ -14,6 +14,9 @@ use crate::spec::Protocol;
 use crate::spec::container::{Attachment, NetworkMode};
 use crate::spec::network::Subnet;
 
+/// Options of bridges that the network layer honours.
+const KNOWN_OPTIONS: &[&str] = &["com.docker.network.bridge.name", "com.docker.network.driver.mtu"];
+
 impl Lowering<'_> {
     pub(super) fn networks(&mut self) -> BTreeMap<String, NetworkSpec> {
         let mut networks = BTreeMap::new();
@@ -24,6 +27,12 @@ impl Lowering<'_> {
             }
             if network.ipam.driver.as_deref().is_some_and(|driver| !matches!(driver, "" | "default")) {
                 self.not_yet(&format!("{path}.ipam.driver"), "addresses are managed here");
+            }
+            // Options of other drivers mean nothing to a bridge.
+            let unknown =
+                |name: &&String| name.starts_with("com.docker.network.") && !KNOWN_OPTIONS.contains(&name.as_str());
+            for name in network.driver_opts.keys().filter(unknown) {
+                self.not_yet(&format!("{path}.driver_opts"), &format!("`{name}` is not known here"));
             }
             let mut subnets = Vec::new();
             for (index, pool) in network.ipam.config.iter().enumerate() {

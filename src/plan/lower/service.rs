@@ -10,6 +10,7 @@ use crate::spec::Condition;
 use crate::spec::ContainerSpec;
 use crate::spec::Dependency;
 use crate::spec::HealthSpec;
+use crate::spec::PortSpec;
 use crate::spec::RestartPolicy;
 use crate::spec::ServiceSpec;
 use crate::spec::container::{DeviceSpec, NamespaceMode, NetworkMode, Resources, Ulimit};
@@ -21,7 +22,10 @@ impl Lowering<'_> {
     pub(super) fn service(&mut self, name: &str, service: &Service) -> ServiceSpec {
         let path = format!("services.{name}");
         self.refuse_not_yet(name, service);
-        if service.image.as_deref().unwrap_or_default().is_empty() && service.build.is_none() {
+        if service.image.as_deref().unwrap_or_default().is_empty()
+            && service.build.is_none()
+            && service.provider.is_none()
+        {
             self.invalid(&path, format!("service `{name}` has neither an image nor a build context specified"));
         }
         let mut fields = match self.project.canonical(name) {
@@ -85,9 +89,8 @@ impl Lowering<'_> {
     fn container(&mut self, path: &str, service: &Service) -> ContainerSpec {
         let mut network = self.network_mode(path, service);
         self.links(path, service, &mut network);
-        let ports = service.ports.iter().enumerate();
-        let ports: Vec<_> =
-            ports.filter_map(|(index, port)| self.port(&format!("{path}.ports.{index}"), port)).collect();
+        let ports = self.ports(path, service, &network);
+        let devices = self.devices(path, service);
         let mut extra_hosts = Vec::new();
         for text in &service.extra_hosts {
             match text.split_once('=').or_else(|| text.split_once(':')) {
@@ -114,7 +117,7 @@ impl Lowering<'_> {
             cap_drop: service.cap_drop.iter().map(|name| capability(name)).collect(),
             security_opt: service.security_opt.clone(),
             mounts: self.mounts(path, service),
-            devices: service.devices.iter().map(device).collect(),
+            devices,
             network,
             ports,
             extra_hosts,
@@ -133,6 +136,40 @@ impl Lowering<'_> {
             cgroup: self.namespace(&format!("{path}.cgroup"), service.cgroup.as_deref()),
             resources: resources(service),
         }
+    }
+
+    fn ports(&mut self, path: &str, service: &Service, network: &NetworkMode) -> Vec<PortSpec> {
+        match network {
+            NetworkMode::Networks(_) => {
+                let ports = service.ports.iter().enumerate();
+                ports.filter_map(|(index, port)| self.port(&format!("{path}.ports.{index}"), port)).collect()
+            }
+            // There is nothing to forward: docker compose discards them too.
+            NetworkMode::Host | NetworkMode::None => Vec::new(),
+            NetworkMode::Service(_) | NetworkMode::Container(_) => {
+                if !service.ports.is_empty() {
+                    let whose = "ports are published by the one whose network is joined";
+                    self.invalid(&format!("{path}.ports"), whose);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn devices(&mut self, path: &str, service: &Service) -> Vec<DeviceSpec> {
+        let mut devices = Vec::new();
+        for (index, device) in service.devices.iter().enumerate() {
+            if device.source.starts_with('/') {
+                devices.push(DeviceSpec {
+                    host: device.source.clone().into(),
+                    container: device.target.clone().unwrap_or_else(|| device.source.clone()),
+                    permissions: device.permissions.clone().unwrap_or_else(|| "rwm".to_owned()),
+                });
+            } else {
+                self.not_yet(&format!("{path}.devices.{index}"), "devices are named by their path, not by CDI names");
+            }
+        }
+        devices
     }
 
     /// `SERVICE[:ALIAS]`: the service is there by its own name anyway.
@@ -194,11 +231,15 @@ impl Lowering<'_> {
             return RestartPolicy::No;
         };
         match &policy.condition {
-            Some(model::RestartCondition::None) => RestartPolicy::No,
+            // Without a condition docker compose sets no policy, whatever the format says.
+            None | Some(model::RestartCondition::None) => RestartPolicy::No,
             Some(model::RestartCondition::OnFailure) => RestartPolicy::OnFailure {
                 max_retries: policy.max_attempts.filter(|n| *n > 0).and_then(|n| u32::try_from(n).ok()),
             },
-            Some(model::RestartCondition::Any) | None => RestartPolicy::Always,
+            Some(model::RestartCondition::Any) => RestartPolicy::Always,
+            Some(model::RestartCondition::Unknown(word)) if word == "always" => RestartPolicy::Always,
+            Some(model::RestartCondition::Unknown(word)) if word == "unless-stopped" => RestartPolicy::UnlessStopped,
+            Some(model::RestartCondition::Unknown(word)) if matches!(word.as_str(), "" | "no") => RestartPolicy::No,
             Some(model::RestartCondition::Unknown(word)) => {
                 let at = format!("{path}.deploy.restart_policy.condition");
                 self.invalid(&at, format!("`{word}` is not `none`, `on-failure` or `any`"));
@@ -249,14 +290,6 @@ fn dependency(how: &model::Dependency) -> Dependency {
 fn capability(name: &str) -> String {
     let name = name.to_ascii_uppercase();
     name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
-}
-
-fn device(device: &model::Device) -> DeviceSpec {
-    DeviceSpec {
-        host: device.source.clone().into(),
-        container: device.target.clone().unwrap_or_else(|| device.source.clone()),
-        permissions: device.permissions.clone().unwrap_or_else(|| "rwm".to_owned()),
-    }
 }
 
 fn positive(value: Option<i64>) -> Option<u64> {

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rcompose::plan::{Change, ChangeKind, Recreate, UpOptions, plan};
-use rcompose::reconcile::{Command, Failure, Handle, Reconciler};
-use rcompose::spec::container::{Attachment, ContainerSpec, NetworkMode};
+use rcompose::reconcile::{Command, Failure, Handle, Reconciler, Wait};
+use rcompose::spec::container::{Attachment, ContainerSpec, Mount, MountSource, NetworkMode};
 use rcompose::spec::{
-    Condition, Dependency, HealthSpec, NetworkSpec, Phase, ProjectSpec, RestartPolicy, ServiceSpec, VolumeSpec,
+    Condition, ContainerState, Dependency, Health, HealthSpec, NetworkSpec, Phase, ProjectSpec, RestartPolicy, ServiceSpec, VolumeSpec,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -71,9 +71,13 @@ impl Driver {
     }
 
     fn send(&self, change: Change) -> oneshot::Receiver<Result<(), Vec<Failure>>> {
+        self.send_with(change, None)
+    }
+
+    fn send_with(&self, change: Change, wait: Option<Wait>) -> oneshot::Receiver<Result<(), Vec<Failure>>> {
         let (progress, _) = mpsc::unbounded_channel();
         let (done, result) = oneshot::channel();
-        assert!(self.handle.commands.send(Command { change, wait: None, progress, done }).is_ok());
+        assert!(self.handle.commands.send(Command { change, wait, progress, done }).is_ok());
         result
     }
 
@@ -125,14 +129,20 @@ async fn scenario(seed: u64) -> Vec<String> {
     world.faults.set(false);
     converge(&mut driver, &project).await;
     survives_death(&world, &project).await;
-    let down = ChangeKind::Down {
-        services: Vec::new(),
-        volumes: true,
-        remove_orphans: true,
-        timeout: None,
-        project: Some(project),
-    };
-    driver.make(down, true).await.unwrap();
+    match world.random.below(5) {
+        0 => {
+            converge(&mut driver, &project).await;
+            restarts(&mut driver).await;
+        }
+        1 => {
+            converge(&mut driver, &project).await;
+            runs_one_off(&mut driver, &project).await;
+        }
+        2 => waits(&mut driver, &project).await,
+        3 => preempts(&mut driver, &project).await,
+        _ => {}
+    }
+    driver.make(down(&project), true).await.unwrap();
     assert!(world.boxes.borrow().is_empty(), "containers left");
     assert!(world.networks.borrow().is_empty(), "networks left");
     assert!(world.volumes.borrow().is_empty(), "volumes left");
@@ -158,10 +168,99 @@ async fn converge(driver: &mut Driver, project: &ProjectSpec) {
         sleep(Duration::from_secs(100)).await;
     }
     assert_eq!(result, Ok(()), "`up` does not converge");
-    let ids = |world: &World| world.boxes.borrow().keys().cloned().collect::<BTreeSet<_>>();
-    let before = ids(&world);
+    // Policies may be about to restart something: from here on nothing changes by itself.
+    let before = runs(&world);
     driver.make(up(project, Recreate::Changed), true).await.unwrap();
-    assert_eq!(ids(&world), before, "a second `up` touched what was right");
+    assert_eq!(runs(&world), before, "a second `up` touched what was right");
+}
+
+/// Which containers run, since when. Jobs are left out: each `up` starts them again.
+fn runs(world: &World) -> BTreeSet<(String, String, i64)> {
+    let containers = world.observed().containers.into_iter();
+    let lasting = containers.filter(|container| !container.service.name.starts_with("job"));
+    let run = |container: ContainerState| match container.phase {
+        Phase::Running { started_at, .. } => (container.name, container.id.to_string(), started_at),
+        _ => (container.name, container.id.to_string(), 0),
+    };
+    lasting.map(run).collect()
+}
+
+/// A `restart` starts each container exactly once more, also when it is killed on the way.
+async fn restarts(driver: &mut Driver) {
+    let world = Rc::clone(&driver.world);
+    let (before, starts) = (runs(&world), world.starts.borrow().clone());
+    let kind = ChangeKind::Restart { services: Vec::new(), timeout: None, no_deps: false };
+    driver.make(kind, true).await.unwrap();
+    let after = runs(&world);
+    assert_eq!(before.len(), after.len());
+    for ((name, id, was), (_, id_after, is)) in before.iter().zip(&after) {
+        assert!(id == id_after && was < is, "{name} was started at {was}, and after `restart` at {is}");
+        let count = |starts: &BTreeMap<String, u32>| starts.get(name).copied().unwrap_or_default();
+        assert_eq!(count(&world.starts.borrow()), count(&starts) + 1, "starts of {name}");
+    }
+}
+
+/// A one-off container is made and started once, also when the change is killed on the way, and discarded after.
+async fn runs_one_off(driver: &mut Driver, project: &ProjectSpec) {
+    let world = Rc::clone(&driver.world);
+    let (before, name) = (runs(&world), "x-app0-run-1");
+    let (service, no_deps) = ("app0".to_owned(), world.random.percent(50));
+    let kind = ChangeKind::Run { project: project.clone(), service, name: name.to_owned(), no_deps };
+    driver.make(kind, true).await.unwrap();
+    assert_eq!(world.starts.borrow().get(name), Some(&1), "starts of the one-off container");
+    let others: BTreeSet<_> = runs(&world).into_iter().filter(|(one, ..)| one != name).collect();
+    assert_eq!(others, before, "`run` touched other containers");
+    driver.make(ChangeKind::Discard { container: name.to_owned() }, true).await.unwrap();
+    assert_eq!(runs(&world), before, "discarded is gone, and alone");
+}
+
+/// `up --wait` ends when everything is healthy, and not before.
+async fn waits(driver: &mut Driver, project: &ProjectSpec) {
+    let world = Rc::clone(&driver.world);
+    driver.make(ChangeKind::Stop { services: Vec::new(), timeout: None }, true).await.unwrap();
+    let change = Change { requested_at: world.now(), kind: up(project, Recreate::Changed) };
+    let result = timeout(PATIENCE, driver.send_with(change, Some(Wait::default()))).await;
+    let result = result.expect("`up --wait` hangs").unwrap();
+    // A check may fail often enough to be unhealthy for a while; then the wait says so.
+    let Ok(()) = result else { return };
+    for container in world.observed().containers.iter().filter(|c| !c.service.name.starts_with("job")) {
+        let healthy = match &container.phase {
+            Phase::Running { health, .. } => health.is_none_or(|health| health == Health::Healthy),
+            _ => false,
+        };
+        assert!(healthy, "`--wait` ended while {} is {:?}", container.name, container.phase);
+    }
+}
+
+/// While an `up` goes on, a second one is refused, and `down` takes over.
+async fn preempts(driver: &mut Driver, project: &ProjectSpec) {
+    let world = Rc::clone(&driver.world);
+    driver.make(ChangeKind::Stop { services: Vec::new(), timeout: None }, true).await.unwrap();
+    let change = |kind| Change { requested_at: world.now(), kind };
+    let mut first = driver.send(change(up(project, Recreate::Force)));
+    let begun = Duration::from_millis(world.random.below(100));
+    if timeout(begun, &mut first).await.is_ok() {
+        return;
+    }
+    let second = driver.send(change(up(project, Recreate::Changed))).await.unwrap();
+    let refused = second.expect_err("a second `up` is refused");
+    assert!(refused[0].message.contains("refused"), "{refused:?}");
+    let down = driver.send(change(down(project)));
+    let first = timeout(PATIENCE, first).await.expect("the first `up` hangs").unwrap();
+    let interrupted = first.expect_err("it was interrupted");
+    assert!(interrupted.iter().any(|failure| failure.message.contains("interrupted by `down`")), "{interrupted:?}");
+    timeout(PATIENCE, down).await.expect("`down` hangs").unwrap().unwrap();
+    assert!(world.boxes.borrow().is_empty(), "containers left by the `down` that took over");
+}
+
+fn down(project: &ProjectSpec) -> ChangeKind {
+    ChangeKind::Down {
+        services: Vec::new(),
+        volumes: true,
+        remove_orphans: true,
+        timeout: None,
+        project: Some(project.clone()),
+    }
 }
 
 /// A container that dies comes back exactly when its policy says so.
@@ -206,7 +305,7 @@ fn random_change(random: &Random, project: &mut ProjectSpec) -> ChangeKind {
     let pick = usize::try_from(random.below(project.services.len() as u64)).unwrap();
     let name = project.services.keys().nth(pick).unwrap().clone();
     let service = project.services.get_mut(&name).unwrap();
-    match random.below(9) {
+    match random.below(10) {
         0 => {
             service.config_hash.push('x');
             up(project, Recreate::Changed)
@@ -225,6 +324,7 @@ fn random_change(random: &Random, project: &mut ProjectSpec) -> ChangeKind {
             timeout: None,
             project: Some(project.clone()),
         },
+        8 => ChangeKind::Restart { services: vec![name], timeout: None, no_deps: false },
         6 => ChangeKind::Kill { services: vec![name], signal: "SIGKILL".into() },
         7 => {
             project.networks.get_mut("default").unwrap().config_hash.push('x');
@@ -267,9 +367,12 @@ fn random_project(random: &Random) -> ProjectSpec {
             start_interval: Duration::from_secs(5),
         });
         let attachment = Attachment { network: "default".into(), ..Attachment::default() };
+        let source = MountSource::Volume { key: "data".into(), no_copy: false, subpath: None };
+        let volume = Mount { target: "/data".into(), read_only: false, source };
         let container = ContainerSpec {
             image: "app".into(),
             network: NetworkMode::Networks(vec![attachment]),
+            mounts: if random.percent(40) { vec![volume] } else { Vec::new() },
             ..ContainerSpec::default()
         };
         let service = ServiceSpec {

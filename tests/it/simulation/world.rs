@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rcompose::base::ids::ContainerId;
 use rcompose::runtime::{NewContainer, Probe, Runtime, RuntimeError, RuntimeEvent};
+use rcompose::spec::container::MountSource;
 use rcompose::spec::{
     Condition, ContainerState, Exit, Health, HealthSpec, NetworkSpec, Observed, Phase, RestartPolicy, VolumeSpec,
 };
@@ -51,6 +52,8 @@ pub(super) struct World {
     pub(super) volumes: RefCell<BTreeMap<String, String>>,
     /// Services that end by themselves with status 0.
     pub(super) one_shots: RefCell<Vec<String>>,
+    /// Starts by command, by container name.
+    pub(super) starts: RefCell<BTreeMap<String, u32>>,
     events: RefCell<VecDeque<RuntimeEvent>>,
     news: Notify,
     made: Cell<u64>,
@@ -70,6 +73,7 @@ impl World {
             networks: RefCell::default(),
             volumes: RefCell::default(),
             one_shots: RefCell::default(),
+            starts: RefCell::default(),
             events: RefCell::default(),
             news: Notify::new(),
             made: Cell::new(0),
@@ -177,6 +181,8 @@ impl Runtime for Sim {
 
     async fn remove_volume(&self, name: String) -> Result<(), RuntimeError> {
         self.0.work(&format!("remove volume {name}")).await?;
+        let uses = |found: &Simulated| !found.state.service.container.mounts.is_empty();
+        assert!(!self.0.boxes.borrow().values().any(uses), "volume {name} removed in use");
         self.0.volumes.borrow_mut().retain(|_, there| *there != name);
         Ok(())
     }
@@ -186,6 +192,12 @@ impl Runtime for Sim {
         world.work(&format!("create {}", new.name)).await?;
         let taken = world.boxes.borrow().values().any(|found| found.state.name == new.name);
         assert!(!taken, "two containers called {}", new.name);
+        for mount in &new.service.container.mounts {
+            if let MountSource::Volume { key, .. } = &mount.source {
+                assert!(world.volumes.borrow().contains_key(key), "{} made before volume {key}", new.name);
+            }
+        }
+        assert!(world.networks.borrow().contains_key("default"), "{} made before its network", new.name);
         let mut bytes = [0; 32];
         let made = world.now();
         bytes[..8].copy_from_slice(&made.to_be_bytes());
@@ -237,6 +249,9 @@ impl Runtime for Sim {
             (found.state.clone(), found.run)
         };
         world.note(&format!("started {}", state.name));
+        if restarts == 0 {
+            *world.starts.borrow_mut().entry(state.name.clone()).or_default() += 1;
+        }
         let one_shot = world.one_shots.borrow().contains(&state.service.name);
         let dies = world.faults.get() && world.random.percent(15);
         if one_shot || dies {
