@@ -24,7 +24,7 @@ fn busy_project(port: u16) -> Project {
   dies: {{image: rcompose/host, command: [sh, -c, 'sleep 1; exit 42']}}
   again: {{image: rcompose/host, command: [sh, -c, 'echo run; sleep 0.3; exit 1'], restart: always, stop_signal: SIGKILL}}
 ",
-        script = serde_json::to_string(BUSY).unwrap()
+        script = serde_json::to_string(&BUSY.replace('$', "$$")).unwrap()
     ))
 }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Project, can_run_containers, eventually, finish};
 
-/// A service that runs a shell script.
+/// A service that runs a shell script; a `$` in it is the shell's, not Compose's.
 fn shell(script: &str) -> String {
-    format!("image: rcompose/host, command: [sh, -c, {}]", serde_json::to_string(script).unwrap())
+    format!("image: rcompose/host, command: [sh, -c, {}]", serde_json::to_string(&script.replace('$', "$$")).unwrap())
 }
 
 /// A port that is free now. Another process may take it; then the test says so by failing.
