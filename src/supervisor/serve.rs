@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::control::connection::{MAX_DESCRIPTORS, checked_length, encode};
 use crate::control::{Exec, Failed, Reply, Request, Wait};
 use crate::plan::Change;
+use crate::plan::ChangeKind;
 use crate::reconcile;
 use crate::reconcile::{Command, Update};
 use crate::supervisor::host::Host;
@@ -36,8 +37,11 @@ struct Shared {
     left: Notify,
 }
 
+#[derive(Clone)]
 struct Current {
     requested_at: i64,
+    /// It goes on from before a crash: nobody who asked for it need be there any more.
+    resumed: bool,
     outcome: watch::Receiver<Option<Vec<Failed>>>,
     updates: Rc<RefCell<Vec<mpsc::UnboundedSender<Reply>>>>,
 }
@@ -57,7 +61,7 @@ impl Server {
     /// Goes on with the change that the process before this one had begun.
     pub(super) fn resume(&self, change: Change) {
         let shared = Rc::clone(&self.shared);
-        let joined = shared.begin(change, None);
+        let joined = shared.begin(change, None, true);
         tokio::task::spawn_local(async move {
             if let Ok(mut joined) = joined {
                 let _ = joined.outcome.wait_for(Option::is_some).await;
@@ -148,7 +152,8 @@ impl Shared {
     }
 
     async fn change(self: &Rc<Self>, stream: &mut UnixStream, change: Change, wait: Option<Wait>) -> io::Result<()> {
-        let Joined { mut outcome, mut updates } = match self.begin(change, wait) {
+        self.let_resumed_finish(&change).await;
+        let Joined { mut outcome, mut updates } = match self.begin(change, wait, false) {
             Ok(joined) => joined,
             Err(failed) => return send(stream, &Reply::Failed { failures: vec![failed] }).await,
         };
@@ -168,8 +173,22 @@ impl Shared {
         }
     }
 
+    /// A change that goes on from before a crash is no reason to refuse the one that a person asks for now.
+    async fn let_resumed_finish(&self, change: &Change) {
+        let current = self.current.borrow().clone();
+        let waits = matches!(change.kind, ChangeKind::Up { .. } | ChangeKind::Run { .. } | ChangeKind::Start { .. });
+        if let Some(mut current) = current
+            && current.resumed
+            && current.requested_at != change.requested_at
+            && waits
+        {
+            // Its failures are nobody's; what is left to do is part of the new change.
+            let _ = current.outcome.wait_for(Option::is_some).await;
+        }
+    }
+
     /// Begins a change, or joins it when it is the one under way.
-    fn begin(self: &Rc<Self>, change: Change, wait: Option<Wait>) -> Result<Joined, Failed> {
+    fn begin(self: &Rc<Self>, change: Change, wait: Option<Wait>, resumed: bool) -> Result<Joined, Failed> {
         let (tell, updates) = mpsc::unbounded_channel();
         if let Some(current) = &*self.current.borrow()
             && current.requested_at == change.requested_at
@@ -186,7 +205,10 @@ impl Shared {
         let command = Command { change, wait, progress, done };
         let (publish, outcome) = watch::channel(None);
         let listeners = Rc::new(RefCell::new(vec![tell]));
-        let current = Current { requested_at, outcome: outcome.clone(), updates: Rc::clone(&listeners) };
+        let current = Current { requested_at, resumed, outcome: outcome.clone(), updates: Rc::clone(&listeners) };
+        if resumed {
+            *self.current.borrow_mut() = Some(current.clone());
+        }
         let shared = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let failures = shared.make(command, journal, current, &listeners, &mut news, &mut ended).await;
@@ -335,7 +357,7 @@ impl Shared {
 
 fn project_of(change: &Change) -> Option<crate::spec::ProjectSpec> {
     match &change.kind {
-        crate::plan::ChangeKind::Up { project, .. } | crate::plan::ChangeKind::Run { project, .. } => {
+        ChangeKind::Up { project, .. } | ChangeKind::Run { project, .. } => {
             Some(project.clone())
         }
         _ => None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use expect_test::{Expect, expect};
 use rcompose::plan::{Change, ChangeKind, plan};
 
-use super::world::{World, down, names, project, text, up};
+use super::world::{World, down, names, project, text};
 
 const CHAIN: &str = "
 services:
