@@ -247,6 +247,9 @@ fn create_bridge(record: &NetworkRecord) -> Result<(), NetworkError> {
     let create = netlink::encode(RouteNetlinkMessage::NewLink(bridge.build()), ACK | CREATE | EXCLUSIVE);
     socket.send(&create).map_err(failed("create"))?;
     let index = nix::net::if_::if_nametoindex(name.as_str()).map_err(|errno| failed("find")(errno.into()))?;
+    // So that `ip link` tells whose it is.
+    let alias = format!("/sys/class/net/{name}/ifalias");
+    fs::write(&alias, &record.name).map_err(NetworkError::file("write", &alias))?;
     let mut addresses = Vec::new();
     for subnet in &record.subnets {
         addresses.extend(address_message(index, subnet.gateway, subnet.subnet.prefix()));

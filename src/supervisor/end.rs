@@ -18,6 +18,9 @@ impl Host {
                 self.release_process(&id);
                 continue;
             };
+            while self.starting.borrow().contains(&id) {
+                self.started.notified().await;
+            }
             if let Some(exit) = self.ended(&id, record).await {
                 return Some(RuntimeEvent::Exited { id, exit });
             }

@@ -1,13 +1,14 @@
 //! The machine as the reconciler sees it: the `Runtime` of Linux.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use oci_spec::runtime::Spec;
 use tokio::sync::Mutex;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 
 use crate::base::ids::ContainerId;
@@ -69,6 +70,9 @@ pub(super) struct Parts {
     pub(super) connections: Connections,
     pub(super) record: RefCell<ProjectRecord>,
     pub(super) live: RefCell<BTreeMap<ContainerId, Live>>,
+    /// Containers whose start has not been written down yet: their end waits for that.
+    pub(super) starting: RefCell<BTreeSet<ContainerId>>,
+    pub(super) started: Notify,
     /// Ends that the keeper has reported.
     pub(super) ends: Mutex<mpsc::UnboundedReceiver<(String, ExitRecord)>>,
     /// Who follows the containers' lives.

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::LocalSet;
 
 use crate::base::trash::Trash;
@@ -146,6 +146,8 @@ fn host(
         connections: Connections::new(&roots.data),
         record: RefCell::new(record),
         live: RefCell::new(BTreeMap::new()),
+        starting: RefCell::default(),
+        started: Notify::new(),
         ends: Mutex::new(ends),
         watchers: RefCell::default(),
         next_process: Cell::new(0),

@@ -49,9 +49,10 @@ impl Host {
             return self.observe_one(id);
         }
         self.forget_last_end(&record, restarts)?;
-        let connected = self.connect(&record.config)?;
-        let group = self.cgroup_path(id);
-        let started = self.launch(&record, &connected, &group).await;
+        self.starting.borrow_mut().insert(id.clone());
+        let started = self.connect_and_launch(&record).await;
+        self.starting.borrow_mut().remove(id);
+        self.started.notify_waiters();
         match started {
             Ok(()) => self.observe_one(id),
             Err(error) => {
@@ -60,6 +61,11 @@ impl Host {
                 Err(error)
             }
         }
+    }
+
+    async fn connect_and_launch(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
+        let connected = self.connect(&record.config)?;
+        self.launch(record, &connected, &self.cgroup_path(&record.config.id)).await
     }
 
     async fn launch(&self, record: &ContainerRecord, connected: &Connected, group: &str) -> Result<(), RuntimeError> {

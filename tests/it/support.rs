@@ -159,6 +159,15 @@ impl Project {
         left.extend(records.map(|name| format!("network {name}")));
         let volumes = entries(&root.join("data/volumes")).into_iter().filter(|name| !name.starts_with('.'));
         left.extend(volumes.map(|name| format!("volume {name}")));
+        let alias = |link: &String| fs::read_to_string(format!("/sys/class/net/{link}/ifalias")).unwrap_or_default();
+        let links = entries(Path::new("/sys/class/net")).into_iter();
+        left.extend(links.filter(|link| alias(link).starts_with(&self.name)).map(|link| format!("link {link}")));
+        // The command is there to look with; the engine does without it.
+        if let Ok(tables) = Command::new("nft").args(["list", "tables"]).output() {
+            let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
+            let wanted = format!("rcompose-{}", self.name);
+            left.extend(tables.lines().filter(|line| line.contains(&wanted)).map(str::to_owned));
+        }
         left.extend(cgroups_of(&self.name).into_iter().map(|path| format!("cgroup {}", path.display())));
         left
     }
