@@ -83,8 +83,7 @@ impl<R: Runtime> Reconciler<R> {
                 live.run += 1;
                 live.streak = 0;
                 live.since = Instant::now();
-                let was_stopped = live.state.stopped_by_user;
-                Work::Start { id: live.state.id.clone(), was_stopped }
+                Work::Start { id: live.state.id.clone() }
             }
             Op::Stop { id, signal, grace, .. } => {
                 let live = self.lives.get_mut(id)?;

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use world::{Random, Sim, World};
 
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 20000;
 /// Virtual time in which every change must end.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -115,8 +115,20 @@ impl Driver {
     }
 }
 
+/// Shows what happened when a test of one seed fails.
+struct Shown(Rc<World>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("RCOMPOSE_SEED").is_some() {
+            eprintln!("{}", self.0.trace.borrow().join("\n"));
+        }
+    }
+}
+
 async fn scenario(seed: u64) -> Vec<String> {
     let world = World::new(seed);
+    let _shown = Shown(Rc::clone(&world));
     let mut project = random_project(&world.random);
     *world.one_shots.borrow_mut() = project.services.keys().filter(|name| name.starts_with("job")).cloned().collect();
     let mut driver = Driver::new(&world);
@@ -245,6 +257,9 @@ async fn preempts(driver: &mut Driver, project: &ProjectSpec) {
     let second = driver.send(change(up(project, Recreate::Changed))).await.unwrap();
     let refused = second.expect_err("a second `up` is refused");
     assert!(refused[0].message.contains("refused"), "{refused:?}");
+    if first.try_recv().is_ok() {
+        return;
+    }
     let down = driver.send(change(down(project)));
     let first = timeout(PATIENCE, first).await.expect("the first `up` hangs").unwrap();
     let interrupted = first.expect_err("it was interrupted");

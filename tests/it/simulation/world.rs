@@ -243,6 +243,7 @@ impl Runtime for Sim {
             let found = boxes.get_mut(&id).unwrap();
             found.run += 1;
             found.was_started = true;
+            found.state.stopped_by_user = false;
             found.state.restarts = restarts;
             let health = found.state.service.health.as_ref().map(|_| Health::Starting);
             found.state.phase = Phase::Running { pid: 1, started_at, health };
