@@ -104,7 +104,7 @@ impl<R: Runtime> Reconciler<R> {
 
     pub(super) fn step_ended(&mut self, id: usize, result: Result<Outcome, RuntimeError>) {
         match &result {
-            Ok(Outcome::Made(state)) => self.learn(state.clone()),
+            Ok(Outcome::Made(state)) => self.learn((**state).clone()),
             Ok(Outcome::Removed(id)) => {
                 self.lives.remove(id);
             }
