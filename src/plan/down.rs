@@ -131,8 +131,8 @@ pub(super) fn restart(
     let along = |names: &BTreeSet<&str>, container: &ContainerState| {
         container.service.depends_on.iter().any(|(name, how)| how.restart && names.contains(name.as_str()))
     };
-    while !no_deps {
-        let more = replicas().filter(|c| !names.contains(c.service.name.as_str()) && along(&names, c));
+    loop {
+        let more = replicas().filter(|c| !no_deps && !names.contains(c.service.name.as_str()) && along(&names, c));
         let more: Vec<&str> = more.map(|container| container.service.name.as_str()).collect();
         if more.is_empty() {
             break;

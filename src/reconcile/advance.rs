@@ -83,8 +83,7 @@ impl<R: Runtime> Reconciler<R> {
                 live.run += 1;
                 live.streak = 0;
                 live.since = Instant::now();
-                let was_stopped = live.state.stopped_by_user;
-                Work::Start { id: live.state.id.clone(), was_stopped }
+                Work::Start { id: live.state.id.clone() }
             }
             Op::Stop { id, signal, grace, .. } => {
                 let live = self.lives.get_mut(id)?;
@@ -105,7 +104,7 @@ impl<R: Runtime> Reconciler<R> {
 
     pub(super) fn step_ended(&mut self, id: usize, result: Result<Outcome, RuntimeError>) {
         match &result {
-            Ok(Outcome::Made(state)) => self.learn(state.clone()),
+            Ok(Outcome::Made(state)) => self.learn((**state).clone()),
             Ok(Outcome::Removed(id)) => {
                 self.lives.remove(id);
             }

@@ -305,7 +305,8 @@ impl<R: Runtime> Reconciler<R> {
             .lives
             .values()
             .filter(kept)
-            .filter_map(|live| live.state.stopped_by_user.then(|| live.state.id.clone()))
+            .filter(|live| live.state.stopped_by_user)
+            .map(|live| live.state.id.clone())
             .collect();
         for id in marked {
             let runtime = Rc::clone(&self.runtime);

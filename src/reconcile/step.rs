@@ -24,7 +24,7 @@ pub(super) enum Work {
     CreateVolume { key: String, spec: VolumeSpec },
     RemoveVolume { name: String },
     Create(Box<NewContainer>),
-    Start { id: ContainerId, was_stopped: bool },
+    Start { id: ContainerId },
     Stop { id: ContainerId, signal: String, grace: Duration, ended: watch::Receiver<bool> },
     Kill { id: ContainerId, signal: String, stops: bool, ended: watch::Receiver<bool> },
     Remove { id: ContainerId, volumes: bool },
@@ -33,7 +33,7 @@ pub(super) enum Work {
 /// What a step changed about containers.
 pub(super) enum Outcome {
     Nothing,
-    Made(ContainerState),
+    Made(Box<ContainerState>),
     Removed(ContainerId),
 }
 
@@ -43,13 +43,8 @@ pub(super) async fn execute<R: Runtime>(runtime: Rc<R>, work: Work) -> Result<Ou
         Work::RemoveNetwork { key } => runtime.remove_network(key).await?,
         Work::CreateVolume { key, spec } => runtime.create_volume(key, spec).await?,
         Work::RemoveVolume { name } => runtime.remove_volume(name).await?,
-        Work::Create(new) => return runtime.create_container(*new).await.map(Outcome::Made),
-        Work::Start { id, was_stopped } => {
-            if was_stopped {
-                runtime.mark_stopped(id.clone(), false).await?;
-            }
-            return runtime.start_container(id, 0).await.map(Outcome::Made);
-        }
+        Work::Create(new) => return runtime.create_container(*new).await.map(|state| Outcome::Made(Box::new(state))),
+        Work::Start { id } => return runtime.start_container(id, 0).await.map(|state| Outcome::Made(Box::new(state))),
         Work::Stop { id, signal, grace, ended } => stop(&*runtime, id, signal, grace, ended).await?,
         Work::Kill { id, signal, stops, ended } => kill(&*runtime, id, signal, stops, ended).await?,
         Work::Remove { id, volumes } => {

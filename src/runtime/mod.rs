@@ -70,6 +70,7 @@ pub trait Runtime: 'static {
     fn create_container(&self, new: NewContainer) -> impl Future<Output = Result<ContainerState, RuntimeError>>;
     /// Connects and starts it; ends when its program has been executed (or could not be). `restarts` is noted as
     /// [`ContainerState::restarts`]: 0 when a command starts it, else how often its policy has.
+    /// That it was stopped by command is forgotten in the same moment in which it is noted to run.
     fn start_container(
         &self,
         id: ContainerId,

@@ -47,6 +47,10 @@ pub(super) struct World {
     pub(super) random: Random,
     begun: Instant,
     pub(super) faults: Cell<bool>,
+    /// What a container waits for must have come when a command starts it.
+    pub(super) conditions: Cell<bool>,
+    /// Containers wanted by service.
+    pub(super) scales: RefCell<BTreeMap<String, usize>>,
     pub(super) boxes: RefCell<BTreeMap<ContainerId, Simulated>>,
     pub(super) networks: RefCell<BTreeMap<String, String>>,
     pub(super) volumes: RefCell<BTreeMap<String, String>>,
@@ -69,6 +73,8 @@ impl World {
             random: Random::new(seed),
             begun: Instant::now(),
             faults: Cell::new(true),
+            conditions: Cell::new(true),
+            scales: RefCell::default(),
             boxes: RefCell::default(),
             networks: RefCell::default(),
             volumes: RefCell::default(),
@@ -87,7 +93,7 @@ impl World {
         1_000_000_000 + i64::try_from(self.begun.elapsed().as_nanos() + u128::from(self.made.get())).unwrap()
     }
 
-    fn note(&self, what: &str) {
+    pub(super) fn note(&self, what: &str) {
         self.trace.borrow_mut().push(format!("{} {what}", self.begun.elapsed().as_millis()));
     }
 
@@ -136,10 +142,13 @@ impl World {
     fn check_conditions(&self, state: &ContainerState) {
         let boxes = self.boxes.borrow();
         for (name, how) in state.service.depends_on.iter().filter(|(_, how)| how.required) {
-            let mut others = boxes.values().filter(|b| b.state.service.name == *name && b.state.number > 0).peekable();
-            if others.peek().is_none() {
+            let others = boxes.values().filter(|b| b.state.service.name == *name && b.state.number > 0);
+            let wanted = self.scales.borrow().get(name).copied().unwrap_or_default();
+            // Nobody waits for what is about to be removed.
+            if others.clone().count() == 0 || others.clone().count() > wanted {
                 continue;
             }
+            let mut others = others;
             let held = match how.condition {
                 Condition::ServiceStarted => others.all(|b| b.was_started),
                 Condition::ServiceHealthy => others.all(|b| b.was_healthy),
@@ -223,7 +232,9 @@ impl Runtime for Sim {
 
     async fn start_container(&self, id: ContainerId, restarts: u32) -> Result<ContainerState, RuntimeError> {
         let world = Rc::clone(&self.0);
-        world.work(&format!("start, restarts {restarts}")).await?;
+        let state = world.boxes.borrow().get(&id).map(|found| found.state.clone());
+        let name = state.map(|state| state.name).unwrap_or_default();
+        world.work(&format!("start {name}, restarts {restarts}")).await?;
         let started_at = world.now();
         let state = world.boxes.borrow().get(&id).map(|found| found.state.clone());
         let Some(state) = state else {
@@ -233,7 +244,9 @@ impl Runtime for Sim {
             return Ok(state);
         }
         if restarts == 0 {
-            world.check_conditions(&state);
+            if world.conditions.get() {
+                world.check_conditions(&state);
+            }
         } else {
             assert!(!state.stopped_by_user, "{} was stopped by command and restarted by policy", state.name);
             assert_ne!(state.service.restart, RestartPolicy::No, "{} restarted against its policy", state.name);
@@ -243,6 +256,7 @@ impl Runtime for Sim {
             let found = boxes.get_mut(&id).unwrap();
             found.run += 1;
             found.was_started = true;
+            found.state.stopped_by_user = false;
             found.state.restarts = restarts;
             let health = found.state.service.health.as_ref().map(|_| Health::Starting);
             found.state.phase = Phase::Running { pid: 1, started_at, health };
