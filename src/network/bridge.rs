@@ -77,7 +77,14 @@ impl Networks {
             }
             clear(&records, record)?;
         }
-        let others: Vec<_> = all.into_iter().filter(|record| record.name != spec.name).collect();
+        let mut others: Vec<_> = all.into_iter().filter(|record| record.name != spec.name).collect();
+        // Under the lock nobody is making one: what is not ready is going, and must not be in the way of the range or the
+        // bridge name that is asked for.
+        if !spec.subnets.is_empty() || spec.driver_opts.contains_key(BRIDGE_NAME) {
+            for record in others.extract_if(.., |record| !record.ready) {
+                clear(&records, &record)?;
+            }
+        }
         let mut record = plan_record(spec, project, &others)?;
         records.put(&record)?;
         create_bridge(&record).and_then(|()| foreign::admit(&record)).inspect_err(|_| {
@@ -87,6 +94,18 @@ impl Networks {
         record.ready = true;
         records.put(&record)?;
         Ok(record)
+    }
+
+    /// Marks a network as gone: nothing finds it any more, and its name is free. [`Networks::remove`] is still to follow;
+    /// when it does not, because of a kill, [`Networks::sweep`] or the next [`Networks::ensure`] of that name does it.
+    ///
+    /// # Errors
+    /// [`NetworkError::File`].
+    pub fn retire(&self, id: &str) -> Result<(), NetworkError> {
+        let records = Records::lock(&self.folder)?;
+        let Some(mut record) = records.get(id)? else { return Ok(()) };
+        record.ready = false;
+        records.put(&record)
     }
 
     /// Removes a network; one that is gone already is fine. Takes about 50 ms (the kernel waits for the bridge to

@@ -1,6 +1,5 @@
 //! Taking over what is there: after this process was replaced, after its keeper was, or after both were killed.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
@@ -74,7 +73,7 @@ impl Host {
         if let Some(streams) = Streams::from_parts(copies, None) {
             self.log_output(&config.name, id, streams)?;
         }
-        self.remember(record, process.pid)?;
+        self.live.borrow_mut().insert(id.clone(), Live { pid: process.pid });
         self.reconnect(record)
     }
 
@@ -91,7 +90,7 @@ impl Host {
             self.log_output(&config.name, id, streams)?;
         }
         self.link.adopt(process, pidfd, self.watched(id)).map_err(|error| because(what, &error))?;
-        self.remember(record, run.pid)?;
+        self.live.borrow_mut().insert(id.clone(), Live { pid: run.pid });
         self.reconnect(record)
     }
 
@@ -109,15 +108,6 @@ impl Host {
             self.warn(&format!("cannot hold the output of container {}: {error}", id.short()));
         }
         Some(Streams::Pipes { stdout, stderr, stdin: None })
-    }
-
-    fn remember(&self, record: &ContainerRecord, pid: i32) -> Result<(), RuntimeError> {
-        let path = self.dir.container(&record.config.id).join("spec.json");
-        let spec = File::open(&path).map_err(|error| because(format!("cannot read `{}`", path.display()), &error))?;
-        let spec = serde_json::from_reader(std::io::BufReader::new(spec))
-            .map_err(|error| because(format!("cannot read `{}`", path.display()), &error))?;
-        self.live.borrow_mut().insert(record.config.id.clone(), Live { pid, spec });
-        Ok(())
     }
 
     /// Whether the process of a run is the same one still, and has not ended.

@@ -1,7 +1,7 @@
 //! Containers on their networks: sandbox, addresses, names, published ports. All of it hangs on descriptors that the keeper
 //! holds too, so that it outlives this process; [`Host::reconnect`] picks it up again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -46,6 +46,10 @@ pub(super) struct Connected {
 pub(super) struct Connections {
     networks: Networks,
     open: RefCell<BTreeMap<ContainerId, Open>>,
+    /// Ids of networks whose bridges are to be removed after the change under way.
+    retired: RefCell<Vec<String>>,
+    /// The names are about to be made anew.
+    stale: Cell<bool>,
 }
 
 /// A container's tasks and names here.
@@ -68,7 +72,12 @@ impl Drop for Open {
 
 impl Connections {
     pub(super) fn new(data: &Path) -> Self {
-        Self { networks: Networks::new(data.join("networks")), open: RefCell::default() }
+        Self {
+            networks: Networks::new(data.join("networks")),
+            open: RefCell::default(),
+            retired: RefCell::default(),
+            stale: Cell::default(),
+        }
     }
 }
 
@@ -95,13 +104,29 @@ impl Host {
             }
             self.connections
                 .networks
-                .remove(&record.id)
+                .retire(&record.id)
                 .map_err(|error| because(format!("cannot remove network `{key}`"), &error))?;
+            self.connections.retired.borrow_mut().push(record.id);
         }
         self.change_record(|record| {
             record.networks.remove(key);
         })?;
         self.apply_firewall()
+    }
+
+    /// Removes the bridges of networks that are gone. The kernel takes its time over it, so nobody is kept waiting.
+    pub(super) async fn remove_retired(&self) {
+        let retired = self.connections.retired.take();
+        if retired.is_empty() {
+            return;
+        }
+        let networks = self.connections.networks.clone();
+        let removal = tokio::task::spawn_blocking(move || retired.iter().try_for_each(|id| networks.remove(id)));
+        match removal.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.warn(&because("cannot remove what is left of a network", &error).message),
+            Err(error) => self.warn(&format!("networks could not be removed: {error}")),
+        }
     }
 
     /// Networks of the project that exist: their configuration hashes by key.
@@ -255,13 +280,30 @@ impl Host {
         Ok(())
     }
 
-    /// Gives every container its view of the names.
+    /// Has every container's view of the names made anew, once for all changes that happen in one go. That comes before
+    /// any question that is asked from now on: the servers are tasks of this thread, too.
     fn refresh_zones(&self) {
+        if self.connections.stale.replace(true) {
+            return;
+        }
+        let host = self.clone();
+        tokio::task::spawn_local(async move {
+            host.connections.stale.set(false);
+            host.make_zones();
+        });
+    }
+
+    fn make_zones(&self) {
         let open = self.connections.open.borrow();
         let endpoints: Vec<Endpoint> = open.values().flat_map(|one| one.endpoints.clone()).collect();
+        // Containers on the same networks see the same names: one copy serves them all.
+        let mut made: BTreeMap<(&[String], bool), Arc<Zone>> = BTreeMap::new();
         for one in open.values() {
             if let Some(zone) = &one.zone {
-                zone.send_replace(Arc::new(Zone::new(&self.project, &one.networks, &endpoints, one.forwards)));
+                let view = made.entry((&one.networks, one.forwards)).or_insert_with(|| {
+                    Arc::new(Zone::new(&self.project, &one.networks, &endpoints, one.forwards))
+                });
+                zone.send_replace(Arc::clone(view));
             }
         }
     }

@@ -46,8 +46,6 @@ use crate::volume::Volumes;
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) pid: i32,
-    /// What it was started with; processes that join it get the same restrictions.
-    pub(super) spec: Spec,
 }
 
 /// Everything below the seam. Cheap to clone.
@@ -112,6 +110,14 @@ impl Host {
     pub(super) fn load(&self, id: &ContainerId) -> Result<ContainerRecord, RuntimeError> {
         let record = self.dir.load_container(id).map_err(|error| because("cannot read the container", &error))?;
         record.ok_or_else(|| failure(format!("container {} does not exist", id.short())))
+    }
+
+    /// What a container was started with; processes that join it get the same restrictions. It is read when needed: there
+    /// may be many containers, and it is large.
+    pub(super) fn spec(&self, id: &ContainerId) -> Result<Spec, RuntimeError> {
+        let path = self.dir.container(id).join("spec.json");
+        let read = crate::base::disk::read_json(&path).map_err(|error| because("cannot read the runtime specification", &error))?;
+        read.ok_or_else(|| failure(format!("`{}` is gone", path.display())))
     }
 
     pub(super) fn write_state(&self, id: &ContainerId, state: &StateFile) -> Result<(), RuntimeError> {

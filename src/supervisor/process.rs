@@ -151,8 +151,10 @@ impl Host {
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|error| because("cannot look into the container", &error))?;
         let users = UserDatabase::read(&root);
-        let process = engine::spec::exec_process(&live.spec, &users, options).map_err(|error| because(what, &error))?;
-        let seccomp = live.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let spec = self.spec(id)?;
+        let process =
+            engine::spec::exec_process(&spec, &users, options).map_err(|error| because(what, &error))?;
+        let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
         let entry = group.and_then(|group| group.entry()).map_err(|error| because(what, &error))?;
         let target = Target { pid: live.pid, pidfd: pidfd.as_fd(), seccomp };

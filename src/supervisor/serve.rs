@@ -32,8 +32,8 @@ struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     /// The change under way: its time of request, and who else waits for its outcome.
     current: RefCell<Option<Current>>,
-    /// Clients being served.
-    clients: Cell<usize>,
+    /// Clients being served, and changes that leave something to clear away.
+    busy: Cell<usize>,
     left: Notify,
 }
 
@@ -54,7 +54,7 @@ impl Server {
         idle: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let shared = Shared { host, commands, current: RefCell::new(None), clients: Cell::new(0), left: Notify::new() };
+        let shared = Shared { host, commands, current: RefCell::new(None), busy: Cell::new(0), left: Notify::new() };
         Ok(Self { shared: Rc::new(shared), listener: tokio::net::UnixListener::from_std(listener)?, idle })
     }
 
@@ -90,14 +90,14 @@ impl Server {
 
     fn serve(&self, stream: UnixStream) {
         let shared = Rc::clone(&self.shared);
-        shared.clients.set(shared.clients.get() + 1);
+        shared.busy.set(shared.busy.get() + 1);
         tokio::task::spawn_local(async move {
             if let Err(error) = shared.answer(stream).await
                 && !is_hang_up(&error)
             {
                 shared.host.warn(&format!("a client could not be served: {error}"));
             }
-            shared.clients.set(shared.clients.get() - 1);
+            shared.busy.set(shared.busy.get() - 1);
             shared.left.notify_one();
         });
     }
@@ -115,13 +115,13 @@ impl Server {
     }
 }
 
-/// Waits until nothing runs, nothing is under way and nobody is connected.
+/// Waits until nothing runs, nothing is under way or left over, and nobody is connected.
 async fn done(shared: &Shared, mut idle: watch::Receiver<bool>) {
     loop {
         if idle.wait_for(|idle| *idle).await.is_err() {
             return;
         }
-        if shared.current.borrow().is_none() && shared.clients.get() == 0 {
+        if shared.current.borrow().is_none() && shared.busy.get() == 0 {
             return;
         }
         tokio::select! {
@@ -212,7 +212,10 @@ impl Shared {
         let shared = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let failures = shared.make(command, journal, current, &listeners, &mut news, &mut ended).await;
+            shared.busy.set(shared.busy.get() + 1);
             let _ = publish.send(Some(failures));
+            shared.host.remove_retired().await;
+            shared.busy.set(shared.busy.get() - 1);
             shared.left.notify_one();
         });
         Ok(Joined { outcome, updates })

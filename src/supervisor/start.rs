@@ -90,7 +90,7 @@ impl Host {
         };
         self.log_output(&config.name, id, launched.streams)?;
         self.note_start(record, run, connected)?;
-        self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid, spec });
+        self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid });
         self.tell(&control::Event::Started { container: config.name.clone(), service: config.service.name.clone() });
         Ok(())
     }
