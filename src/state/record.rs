@@ -97,6 +97,8 @@ impl ContainerRecord {
     pub fn observe(&self, alive: impl Fn(&RunState) -> bool) -> ContainerState {
         let ContainerConfig { id, name, number, service, image_id, created_at, .. } = self.config.clone();
         let state = self.state.clone();
+        let phase = self.phase(alive);
+        let runs = matches!(phase, Phase::Running { .. });
         ContainerState {
             id,
             name,
@@ -104,11 +106,11 @@ impl ContainerRecord {
             service,
             image_id,
             created_at,
-            phase: self.phase(alive),
+            phase,
             restarts: state.restarts,
             stopped_by_user: state.stopped_by_user,
             addresses: state.addresses,
-            ports: state.ports,
+            ports: if runs { state.ports } else { Vec::new() },
         }
     }
 
