@@ -114,11 +114,18 @@ impl ContainerRecord {
         }
     }
 
+    /// A run has begun, and the keeper has not written of its end.
+    pub fn is_open(&self) -> bool {
+        self.state.run.is_some() && self.exit_file.is_none()
+    }
+
     fn phase(&self, alive: impl Fn(&RunState) -> bool) -> Phase {
-        if let Some(exit) = self.exit_file {
-            return Phase::Exited(Exit { code: exit.code.unwrap_or(UNKNOWN_STATUS), oom: exit.oom, at: exit.at });
-        }
-        match (&self.state.run, self.state.exit) {
+        let written = self.exit_file.map(|exit| Exit {
+            code: exit.code.unwrap_or(UNKNOWN_STATUS),
+            oom: exit.oom,
+            at: exit.at,
+        });
+        match (&self.state.run, written.or(self.state.exit)) {
             (Some(run), _) if alive(run) => {
                 Phase::Running { pid: run.pid, started_at: run.started_at, health: self.state.health }
             }
