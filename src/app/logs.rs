@@ -166,7 +166,7 @@ fn source(dir: &ProjectDir, project: &str, record: &ContainerRecord) -> Source {
     Source {
         name: short_name(project, &record.config.name),
         folder: dir.container(&record.config.id).join("log"),
-        running: matches!(record.observe(|_| true).phase, Phase::Running { .. }),
+        running: record.is_open(),
     }
 }
 

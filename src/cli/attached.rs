@@ -145,6 +145,10 @@ impl Screen {
     /// Begins to show output, when anything is to be shown.
     fn attach(&mut self) {
         let Some(go) = self.go.take() else { return };
+        if let ProgressMode::Terminal { .. } = self.attachment.context.progress {
+            // Lines scroll from now on, so nothing can be redrawn in place.
+            self.progress = Progress::new(ProgressMode::Plain, "", show::screen(), io::stderr());
+        }
         let names = self.attachment.names();
         if !names.is_empty() {
             show::say(&format!("Attaching to {}", names.join(", ")));
@@ -188,8 +192,10 @@ impl Screen {
         match self.interrupts {
             1 => {
                 show::say("Gracefully Stopping... press Ctrl+C again to force");
-                let mode = self.attachment.context.progress;
-                self.progress = Progress::new(mode, "Stopping", show::screen(), io::stderr());
+                if self.go.is_some() {
+                    let mode = self.attachment.context.progress;
+                    self.progress = Progress::new(mode, "Stopping", show::screen(), io::stderr());
+                }
                 self.end_project(false);
             }
             2 => self.end_project(true),

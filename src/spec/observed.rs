@@ -40,6 +40,7 @@ pub struct ContainerState {
     pub stopped_by_user: bool,
     /// Address by network key.
     pub addresses: BTreeMap<String, IpAddr>,
+    /// None while it does not run.
     pub ports: Vec<Published>,
 }
 

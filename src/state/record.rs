@@ -97,6 +97,8 @@ impl ContainerRecord {
     pub fn observe(&self, alive: impl Fn(&RunState) -> bool) -> ContainerState {
         let ContainerConfig { id, name, number, service, image_id, created_at, .. } = self.config.clone();
         let state = self.state.clone();
+        let phase = self.phase(alive);
+        let runs = matches!(phase, Phase::Running { .. });
         ContainerState {
             id,
             name,
@@ -104,19 +106,26 @@ impl ContainerRecord {
             service,
             image_id,
             created_at,
-            phase: self.phase(alive),
+            phase,
             restarts: state.restarts,
             stopped_by_user: state.stopped_by_user,
             addresses: state.addresses,
-            ports: state.ports,
+            ports: if runs { state.ports } else { Vec::new() },
         }
     }
 
+    /// A run has begun, and the keeper has not written of its end.
+    pub fn is_open(&self) -> bool {
+        self.state.run.is_some() && self.exit_file.is_none()
+    }
+
     fn phase(&self, alive: impl Fn(&RunState) -> bool) -> Phase {
-        if let Some(exit) = self.exit_file {
-            return Phase::Exited(Exit { code: exit.code.unwrap_or(UNKNOWN_STATUS), oom: exit.oom, at: exit.at });
-        }
-        match (&self.state.run, self.state.exit) {
+        let written = self.exit_file.map(|exit| Exit {
+            code: exit.code.unwrap_or(UNKNOWN_STATUS),
+            oom: exit.oom,
+            at: exit.at,
+        });
+        match (&self.state.run, written.or(self.state.exit)) {
             (Some(run), _) if alive(run) => {
                 Phase::Running { pid: run.pid, started_at: run.started_at, health: self.state.health }
             }

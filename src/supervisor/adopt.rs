@@ -112,9 +112,7 @@ impl Host {
 
     /// Whether the process of a run is the same one still, and has not ended.
     fn still_runs(&self, record: &ContainerRecord, run: &RunState) -> bool {
-        let observed = record.observe(|_| true);
-        matches!(observed.phase, crate::spec::Phase::Running { .. })
-            && crate::supervisor::is_same_process(&self.boot_id, run)
+        record.is_open() && crate::supervisor::is_same_process(&self.boot_id, run)
     }
 
     fn run_of(&self, record: &ContainerRecord, process: &Process) -> RunState {

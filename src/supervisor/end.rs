@@ -29,7 +29,6 @@ impl Host {
 
     /// `None` when the container is not one of ours any more.
     pub(super) async fn ended(&self, id: &ContainerId, record: ExitRecord) -> Option<Exit> {
-        self.live.borrow_mut().remove(id);
         // Orphans of the first process, where it had no pid namespace of its own, end with it.
         self.kill_group(id);
         self.disconnect(id);
@@ -39,6 +38,8 @@ impl Host {
         if let Err(error) = self.link.release(id.as_str()) {
             self.warn(&format!("cannot release container {}: {error}", id.short()));
         }
+        // Until now it counted as running: a supervisor with nothing that runs may end, and would leave the rest undone.
+        self.live.borrow_mut().remove(id);
         let found = self.load(id).ok()?;
         let exit = match found.observe(|_| false).phase {
             Phase::Exited(exit) => exit,

@@ -80,13 +80,15 @@ impl Host {
         let prepared = self.lower(config, &spec, root, &cgroup, connected)?;
         let watched = Watched { exit_file: self.dir.exit_file(id), oom: cgroup.oom_counter().map(OomSource::Counter) };
         let steps = prepared.lowered.launch.steps.clone();
+        // It may have ended before we hear of its start, and no run ends before it begins.
+        let started_at = now();
         let launch = self.link.launch(id.as_str(), prepared.lowered.launch, &prepared.lowered.descriptors, watched);
         let launched = launch.await.map_err(|error| explain(error, &steps, &prepared.program))?;
         let run = RunState {
             pid: launched.process.pid,
             start_time: launched.process.start_time,
             boot_id: self.boot_id.clone(),
-            started_at: now(),
+            started_at,
         };
         self.log_output(&config.name, id, launched.streams)?;
         self.note_start(record, run, connected)?;
