@@ -60,6 +60,9 @@ impl Resolver<'_> {
             for (key, value) in &variables {
                 if before.get(key) != Some(value) {
                     places.insert(key.clone(), file.mark);
+                    if let Some(record) = &mut self.reports.record {
+                        record.service_files.insert((self.name.to_owned(), key.clone()), path_of(file, self.working_dir));
+                    }
                 }
             }
         }
@@ -136,8 +139,12 @@ fn read_required(what: &str, path: &Path, mark: Mark, service: &str, reports: &m
     }
 }
 
+fn path_of(file: &Node, working_dir: &Path) -> PathBuf {
+    working_dir.join(file.get("path").and_then(Node::as_str).unwrap_or_default())
+}
+
 /// Adds the variables of one `env_file`; `None` when an error was reported.
-fn read_variables(
+pub(super) fn read_variables(
     file: &Node,
     working_dir: &Path,
     variables: &mut BTreeMap<String, String>,
@@ -145,7 +152,7 @@ fn read_variables(
     service: &str,
     reports: &mut Reports,
 ) -> Option<()> {
-    let path: PathBuf = working_dir.join(file.get("path").and_then(Node::as_str).unwrap_or_default());
+    let path = path_of(file, working_dir);
     let mark = file.get("path").map_or(file.mark, |path| path.mark);
     if std::fs::metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
         && file.get("required").and_then(Node::as_bool) == Some(false)

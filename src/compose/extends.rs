@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::load::{Loader, Scope};
 use super::paths::{Base, relative};
 use super::validate::nearest;
-use super::{canonical, interpolate, merge};
+use super::{canonical, interpolate, merge, record};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Value};
 
@@ -85,6 +85,9 @@ fn extended(
         return Some(service.clone());
     }
     merge::strip_tags(&mut base);
+    if let Some(record) = &mut loader.reports.record {
+        record.inherited(name, &record::Base { service: reference.service, mark: reference.mark }, &base);
+    }
     let mut merged = merge::services(base, service.clone(), name, loader.reports);
     if let Some(map) = merged.as_map_mut() {
         map.shift_remove("extends");

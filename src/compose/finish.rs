@@ -8,6 +8,7 @@ use super::scalar;
 use super::schema::{Attribute, Cast, Members, PROJECT, Shape, Struct, Zero};
 use super::short;
 use super::{interpolate, shell};
+use crate::base::diagnostic::Diagnostic;
 use crate::base::units;
 use crate::model::tree::{Map, Mark, Node, Tag, Value};
 
@@ -127,7 +128,9 @@ impl Finisher<'_> {
             (Cast::Bytes, Value::Int(value)) => Value::String(value.to_string().into()),
             (Cast::Bytes, Value::Float(_)) => {
                 let message = format!("the number of `{path}` has a fraction or exponent, so it is ignored");
-                self.reports.warning("dropped-size", mark, message);
+                let diagnostic = Diagnostic::warning("dropped-size", self.reports.place(mark), message)
+                    .help("write it as text with a unit, such as `512m` or `\"1.5g\"`");
+                self.reports.push(diagnostic);
                 Value::Null
             }
             (Cast::Bytes, Value::String(text)) => match units::parse_bytes(&text).filter(|bytes| *bytes >= 0) {

@@ -76,7 +76,11 @@ impl Loader<'_> {
             self.reports.error("too-many-files", named, "the project has more than 65536 files");
             return None;
         };
-        let documents = yaml::parse(text.trim_start_matches('\u{feff}'), index, self.reports)?;
+        let text = text.trim_start_matches('\u{feff}');
+        let documents = yaml::parse(text, index, self.reports)?;
+        if let Some(record) = &mut self.reports.record {
+            record.file(index, named, text, &documents);
+        }
         Some(Input { path: path.to_owned(), documents })
     }
 

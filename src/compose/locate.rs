@@ -107,6 +107,10 @@ pub(super) fn read_env_files(
             return None;
         }
     }
+    if let Some(record) = &mut reports.record {
+        // Within a group the last file wins, and groups that are read earlier win over later ones.
+        record.variable_files.extend(files.iter().rev().cloned());
+    }
     for (key, value) in variables {
         environment.entry(key).or_insert(value);
     }

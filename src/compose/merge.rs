@@ -62,6 +62,11 @@ impl Merger<'_> {
         let Value::Map(changes) = overlay.value else { return base };
         for (key, (key_mark, node)) in *changes {
             let replace = matches!(node.tag, Tag::Reset | Tag::Override);
+            if let Some(record) = &mut self.reports.record
+                && let Some((_, before)) = map.get(&key)
+            {
+                record.overridden(path.key(&key).to_string(), node.mark, before.mark);
+            }
             match map.get_mut(&key) {
                 Some((mark, before)) if !replace && before.tag != Tag::Reset => {
                     let (shape, merge) = rule(&key);
@@ -148,6 +153,13 @@ impl Merger<'_> {
         let mark = overlay.mark;
         match (&mut base.value, overlay.value) {
             (Value::Map(map), Value::Map(changes)) => {
+                if let Some(record) = &mut self.reports.record {
+                    for (key, (_, node)) in changes.iter() {
+                        if let Some((_, before)) = map.get(key) {
+                            record.overridden(path.key(key).to_string(), node.mark, before.mark);
+                        }
+                    }
+                }
                 map.extend(*changes);
                 base
             }
@@ -287,7 +299,12 @@ fn unique_items(node: &mut Node, unique: Unique, path: &Path<'_>, reports: &mut 
             continue;
         };
         match index_of.get(&key).and_then(|index| kept.get_mut(*index)) {
-            Some(slot) => *slot = item,
+            Some(slot) => {
+                if let Some(record) = &mut reports.record {
+                    record.overridden(path.to_string(), item.mark, slot.mark);
+                }
+                *slot = item;
+            }
             None => {
                 index_of.insert(key, kept.len());
                 kept.push(item);

@@ -12,11 +12,13 @@ mod checks;
 mod defaults;
 mod dotenv;
 mod environment;
+
 mod extends;
 mod files;
 mod finish;
 mod include;
 mod interpolate;
+pub mod lint;
 mod load;
 mod locate;
 mod merge;
@@ -24,6 +26,7 @@ mod name;
 mod normalize;
 mod path;
 mod paths;
+mod record;
 pub mod render;
 mod report;
 mod scalar;
@@ -94,7 +97,8 @@ pub struct LoadedTree {
 /// Loads the project that `options` name, as seen with the variables of `environment`.
 pub fn load(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Loaded {
     let mut reports = Reports::default();
-    let resolved = resolve(options, environment, &mut reports);
+    let resolved = finished(options, environment, &mut reports);
+    let resolved = resolved.and_then(|merged| resolve(options, merged, &mut reports));
     let project = resolved.and_then(|resolved| typed(resolved, &mut reports));
     Loaded { project: project.filter(|_| reports.errors() == 0), diagnostics: reports.diagnostics }
 }
@@ -116,7 +120,9 @@ pub fn load_uninterpolated(options: &LoadOptions, environment: &BTreeMap<String,
 /// such as the port 99999, are let through, as in the reference.
 pub fn load_tree(options: &LoadOptions, environment: &BTreeMap<String, String>) -> LoadedTree {
     let mut reports = Reports::default();
-    let resolved = resolve(options, environment, &mut reports).filter(|_| reports.errors() == 0);
+    let resolved = finished(options, environment, &mut reports);
+    let resolved = resolved.and_then(|merged| resolve(options, merged, &mut reports));
+    let resolved = resolved.filter(|_| reports.errors() == 0);
     let diagnostics = reports.diagnostics;
     match resolved {
         Some(Resolved { tree, location, disabled, .. }) => LoadedTree {
@@ -193,16 +199,20 @@ struct Resolved {
     disabled: Disabled,
 }
 
-fn resolve(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Resolved> {
+/// The whole project, every value of its type, whether its services are active or not.
+fn finished(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Merged> {
     let Merged { mut tree, name, location } = merged(options, process, reports)?;
     if let Some(map) = tree.as_map_mut() {
         let none = || (Mark::default(), Node::new(Value::from(Map::new()), Mark::default()));
         map.entry("services".into()).or_insert_with(none);
     }
-    let mut tree = finish::project(tree, reports);
-    if reports.errors() > 0 {
-        return None;
-    }
+    let tree = finish::project(tree, reports);
+    reports.ignore(&lint::ignored(&tree));
+    (reports.errors() == 0).then_some(Merged { tree, name, location })
+}
+
+fn resolve(options: &LoadOptions, merged: Merged, reports: &mut Reports) -> Option<Resolved> {
+    let Merged { mut tree, name, location } = merged;
     let mut profiles = active_profiles(options, &location.environment);
     let mut disabled = select::apply_profiles(&mut tree, &profiles);
     if !options.no_consistency {

@@ -1,5 +1,6 @@
 //! Collects what is wrong with a project while it is loaded.
 
+use super::record::Record;
 use crate::base::diagnostic::{Diagnostic, Place, Severity};
 use crate::model::tree::{Mark, Sources};
 
@@ -12,9 +13,16 @@ pub(super) struct Reports {
     pub(super) sources: Sources,
     pub(super) diagnostics: Vec<Diagnostic>,
     errors: usize,
+    /// Only where it was asked for: it costs time and memory.
+    pub(super) record: Option<Box<Record>>,
 }
 
 impl Reports {
+    /// One that keeps where values come from.
+    pub(super) fn recording() -> Self {
+        Self { record: Some(Box::default()), ..Self::default() }
+    }
+
     pub(super) fn place(&self, mark: Mark) -> Option<Place> {
         self.sources.place(mark)
     }
@@ -42,11 +50,20 @@ impl Reports {
 
     /// Adds a problem unless it is known already: a file is looked at once per merge.
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
-        if self.diagnostics.len() >= MOST || self.diagnostics.contains(&diagnostic) {
+        if self.diagnostics.contains(&diagnostic) {
             return;
         }
-        self.errors += usize::from(diagnostic.severity == Severity::Error);
-        self.diagnostics.push(diagnostic);
+        let is_error = diagnostic.severity == Severity::Error;
+        self.errors += usize::from(is_error);
+        // However many warnings there are, the first error is shown.
+        if self.diagnostics.len() < MOST || (is_error && self.errors == 1) {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Forgets warnings of these codes.
+    pub(super) fn ignore(&mut self, codes: &[&str]) {
+        self.diagnostics.retain(|known| known.severity == Severity::Error || !codes.contains(&known.code));
     }
 
     pub(super) fn errors(&self) -> usize {

@@ -213,6 +213,18 @@ fn volume_sections(spec: &str) -> Vec<String> {
     sections
 }
 
+/// The options of a short volume that mean nothing. `cached` and its like are hints that Linux has no use for.
+pub(super) fn unknown_volume_options(spec: &str) -> Vec<String> {
+    const HINTS: [&str; 5] = ["ro", "rw", "cached", "delegated", "consistent"];
+    let Some(options) = volume_sections(spec).into_iter().nth(2) else { return Vec::new() };
+    let is_unknown = |option: &&str| {
+        let mut volume = VolumeSpec::default();
+        volume_options(&mut volume, option);
+        volume == VolumeSpec::default() && !HINTS.contains(option) && !option.contains('$')
+    };
+    options.split(',').filter(is_unknown).map(str::to_owned).collect()
+}
+
 /// Words that are no option are ignored, as the reference does.
 fn volume_options(volume: &mut VolumeSpec, options: &str) {
     for option in options.split(',') {

@@ -196,6 +196,23 @@ fn name_length(text: &str) -> usize {
     text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
 }
 
+/// Variables written without braces: where their `$` is, and their names.
+pub(super) fn bare_names(template: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut rest = template;
+    while !rest.is_empty() {
+        let start = template.len() - rest.len();
+        let Ok((piece, tail)) = next_piece(rest) else { break };
+        if let Piece::Variable { name, operation: None } = piece
+            && !rest.starts_with("${")
+        {
+            found.push((start, name));
+        }
+        rest = tail;
+    }
+    found
+}
+
 /// Every variable that `template` names, those in defaults included.
 pub(super) fn variables(template: &str) -> Vec<Variable> {
     let mut found = Vec::new();

@@ -9,7 +9,7 @@ use crate::base::diagnostic::Place;
 
 /// Position of a value. `file` indexes [`Sources`]; line and column count from 1, a line of 0 means "nowhere"
 /// (a value that no file wrote, such as a default).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mark {
     pub file: u16,
     pub line: u32,
