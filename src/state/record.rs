@@ -13,6 +13,7 @@ use crate::spec::Health;
 use crate::spec::NetworkSpec;
 use crate::spec::Phase;
 use crate::spec::ServiceSpec;
+use crate::spec::VolumeSpec;
 use crate::spec::observed::Published;
 
 /// `project.json`: what the project is known by when its Compose file is not at hand.
@@ -22,8 +23,8 @@ pub struct ProjectRecord {
     pub config_files: Vec<PathBuf>,
     /// Networks that were created, by key.
     pub networks: BTreeMap<String, NetworkSpec>,
-    /// Host names of the volumes that were created, by key.
-    pub volumes: BTreeMap<String, String>,
+    /// Volumes that were created, and external ones that were found, by key.
+    pub volumes: BTreeMap<String, VolumeSpec>,
     /// Volumes (by target) of containers, by name, that are being replaced: what replaces them takes these over.
     #[serde(default)]
     pub left_volumes: BTreeMap<String, BTreeMap<String, String>>,
@@ -97,6 +98,9 @@ impl ContainerRecord {
     pub fn observe(&self, alive: impl Fn(&RunState) -> bool) -> ContainerState {
         let ContainerConfig { id, name, number, service, image_id, created_at, .. } = self.config.clone();
         let state = self.state.clone();
+        let phase = self.phase(alive);
+        // Ports are published while it runs.
+        let ports = if matches!(phase, Phase::Running { .. }) { state.ports } else { Vec::new() };
         ContainerState {
             id,
             name,
@@ -104,11 +108,11 @@ impl ContainerRecord {
             service,
             image_id,
             created_at,
-            phase: self.phase(alive),
+            phase,
             restarts: state.restarts,
             stopped_by_user: state.stopped_by_user,
             addresses: state.addresses,
-            ports: state.ports,
+            ports,
         }
     }
 
