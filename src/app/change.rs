@@ -6,6 +6,8 @@ use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, S
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::control::{Reply, Request, Wait};
+use crate::app::project::known;
+use crate::network::Networks;
 use crate::plan;
 use crate::plan::{Change, ChangeKind, Plan, Recreate};
 use crate::spec::Observed;
@@ -13,6 +15,7 @@ use crate::spec::Phase;
 use crate::spec::ProjectSpec;
 use crate::state::RunState;
 use crate::sys::process::start_time;
+use crate::volume::Volumes;
 
 /// What is told while a change is made.
 pub type News<'a> = &'a mut dyn FnMut(Reply);
@@ -34,6 +37,7 @@ impl App {
     pub fn prepare_up(&self, options: &UpOptions) -> Result<Up, AppError> {
         let (mut project, warnings) = self.load_spec(&options.services)?;
         scale(&mut project, &options.scale)?;
+        self.find_external(&project)?;
         let recreate = match (options.force_recreate || options.renew_anonymous_volumes, options.no_recreate) {
             (true, _) => Recreate::Force,
             (_, true) => Recreate::Never,
@@ -54,6 +58,23 @@ impl App {
         };
         let wait = options.wait.then_some(Wait { timeout: options.wait_timeout });
         Ok(Up { project, change: Change { requested_at: now(), kind }, wait, warnings })
+    }
+
+    /// Refuses a project whose external networks or volumes are not there, before anything is made.
+    pub(super) fn find_external(&self, project: &ProjectSpec) -> Result<(), AppError> {
+        let missing = |kind, name: &str| AppError::ExternalMissing { kind, name: name.to_owned() };
+        let found = Networks::new(self.roots.data.join("networks")).list()?;
+        let mut networks = project.networks.values().filter(|spec| spec.external);
+        if let Some(spec) = networks.find(|spec| !found.iter().any(|one| one.ready && one.name == spec.name)) {
+            return Err(missing("network", &spec.name));
+        }
+        for spec in project.volumes.values().filter(|spec| spec.external) {
+            match Volumes::open(&self.roots.data)?.get(&spec.name) {
+                Err(crate::volume::Error::NotFound { .. }) => return Err(missing("volume", &spec.name)),
+                other => drop(other?),
+            }
+        }
+        Ok(())
     }
 
     /// Makes a prepared `up`.
@@ -90,10 +111,20 @@ impl App {
     /// # Errors
     /// Whatever fails.
     pub fn start(&self, options: StartOptions, news: News<'_>) -> Result<(), AppError> {
-        let name = self.locate_with(&options.services)?;
+        let (name, project) = self.locate()?;
         let wait = options.wait.then_some(Wait { timeout: options.wait_timeout });
         let observed = self.observe(&name, &[])?;
-        if let Some(service) = options.services.iter().find(|service| !has(&observed, service)) {
+        let wanted = match (options.services.is_empty(), project) {
+            (true, Some(project)) => {
+                let some = project.services.into_iter().filter(|(_, service)| service.replicas() > 0);
+                some.map(|(name, _)| name).collect::<Vec<_>>()
+            }
+            (_, project) => {
+                known(project.as_ref(), &options.services)?;
+                options.services.clone()
+            }
+        };
+        if let Some(service) = wanted.iter().find(|service| !has(&observed, service)) {
             return Err(AppError::Usage(format!("service `{service}` has no container to start")));
         }
         if observed.containers.is_empty() {
@@ -113,9 +144,13 @@ impl App {
     /// # Errors
     /// Whatever fails.
     pub fn restart(&self, options: RestartOptions, news: News<'_>) -> Result<(), AppError> {
-        let name = self.locate_with(&options.services)?;
+        let (name, project) = self.locate()?;
+        known(project.as_ref(), &options.services)?;
         if self.observe(&name, &[])?.containers.is_empty() {
-            return Err(AppError::Usage(format!("project `{name}` has no container to restart")));
+            return match project {
+                Some(_) => Ok(()),
+                None => Err(AppError::Usage(format!("project `{name}` has no container to restart"))),
+            };
         }
         let RestartOptions { services, timeout, no_deps } = options;
         self.change(&name, ChangeKind::Restart { services, timeout, no_deps }, news)
@@ -214,12 +249,12 @@ impl App {
                 images.iter().filter_map(|name| Some((name.clone(), store.resolve(name).ok()?.id.to_string()))),
             );
         }
-        let volumes = crate::volume::Volumes::open(&self.roots.data).ok();
+        let volumes = Volumes::open(&self.roots.data).ok();
         let exists = |name: &str| volumes.as_ref().is_some_and(|volumes| volumes.get(name).is_ok());
         Ok(Observed {
             containers: records.iter().map(|record| record.observe(alive)).collect(),
             networks: record.networks.into_iter().map(|(key, spec)| (key, spec.config_hash)).collect(),
-            volumes: record.volumes.into_iter().filter(|(_, name)| exists(name)).map(|(key, _)| key).collect(),
+            volumes: record.volumes.into_iter().filter(|(_, spec)| exists(&spec.name)).collect(),
             images: found,
         })
     }

@@ -50,6 +50,12 @@ pub enum AppError {
     Image(#[from] crate::image::Error),
     #[error("service `{service}` is not running")]
     NotRunning { service: String },
+    #[error("{kind} `{name}` declared as external, but could not be found")]
+    ExternalMissing { kind: &'static str, name: String },
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
+    #[error(transparent)]
+    Volume(#[from] crate::volume::Error),
     #[error("no such service: `{service}`")]
     NoService { service: String },
     #[error("{what} is not supported yet")]

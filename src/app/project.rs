@@ -66,15 +66,20 @@ impl App {
     /// As there, and [`AppError::NoService`].
     pub fn locate_with(&self, services: &[String]) -> Result<String, AppError> {
         let (name, project) = self.locate()?;
-        if let Some(project) = project {
-            let unknown = services.iter().find(|service| {
-                !project.services.contains_key(*service) && !project.disabled_services.contains_key(*service)
-            });
-            if let Some(service) = unknown {
-                return Err(AppError::NoService { service: service.clone() });
-            }
-        }
+        known(project.as_ref(), services)?;
         Ok(name)
+    }
+}
+
+/// Refuses services that the project does not have; without a file any may exist.
+pub(super) fn known(project: Option<&Project>, services: &[String]) -> Result<(), AppError> {
+    let Some(project) = project else { return Ok(()) };
+    let unknown = services.iter().find(|service| {
+        !project.services.contains_key(*service) && !project.disabled_services.contains_key(*service)
+    });
+    match unknown {
+        Some(service) => Err(AppError::NoService { service: service.clone() }),
+        None => Ok(()),
     }
 }
 

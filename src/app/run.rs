@@ -35,6 +35,7 @@ impl App {
             }
         }
         let (mut project, warnings) = self.load_spec(std::slice::from_ref(&options.service))?;
+        self.find_external(&project)?;
         let environment = self.run_environment(options)?;
         let Some(service) = project.services.get_mut(&options.service) else {
             return Err(AppError::NoService { service: options.service.clone() });

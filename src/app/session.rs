@@ -25,6 +25,8 @@ const ATTEMPTS: u32 = 5;
 pub enum SessionError {
     #[error("cannot use `{path}`")]
     Folder { path: PathBuf, source: io::Error },
+    #[error("containers are run by root only yet: control groups, networks and mounts need it; use `sudo`")]
+    NotRoot,
     #[error("cannot start the supervisor of project `{project}`")]
     Start { project: String, source: io::Error },
     #[error("cannot talk to the supervisor of project `{project}`")]
@@ -76,6 +78,9 @@ impl Session {
     pub fn connect_or_start(&self) -> Result<Connection, SessionError> {
         if let Some(connection) = self.connect()? {
             return Ok(connection);
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(SessionError::NotRoot);
         }
         for path in [self.dir.run(), self.dir.data()] {
             std::fs::create_dir_all(path).map_err(|source| SessionError::Folder { path: path.to_owned(), source })?;

@@ -18,7 +18,7 @@ use crate::cli::failure::{Failure, INTERRUPTED};
 use crate::cli::show;
 use crate::control::Reply;
 use crate::ui::log_lines::LogPrinter;
-use crate::ui::progress::{Progress, ProgressMode};
+use crate::ui::progress::Progress;
 
 /// How often a live display moves.
 const FRAME: Duration = Duration::from_millis(100);
@@ -31,7 +31,8 @@ enum Event {
     /// The following has ended.
     Over(io::Result<()>),
     Interrupted,
-    Stopped(Result<(), AppError>),
+    /// The project has been stopped, or killed.
+    Stopped { killed: bool, result: Result<(), AppError> },
 }
 
 /// What is attached to, and how; shared by the threads.
@@ -114,14 +115,16 @@ impl Screen {
                     return Ok(ExitCode::from(self.code.unwrap_or(0)));
                 }
                 Ok(Event::Interrupted) => self.interrupted(),
-                Ok(Event::Stopped(Ok(()))) => {
+                // A stop gives way to the kill that was asked for after it.
+                Ok(Event::Stopped { killed: false, .. }) if self.interrupts > 1 => {}
+                Ok(Event::Stopped { result: Err(error), .. }) => return Err(self.attachment.context.failure(error)),
+                Ok(Event::Stopped { result: Ok(()), .. }) => {
                     if self.go.is_some() {
                         return Ok(ExitCode::from(self.code.unwrap_or(0)));
                     }
                     self.stop = None;
                 }
-                Ok(Event::Stopped(Err(error))) => return Err(self.attachment.context.failure(error)),
-                Err(RecvTimeoutError::Timeout) if self.go.is_some() || self.interrupts > 0 => {
+                Err(RecvTimeoutError::Timeout) if self.go.is_some() => {
                     // A terminal that is gone is no reason to stop.
                     let _ = self.progress.tick(Instant::now());
                 }
@@ -132,11 +135,7 @@ impl Screen {
 
     fn news(&mut self, reply: Reply) {
         let runs = matches!(&reply, Reply::Progress { status, .. } if status == "Started" || status == "Running");
-        let live = matches!(self.attachment.context.progress, ProgressMode::Terminal { .. });
-        // A display that is redrawn and lines that scroll do not go together.
-        if self.go.is_some() || self.interrupts > 0 || !live {
-            show::note(&mut self.progress, reply);
-        }
+        show::note(&mut self.progress, reply);
         if runs {
             self.attach();
         }
@@ -145,10 +144,8 @@ impl Screen {
     /// Begins to show output, when anything is to be shown.
     fn attach(&mut self) {
         let Some(go) = self.go.take() else { return };
-        if let ProgressMode::Terminal { .. } = self.attachment.context.progress {
-            // Lines scroll from now on, so nothing can be redrawn in place.
-            self.progress = Progress::new(ProgressMode::Plain, "", show::screen(), io::stderr());
-        }
+        // A display that is redrawn and lines that scroll do not go together; one that is gone needs no end.
+        let _ = self.progress.scroll(Instant::now());
         let names = self.attachment.names();
         if !names.is_empty() {
             show::say(&format!("Attaching to {}", names.join(", ")));
@@ -208,8 +205,8 @@ impl Screen {
         std::thread::spawn(move || {
             let (app, project) = (&attachment.context.app, &attachment.up.project.name);
             let news = &mut |reply| drop(tell.send(Event::News(reply)));
-            let ended = if kill { app.kill_project(project, news) } else { app.stop_project(project, news) };
-            drop(tell.send(Event::Stopped(ended)));
+            let result = if kill { app.kill_project(project, news) } else { app.stop_project(project, news) };
+            drop(tell.send(Event::Stopped { killed: kill, result }));
         });
     }
 }

@@ -42,11 +42,9 @@ pub fn run(args: RmArgs, context: &Context) -> Result<ExitCode, Failure> {
         show::say("No stopped containers");
         return Ok(ExitCode::SUCCESS);
     }
-    if !options.force {
-        let question = format!("Going to remove {}\nAre you sure? [yN] ", names.join(", "));
-        if !show::confirmed(&question)? {
-            return Ok(ExitCode::SUCCESS);
-        }
+    show::text(&format!("Going to remove {}\n", names.join(", ")))?;
+    if !options.force && !show::confirmed("Are you sure? [yN] ")? {
+        return Ok(ExitCode::SUCCESS);
     }
     show::with_progress(context.progress, "Removing", |news| context.app.rm(&project, options, news))
         .map_err(|error| context.failure(error))?;

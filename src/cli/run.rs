@@ -8,6 +8,7 @@ use crate::app::logs::{Ended, Selection};
 use crate::app::options::RunOptions;
 use crate::app::run::OneOff;
 use crate::cli::context::Context;
+use crate::control::Reply;
 use crate::cli::exec::on_terminal;
 use crate::cli::failure::{Failure, refuse};
 use crate::cli::session;
@@ -140,7 +141,15 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
     let one = context.app.prepare_run(&options).map_err(|error| context.failure(error))?;
     show::diagnostics(&one.warnings, context.ansi);
     let progress = if options.quiet { ProgressMode::Quiet } else { context.progress };
-    let started = show::with_progress(progress, "Running", |news| context.app.run(&one, news));
+    // Of the container itself people see what it does.
+    let own = format!("Container {}", one.name);
+    let started = show::with_progress(progress, "Running", |news| {
+        context.app.run(&one, &mut |reply| {
+            if !matches!(&reply, Reply::Progress { id, .. } if *id == own) {
+                news(reply);
+            }
+        })
+    });
     if let Err(error) = started {
         // What could not be started is of no use to anybody.
         drop(context.app.discard(&one, &mut |_| {}));

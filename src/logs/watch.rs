@@ -57,6 +57,10 @@ pub fn follow(
         reader.read(emit)?;
         (how.settled)()?;
         if over || !wait(&inotify, how.stop)? {
+            // Who told us to stop knows of ends that nobody has told us yet.
+            if let Some(sources) = if over { None } else { (how.rescan)()? } {
+                reader.update(sources)?;
+            }
             reader.read(emit)?;
             return (how.settled)();
         }

@@ -71,20 +71,17 @@ impl Down<'_> {
             }
             plan.push(Op::RemoveNetwork { key: key.clone(), name }, Reason::Asked, removals.to_vec());
         }
-        for key in observed.volumes.iter().filter(|_| self.volumes) {
-            let Some(spec) = project.and_then(|project| project.volumes.get(key)) else {
-                plan.warnings.push(format!("volume `{key}` is kept: no Compose file says whether it is external"));
-                continue;
-            };
-            if spec.external {
+        for (key, spec) in observed.volumes.iter().filter(|(_, spec)| self.volumes && !spec.external) {
+            // What the file declares external by now is not ours any more.
+            if project.and_then(|project| project.volumes.get(key)).is_some_and(|spec| spec.external) {
                 continue;
             }
-            let name = spec.name.clone();
+            let name = &spec.name;
             if staying.iter().any(|container| volumes_of(&container.service).any(|used| used == key)) {
                 plan.warnings.push(format!("volume {name}: resource is still in use"));
                 continue;
             }
-            plan.push(Op::RemoveVolume { name }, Reason::Asked, removals.to_vec());
+            plan.push(Op::RemoveVolume { name: name.clone() }, Reason::Asked, removals.to_vec());
         }
     }
 }

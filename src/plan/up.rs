@@ -414,7 +414,7 @@ impl<'a> Up<'a> {
         let keys: BTreeSet<&str> = services.iter().flat_map(|service| volumes_of(service)).collect();
         for key in keys {
             let Some(spec) = self.project.volumes.get(key) else { continue };
-            if self.volumes.contains_key(key) || self.observed.volumes.iter().any(|there| there == key) {
+            if self.volumes.contains_key(key) || self.observed.volumes.contains_key(key) {
                 continue;
             }
             let op = Op::CreateVolume { key: key.to_owned(), spec: spec.clone() };

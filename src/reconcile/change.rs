@@ -2,6 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::{Failure, Update, Wait};
 use crate::plan::Change;
@@ -50,6 +51,7 @@ pub(super) struct Running {
     /// The command that takes over, and why nothing more begins.
     pub(super) interrupted: Option<&'static str>,
     pub(super) timer: Option<AbortHandle>,
+    pub(super) began: Instant,
 }
 
 /// What can happen next.
@@ -73,6 +75,7 @@ impl Running {
             failures: Vec::new(),
             interrupted: None,
             timer: None,
+            began: Instant::now(),
         }
     }
 

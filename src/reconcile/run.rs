@@ -166,12 +166,11 @@ impl<R: Runtime> Reconciler<R> {
             self.queue.push_back(command);
             return;
         }
-        let since = running.change.requested_at;
         let message =
             format!("`{verb}` refused: `{}` of the same project is still running", running.change.kind.verb());
         let age = format!(
-            "it was asked for at {} s after the epoch; wait for it, or end it with `stop` or `down`",
-            since / 1_000_000_000
+            "it began {} s ago; wait for it, or end it with `stop` or `down`",
+            running.began.elapsed().as_secs()
         );
         // The one who asked may have gone.
         let _ = command.done.send(Err(vec![Failure { message, help: Some(age) }]));

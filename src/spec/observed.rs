@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::ContainerId;
-use crate::spec::{Protocol, ServiceSpec};
+use crate::spec::{Protocol, ServiceSpec, VolumeSpec};
 
 /// Everything of one project that exists.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -14,8 +14,8 @@ pub struct Observed {
     pub containers: Vec<ContainerState>,
     /// By key: the configuration hash of the network that exists.
     pub networks: BTreeMap<String, String>,
-    /// Keys of volumes that exist.
-    pub volumes: Vec<String>,
+    /// Volumes that exist, by key.
+    pub volumes: BTreeMap<String, VolumeSpec>,
     /// Image id by reference, for the references that the store can resolve.
     pub images: BTreeMap<String, String>,
 }

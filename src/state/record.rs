@@ -13,6 +13,7 @@ use crate::spec::Health;
 use crate::spec::NetworkSpec;
 use crate::spec::Phase;
 use crate::spec::ServiceSpec;
+use crate::spec::VolumeSpec;
 use crate::spec::observed::Published;
 
 /// `project.json`: what the project is known by when its Compose file is not at hand.
@@ -22,8 +23,8 @@ pub struct ProjectRecord {
     pub config_files: Vec<PathBuf>,
     /// Networks that were created, by key.
     pub networks: BTreeMap<String, NetworkSpec>,
-    /// Host names of the volumes that were created, by key.
-    pub volumes: BTreeMap<String, String>,
+    /// Volumes that were created, and external ones that were found, by key.
+    pub volumes: BTreeMap<String, VolumeSpec>,
     /// Volumes (by target) of containers, by name, that are being replaced: what replaces them takes these over.
     #[serde(default)]
     pub left_volumes: BTreeMap<String, BTreeMap<String, String>>,
@@ -98,7 +99,8 @@ impl ContainerRecord {
         let ContainerConfig { id, name, number, service, image_id, created_at, .. } = self.config.clone();
         let state = self.state.clone();
         let phase = self.phase(alive);
-        let runs = matches!(phase, Phase::Running { .. });
+        // Ports are published while it runs.
+        let ports = if matches!(phase, Phase::Running { .. }) { state.ports } else { Vec::new() };
         ContainerState {
             id,
             name,
@@ -110,22 +112,15 @@ impl ContainerRecord {
             restarts: state.restarts,
             stopped_by_user: state.stopped_by_user,
             addresses: state.addresses,
-            ports: if runs { state.ports } else { Vec::new() },
+            ports,
         }
     }
 
-    /// A run has begun, and the keeper has not written of its end.
-    pub fn is_open(&self) -> bool {
-        self.state.run.is_some() && self.exit_file.is_none()
-    }
-
     fn phase(&self, alive: impl Fn(&RunState) -> bool) -> Phase {
-        let written = self.exit_file.map(|exit| Exit {
-            code: exit.code.unwrap_or(UNKNOWN_STATUS),
-            oom: exit.oom,
-            at: exit.at,
-        });
-        match (&self.state.run, written.or(self.state.exit)) {
+        if let Some(exit) = self.exit_file {
+            return Phase::Exited(Exit { code: exit.code.unwrap_or(UNKNOWN_STATUS), oom: exit.oom, at: exit.at });
+        }
+        match (&self.state.run, self.state.exit) {
             (Some(run), _) if alive(run) => {
                 Phase::Running { pid: run.pid, started_at: run.started_at, health: self.state.health }
             }

@@ -108,7 +108,8 @@ impl Host {
     /// The host name of a volume that the project created.
     fn volume_name(&self, key: &str) -> Result<String, RuntimeError> {
         let record = self.record.borrow();
-        record.volumes.get(key).cloned().ok_or_else(|| failure(format!("volume `{key}` has not been created")))
+        let spec = record.volumes.get(key);
+        spec.map(|spec| spec.name.clone()).ok_or_else(|| failure(format!("volume `{key}` has not been created")))
     }
 
     /// The volume behind a name in a container's configuration, made when it is an anonymous one that is not there yet.

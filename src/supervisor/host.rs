@@ -196,7 +196,7 @@ impl Host {
             records.iter().map(|record| record.observe(|run| self.is_alive(&record.config.id, run))).collect();
         let images = images.iter().filter_map(|name| Some((name.clone(), self.image(name).ok()?.id.to_string())));
         let volumes = self.record.borrow().volumes.clone();
-        let volumes = volumes.into_iter().filter(|(_, name)| self.volumes.get(name).is_ok()).map(|(key, _)| key);
+        let volumes = volumes.into_iter().filter(|(_, spec)| self.volumes.get(&spec.name).is_ok());
         Ok(Observed {
             containers,
             networks: self.existing_networks(),
@@ -225,16 +225,15 @@ impl Runtime for Host {
     }
 
     async fn create_volume(&self, key: String, spec: VolumeSpec) -> Result<(), RuntimeError> {
-        let name = spec.name.clone();
         self.change_record(|record| {
-            record.volumes.insert(key.clone(), name.clone());
+            record.volumes.insert(key.clone(), spec.clone());
         })?;
         if spec.external {
-            let found = self.volumes.get(&name).map_err(|error| because(format!("external volume `{key}`"), &error));
-            return found.map(|_| ());
+            let found = self.volumes.get(&spec.name);
+            return found.map(|_| ()).map_err(|error| because(format!("cannot use external volume `{key}`"), &error));
         }
         let new =
-            NewVolume { name: Some(name), driver: String::new(), driver_opts: spec.driver_opts, labels: spec.labels };
+            NewVolume { name: Some(spec.name), driver: String::new(), driver_opts: spec.driver_opts, labels: spec.labels };
         self.volumes.create(new).map_err(|error| because(format!("cannot create volume `{key}`"), &error)).map(|_| ())
     }
 
@@ -244,7 +243,7 @@ impl Runtime for Host {
             Ok(()) | Err(crate::volume::Error::NotFound { .. }) => {}
             Err(error) => return Err(because("cannot remove the volume", &error)),
         }
-        self.change_record(|record| record.volumes.retain(|_, known| *known != name))
+        self.change_record(|record| record.volumes.retain(|_, known| known.name != name))
     }
 
     async fn create_container(&self, new: NewContainer) -> Result<ContainerState, RuntimeError> {

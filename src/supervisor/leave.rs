@@ -34,7 +34,7 @@ impl Host {
         }
         let record = self.record.borrow();
         let containers = self.dir.load().map_or(true, |containers| !containers.is_empty());
-        let volumes = record.volumes.values().any(|name| self.volumes.get(name).is_ok());
+        let volumes = record.volumes.values().any(|spec| self.volumes.get(&spec.name).is_ok());
         let empty = !containers && !volumes && record.networks.is_empty() && record.change.is_none();
         let run = std::fs::remove_dir_all(self.dir.run());
         let data = if empty { std::fs::remove_dir_all(self.dir.data()) } else { Ok(()) };

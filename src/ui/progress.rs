@@ -103,6 +103,17 @@ impl<W: Write> Progress<W> {
         }
     }
 
+    /// Ends a live region: what is done stays on the screen, everything else comes as plain lines.
+    ///
+    /// # Errors
+    /// What the output returns.
+    pub fn scroll(&mut self, now: Instant) -> io::Result<()> {
+        let ProgressMode::Terminal { colour } = self.mode else { return Ok(()) };
+        self.mode = ProgressMode::Plain;
+        self.tasks.retain(|task| task.took.is_some());
+        if self.drawn == 0 { Ok(()) } else { self.draw(colour, now) }
+    }
+
     /// The terminal has another size now.
     pub fn resize(&mut self, columns: usize, rows: usize) {
         self.size = (columns, rows);

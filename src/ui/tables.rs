@@ -142,8 +142,13 @@ fn created_at(nanoseconds: i64) -> String {
 
 /// The quoted command, cut at 20 characters unless `no_trunc`.
 fn command(words: &[String], no_trunc: bool) -> String {
-    let joined = words.join(" ");
-    let visible: String = joined.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // Docker puts arguments with spaces in quotes.
+    let quote = |(index, word): (usize, &String)| match index > 0 && word.contains(' ') {
+        true => format!("'{word}'"),
+        false => word.clone(),
+    };
+    let quoted: Vec<_> = words.iter().enumerate().map(quote).collect();
+    let visible: String = quoted.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if no_trunc || visible.chars().count() <= 20 {
         return format!("\"{visible}\"");
     }

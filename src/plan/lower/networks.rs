@@ -1,6 +1,6 @@
 //! Networks, attachments and ports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::json;
@@ -115,9 +115,11 @@ impl Lowering<'_> {
             let ipv6 = settings.ipv6_address.as_ref();
             let ipv6 =
                 ipv6.and_then(|text| self.parse::<Ipv6Addr>(&format!("{at}.ipv6_address"), text, "an IPv6 address"));
+            let mut aliases = settings.aliases;
+            aliases.extend(self.link_aliases(&service.name, key));
             let attachment = Attachment {
                 network: key.clone(),
-                aliases: settings.aliases,
+                aliases,
                 ipv4,
                 ipv6,
                 mac: settings.mac_address,
@@ -132,6 +134,14 @@ impl Lowering<'_> {
             primary.mac.clone_from(&service.mac_address);
         }
         NetworkMode::Networks(attachments)
+    }
+
+    /// Names that others give this service in their `links` (`SERVICE:ALIAS`). Everybody in the network can use them:
+    /// there is one name space per network.
+    fn link_aliases(&self, service: &str, network: &str) -> BTreeSet<String> {
+        let linking = self.project.services.values().filter(|other| other.networks.contains_key(network));
+        let links = linking.flat_map(|other| &other.links).filter_map(|link| link.split_once(':'));
+        links.filter(|(name, alias)| *name == service && alias != name).map(|(_, alias)| alias.to_owned()).collect()
     }
 
     pub(super) fn port(&mut self, path: &str, port: &Port) -> Option<PortSpec> {

@@ -87,8 +87,10 @@ impl Lowering<'_> {
     }
 
     fn container(&mut self, path: &str, service: &Service) -> ContainerSpec {
-        let mut network = self.network_mode(path, service);
-        self.links(path, service, &mut network);
+        let network = self.network_mode(path, service);
+        if !service.links.is_empty() && !matches!(network, NetworkMode::Networks(_)) {
+            self.invalid(&format!("{path}.links"), "links need a network that both services are in");
+        }
         let ports = self.ports(path, service, &network);
         let devices = self.devices(path, service);
         let mut extra_hosts = Vec::new();
@@ -170,19 +172,6 @@ impl Lowering<'_> {
             }
         }
         devices
-    }
-
-    /// `SERVICE[:ALIAS]`: the service is there by its own name anyway.
-    fn links(&mut self, path: &str, service: &Service, network: &mut NetworkMode) {
-        for link in &service.links {
-            let aliased = link.split_once(':').is_some_and(|(name, alias)| name != alias);
-            if aliased || !matches!(network, NetworkMode::Networks(_)) {
-                self.not_yet(
-                    &format!("{path}.links"),
-                    "an alias that one service alone sees; use `networks.*.aliases`",
-                );
-            }
-        }
     }
 
     fn namespace(&mut self, path: &str, mode: Option<&str>) -> NamespaceMode {

@@ -53,7 +53,7 @@ pub(super) struct World {
     pub(super) scales: RefCell<BTreeMap<String, usize>>,
     pub(super) boxes: RefCell<BTreeMap<ContainerId, Simulated>>,
     pub(super) networks: RefCell<BTreeMap<String, String>>,
-    pub(super) volumes: RefCell<BTreeMap<String, String>>,
+    pub(super) volumes: RefCell<BTreeMap<String, VolumeSpec>>,
     /// Services that end by themselves with status 0.
     pub(super) one_shots: RefCell<Vec<String>>,
     /// Starts by command, by container name.
@@ -133,7 +133,7 @@ impl World {
         Observed {
             containers: self.boxes.borrow().values().map(|found| found.state.clone()).collect(),
             networks: self.networks.borrow().clone(),
-            volumes: self.volumes.borrow().keys().cloned().collect(),
+            volumes: self.volumes.borrow().clone(),
             images: BTreeMap::from([("app".to_owned(), "sha256:app".to_owned())]),
         }
     }
@@ -184,7 +184,7 @@ impl Runtime for Sim {
 
     async fn create_volume(&self, key: String, spec: VolumeSpec) -> Result<(), RuntimeError> {
         self.0.work(&format!("create volume {key}")).await?;
-        self.0.volumes.borrow_mut().insert(key, spec.name);
+        self.0.volumes.borrow_mut().insert(key, spec);
         Ok(())
     }
 
@@ -192,7 +192,7 @@ impl Runtime for Sim {
         self.0.work(&format!("remove volume {name}")).await?;
         let uses = |found: &Simulated| !found.state.service.container.mounts.is_empty();
         assert!(!self.0.boxes.borrow().values().any(uses), "volume {name} removed in use");
-        self.0.volumes.borrow_mut().retain(|_, there| *there != name);
+        self.0.volumes.borrow_mut().retain(|_, there| there.name != name);
         Ok(())
     }
 
