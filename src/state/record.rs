@@ -99,8 +99,7 @@ impl ContainerRecord {
         let ContainerConfig { id, name, number, service, image_id, created_at, .. } = self.config.clone();
         let state = self.state.clone();
         let phase = self.phase(alive);
-        // Ports are published while it runs.
-        let ports = if matches!(phase, Phase::Running { .. }) { state.ports } else { Vec::new() };
+        let runs = matches!(phase, Phase::Running { .. });
         ContainerState {
             id,
             name,
@@ -112,15 +111,22 @@ impl ContainerRecord {
             restarts: state.restarts,
             stopped_by_user: state.stopped_by_user,
             addresses: state.addresses,
-            ports,
+            ports: if runs { state.ports } else { Vec::new() },
         }
     }
 
+    /// A run has begun, and the keeper has not written of its end.
+    pub fn is_open(&self) -> bool {
+        self.state.run.is_some() && self.exit_file.is_none()
+    }
+
     fn phase(&self, alive: impl Fn(&RunState) -> bool) -> Phase {
-        if let Some(exit) = self.exit_file {
-            return Phase::Exited(Exit { code: exit.code.unwrap_or(UNKNOWN_STATUS), oom: exit.oom, at: exit.at });
-        }
-        match (&self.state.run, self.state.exit) {
+        let written = self.exit_file.map(|exit| Exit {
+            code: exit.code.unwrap_or(UNKNOWN_STATUS),
+            oom: exit.oom,
+            at: exit.at,
+        });
+        match (&self.state.run, written.or(self.state.exit)) {
             (Some(run), _) if alive(run) => {
                 Phase::Running { pid: run.pid, started_at: run.started_at, health: self.state.health }
             }
