@@ -141,11 +141,11 @@ impl World {
             }
             Op::CreateVolume { key, spec } => {
                 self.volumes.insert(spec.name.clone(), key.clone());
-                self.observed.volumes.push(key.clone());
+                self.observed.volumes.insert(key.clone(), spec.clone());
             }
             Op::RemoveVolume { name } => {
                 let key = self.volumes.remove(name).unwrap_or_else(|| panic!("no volume {name}"));
-                self.observed.volumes.retain(|volume| *volume != key);
+                self.observed.volumes.retain(|volume, _| *volume != key);
             }
             Op::Create { name, number, service, .. } => {
                 let taken = self.observed.containers.iter().any(|container| container.name == *name);
