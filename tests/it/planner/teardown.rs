@@ -68,13 +68,13 @@ fn down_without_a_file_goes_by_what_exists() {
         world.clone(),
         down(None, &[], true),
         expect![[r#"
-        0 remove container p-db-1: asked for
-        1 remove container p-web-1: asked for
-        2 remove container p-far-1: asked for
-        3 remove container p-far-2: asked for
-        4 remove network default: asked for needs 0,1,2,3
-        warning: volume `data` is kept: no Compose file says whether it is external
-    "#]],
+            0 remove container p-db-1: asked for
+            1 remove container p-web-1: asked for
+            2 remove container p-far-1: asked for
+            3 remove container p-far-2: asked for
+            4 remove network default: asked for needs 0,1,2,3
+            5 remove volume p_data: asked for needs 0,1,2,3
+        "#]],
     );
     check(
         world,
