@@ -300,9 +300,9 @@ impl Host {
         let mut made: BTreeMap<(&[String], bool), Arc<Zone>> = BTreeMap::new();
         for one in open.values() {
             if let Some(zone) = &one.zone {
-                let view = made.entry((&one.networks, one.forwards)).or_insert_with(|| {
-                    Arc::new(Zone::new(&self.project, &one.networks, &endpoints, one.forwards))
-                });
+                let view = made
+                    .entry((&one.networks, one.forwards))
+                    .or_insert_with(|| Arc::new(Zone::new(&self.project, &one.networks, &endpoints, one.forwards)));
                 zone.send_replace(Arc::clone(view));
             }
         }

@@ -116,7 +116,8 @@ impl Host {
     /// may be many containers, and it is large.
     pub(super) fn spec(&self, id: &ContainerId) -> Result<Spec, RuntimeError> {
         let path = self.dir.container(id).join("spec.json");
-        let read = crate::base::disk::read_json(&path).map_err(|error| because("cannot read the runtime specification", &error))?;
+        let read = crate::base::disk::read_json(&path)
+            .map_err(|error| because("cannot read the runtime specification", &error))?;
         read.ok_or_else(|| failure(format!("`{}` is gone", path.display())))
     }
 

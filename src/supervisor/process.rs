@@ -152,8 +152,7 @@ impl Host {
             .map_err(|error| because("cannot look into the container", &error))?;
         let users = UserDatabase::read(&root);
         let spec = self.spec(id)?;
-        let process =
-            engine::spec::exec_process(&spec, &users, options).map_err(|error| because(what, &error))?;
+        let process = engine::spec::exec_process(&spec, &users, options).map_err(|error| because(what, &error))?;
         let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
         let entry = group.and_then(|group| group.entry()).map_err(|error| because(what, &error))?;
