@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+use crate::app::explain;
 use crate::base::diagnostic::Diagnostic;
 use crate::base::disk::{self, Durability};
 use crate::compose::render;
@@ -25,6 +26,8 @@ pub enum Print {
     Hash(String),
     Environment,
     Variables,
+    /// Where the values at or below this path come from.
+    Explain(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,9 @@ pub fn run(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> C
 }
 
 fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> ConfigOutput {
+    if let Print::Explain(path) = &options.print {
+        return explained(options, environment, path);
+    }
     let uninterpolated = options.load.no_interpolate && matches!(options.print, Print::Project | Print::Services);
     if uninterpolated || options.print == Print::Variables {
         return unresolved(options, environment);
@@ -110,9 +116,18 @@ fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> C
             }
         },
         Print::Environment => lines(loaded.environment.iter().map(|(name, value)| format!("{name}={value}"))),
-        Print::Variables => String::new(),
+        Print::Variables | Print::Explain(_) => String::new(),
     };
     ConfigOutput { text: Some(text), diagnostics }
+}
+
+fn explained(options: &ConfigOptions, environment: &BTreeMap<String, String>, path: &str) -> ConfigOutput {
+    let (explanations, diagnostics) = compose::explain::explain(&options.load, environment, path);
+    let text = match options.format {
+        Some(Format::Json) => explain::json(&explanations),
+        _ => explain::text(&explanations),
+    };
+    ConfigOutput { text: Some(text).filter(|_| !explanations.is_empty()), diagnostics }
 }
 
 fn members<'a>(tree: &'a Node, kind: &str) -> impl Iterator<Item = (&'a str, &'a Node)> {

@@ -126,12 +126,7 @@ impl App {
         let sources = look()?.unwrap_or_default();
         let mut reader = LogReader::open(sources, Query { since: Some(since), ..Query::default() })?;
         let mut settled = || pending.borrow_mut().drain(..).try_for_each(&mut *ended);
-        let how = Follow {
-            folders: &|| folders(&dir),
-            rescan: &mut look,
-            settled: &mut settled,
-            stop,
-        };
+        let how = Follow { folders: &|| folders(&dir), rescan: &mut look, settled: &mut settled, stop };
         follow(&mut reader, how, emit)
     }
 

@@ -3,6 +3,7 @@
 pub mod change;
 pub mod config;
 pub mod exec;
+pub mod explain;
 pub mod image;
 pub mod list;
 pub mod logs;
@@ -16,6 +17,7 @@ use std::io;
 
 use crate::base::diagnostic::Diagnostic;
 pub use crate::compose::LoadOptions;
+pub use crate::compose::lint;
 use crate::control::Failed;
 use crate::plan::PlanError;
 use crate::state::Roots;

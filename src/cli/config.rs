@@ -49,6 +49,9 @@ pub struct ConfigArgs {
     /// Print the variables that values do refer to
     #[arg(long)]
     pub variables: bool,
+    /// Print where a value comes from, such as `services.web.image`
+    #[arg(long, value_name = "PATH")]
+    pub explain: Option<String>,
     /// Leave variables as they are
     #[arg(long)]
     pub no_interpolate: bool,
@@ -84,6 +87,7 @@ pub enum FormatArg {
 impl ConfigArgs {
     fn print(&self) -> Print {
         let lists = [
+            (self.explain.is_some(), Print::Explain(self.explain.clone().unwrap_or_default())),
             (self.services, Print::Services),
             (self.volumes, Print::Volumes),
             (self.hash.is_some(), Print::Hash(self.hash.clone().unwrap_or_default())),

@@ -7,6 +7,8 @@ use crate::ui::Colour;
 
 /// Any error, as docker compose has it.
 pub const GENERAL: u8 = 1;
+/// `lint`: there are warnings, and no errors.
+pub const WARNINGS: u8 = 2;
 /// Cancelled by SIGINT or SIGTERM.
 pub const INTERRUPTED: u8 = 130;
 /// `exec`: the program is there but cannot be executed.

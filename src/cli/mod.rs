@@ -9,6 +9,7 @@ pub mod failure;
 pub mod image;
 pub mod images;
 pub mod kill;
+pub mod lint;
 pub mod logs;
 pub mod ls;
 pub mod ps;
@@ -78,6 +79,8 @@ pub enum Command {
     /// Show what the file amounts to
     #[command(visible_alias = "convert")]
     Config(Box<config::ConfigArgs>),
+    /// Show errors and warnings about the file (exit code 1: errors, 2: only warnings)
+    Lint(lint::LintArgs),
     /// List projects
     #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
@@ -128,6 +131,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Version(args) => version::run(&args),
         Command::Config(args) => config::run(*args, &cli.root),
+        Command::Lint(args) => lint::run(args, &cli.root),
         Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),
         Command::Up(args) => up::run(*args, context()?),
         Command::Plan(args) => up::plan(*args, &context()?),

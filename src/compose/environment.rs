@@ -61,7 +61,9 @@ impl Resolver<'_> {
                 if before.get(key) != Some(value) {
                     places.insert(key.clone(), file.mark);
                     if let Some(record) = &mut self.reports.record {
-                        record.service_files.insert((self.name.to_owned(), key.clone()), path_of(file, self.working_dir));
+                        record
+                            .service_files
+                            .insert((self.name.to_owned(), key.clone()), path_of(file, self.working_dir));
                     }
                 }
             }

@@ -13,6 +13,7 @@ mod defaults;
 mod dotenv;
 mod environment;
 
+pub mod explain;
 mod extends;
 mod files;
 mod finish;

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::base::diagnostic::{Diagnostic, Place, Severity};
 use crate::ui::Colour;
 
@@ -15,20 +17,62 @@ const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Renders diagnostics in order, errors and warnings, each with its source lines.
 pub fn render(diagnostics: &[Diagnostic], colour: bool) -> String {
-    let mut page = Page { colour, files: HashMap::new(), text: String::new() };
-    for diagnostic in diagnostics {
-        page.diagnostic(diagnostic);
-    }
-    page.text
+    Page::new(colour, false).render(diagnostics)
+}
+
+/// As [`render`], with the code of each, such as `warning[floating-tag]:`.
+pub fn render_with_codes(diagnostics: &[Diagnostic], colour: bool) -> String {
+    Page::new(colour, true).render(diagnostics)
+}
+
+/// A JSON list for editors: severity, code, place, excerpt (the line of source), message, related places, help.
+pub fn json(diagnostics: &[Diagnostic]) -> String {
+    let mut page = Page::new(false, false);
+    let list: Vec<_> = diagnostics
+        .iter()
+        .map(|diagnostic| {
+            let related =
+                diagnostic.related.iter().map(|(place, note)| json!({ "place": json_place(place), "note": note }));
+            json!({
+                "severity": match diagnostic.severity {
+                    Severity::Error => "error",
+                    Severity::Warning => "warning",
+                },
+                "code": diagnostic.code,
+                "message": diagnostic.message,
+                "place": diagnostic.place.as_ref().map(json_place),
+                "excerpt": diagnostic.place.as_ref().and_then(|place| page.source(place)),
+                "related": related.collect::<Vec<_>>(),
+                "help": diagnostic.help,
+            })
+        })
+        .collect();
+    format!("{:#}\n", serde_json::Value::Array(list))
+}
+
+fn json_place(place: &Place) -> serde_json::Value {
+    json!({ "file": place.file, "line": place.line, "column": place.column, "length": place.length })
 }
 
 struct Page<'a> {
     colour: bool,
+    codes: bool,
     files: HashMap<&'a Path, Vec<String>>,
     text: String,
 }
 
 impl<'a> Page<'a> {
+    fn new(colour: bool, codes: bool) -> Self {
+        Self { colour, codes, files: HashMap::new(), text: String::new() }
+    }
+
+    fn render(mut self, diagnostics: &'a [Diagnostic]) -> String {
+        for diagnostic in diagnostics {
+            self.diagnostic(diagnostic);
+        }
+        self.text
+    }
+
     fn paint(&self, text: &str, colour: Colour) -> String {
         if self.colour { colour.paint(text) } else { text.to_owned() }
     }
@@ -43,7 +87,8 @@ impl<'a> Page<'a> {
             Severity::Error => ("error", Colour::Red),
             Severity::Warning => ("warning", Colour::Yellow),
         };
-        let label = self.paint(&format!("{label}:"), colour);
+        let code = if self.codes { format!("[{}]", diagnostic.code) } else { String::new() };
+        let label = self.paint(&format!("{label}{code}:"), colour);
         self.line(&format!("{label} {}", diagnostic.message));
         let places = diagnostic.place.iter().chain(diagnostic.related.iter().map(|(place, _)| place));
         let gutter = places.map(|place| place.line.to_string().len()).max().unwrap_or(1);

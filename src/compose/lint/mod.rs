@@ -136,8 +136,7 @@ fn findings(
 ) -> Vec<Diagnostic> {
     let Some(record) = &reports.record else { return Vec::new() };
     let scene = Scene { tree, record, environment: &location.environment, working_dir: &location.working_dir };
-    let mut findings =
-        Findings { sources: &reports.sources, asked: &options.services, code: "", found: Vec::new() };
+    let mut findings = Findings { sources: &reports.sources, asked: &options.services, code: "", found: Vec::new() };
     for check in CHECKS {
         findings.code = check.code;
         if let Some(run) = check.run {
@@ -157,20 +156,11 @@ fn ignore_list(tree: &Node) -> &[Node] {
     list.and_then(Node::as_list).unwrap_or_default()
 }
 
-/// The code that was probably meant by one that does not exist; `None` when it does exist or nothing is near.
-pub fn nearest_code(code: &str) -> Option<&'static str> {
-    nearest(code, CHECKS.iter().map(|check| check.code)).filter(|near| *near != code)
-}
-
-pub fn is_code(code: &str) -> bool {
-    CHECKS.iter().any(|check| check.code == code)
-}
-
 fn unknown_code(scene: &Scene<'_>, findings: &mut Findings<'_>) {
     for item in ignore_list(scene.tree) {
         let code = item.as_str().unwrap_or_default();
-        if !is_code(code) {
-            let help = nearest_code(code).map_or_else(
+        if !CHECKS.iter().any(|check| check.code == code) {
+            let help = nearest(code, CHECKS.iter().map(|check| check.code)).map_or_else(
                 || "`rcompose lint --help` lists the codes".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );

@@ -23,7 +23,8 @@ pub(super) fn one_letter(scene: &Scene<'_>, findings: &mut Findings<'_>) {
         let mut chars = spec.chars();
         let (Some(letter), Some(':'), Some('/')) = (chars.next(), chars.next(), chars.next()) else { continue };
         if letter.is_alphabetic() {
-            let message = format!("`{letter}` in `{spec}` of service `{service}` is taken for a Windows drive, not a volume");
+            let message =
+                format!("`{letter}` in `{spec}` of service `{service}` is taken for a Windows drive, not a volume");
             findings.service(service, volume.mark, message, "give the volume a longer name, or use the long syntax");
         }
     }
@@ -32,7 +33,8 @@ pub(super) fn one_letter(scene: &Scene<'_>, findings: &mut Findings<'_>) {
 pub(super) fn unknown_option(scene: &Scene<'_>, findings: &mut Findings<'_>) {
     for (service, volume, spec) in short_volumes(scene) {
         for option in short::unknown_volume_options(&spec) {
-            let message = format!("`{option}` is not an option of a volume, so `{spec}` of service `{service}` ignores it");
+            let message =
+                format!("`{option}` is not an option of a volume, so `{spec}` of service `{service}` ignores it");
             let help = "options are `ro`, `rw`, `z`, `Z`, `nocopy` and the propagation modes, such as `rslave`";
             findings.service(service, volume.mark, message, help);
         }

@@ -35,7 +35,8 @@ pub(super) fn restart(scene: &Scene<'_>, findings: &mut Findings<'_>) {
             None => text.is_empty() || POLICIES.contains(&text),
         };
         if !known {
-            let message = format!("`{text}` is not a restart policy, so service `{service}` is not restarted as it says");
+            let message =
+                format!("`{text}` is not a restart policy, so service `{service}` is not restarted as it says");
             let help = nearest(text, POLICIES.into_iter()).map_or_else(
                 || "write `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:COUNT`".to_owned(),
                 |near| format!("did you mean `{near}`?"),
@@ -78,10 +79,13 @@ pub(super) fn no_healthcheck(scene: &Scene<'_>, findings: &mut Findings<'_>) {
             let message = if disabled {
                 format!("service `{service}` waits until `{name}` is healthy, but its health check is switched off")
             } else {
-                format!("service `{service}` waits until `{name}` is healthy, but the file gives `{name}` no health check")
+                format!(
+                    "service `{service}` waits until `{name}` is healthy, but the file gives `{name}` no health check"
+                )
             };
             let mark = condition.map(|node| node.mark).filter(|mark| mark.line > 0).unwrap_or(*mark);
-            let help = format!("add `healthcheck:` to `{name}`, unless its image has one, or wait for `service_started`");
+            let help =
+                format!("add `healthcheck:` to `{name}`, unless its image has one, or wait for `service_started`");
             findings.service(service, mark, message, help);
         }
     }
@@ -105,7 +109,8 @@ pub(super) fn masked_variable(scene: &Scene<'_>, findings: &mut Findings<'_>) {
         }
         for (name, mark) in bare {
             if variables.contains_key(name) {
-                let message = format!("the bare `{name}` of service `{service}` hides the value that its `env_file` has");
+                let message =
+                    format!("the bare `{name}` of service `{service}` hides the value that its `env_file` has");
                 let help = format!("remove `{name}` from `environment`, or set it in the environment");
                 findings.service(service, mark, message, help);
             }

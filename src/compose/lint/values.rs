@@ -7,17 +7,10 @@ use crate::compose::template;
 use crate::model::tree::{Map, Node, Value};
 
 /// Where values are free text, and what they are called in messages.
-const FREE_TEXT: [(&str, &str); 4] = [
-    ("environment", "variable"),
-    ("labels", "label"),
-    ("build.args", "build argument"),
-    ("annotations", "annotation"),
-];
+const FREE_TEXT: [(&str, &str); 4] =
+    [("environment", "variable"), ("labels", "label"), ("build.args", "build argument"), ("annotations", "annotation")];
 
-fn written_pairs<'a>(
-    scene: &Scene<'a>,
-    mut visit: impl FnMut(&'a str, &'static str, &'a str, &'a Node, &'a Written),
-) {
+fn written_pairs<'a>(scene: &Scene<'a>, mut visit: impl FnMut(&'a str, &'static str, &'a str, &'a Node, &'a Written)) {
     for (service, _, node) in scene.services() {
         for (path, kind) in FREE_TEXT {
             for (name, (_, value)) in node.at(path).and_then(Node::as_map).into_iter().flat_map(Map::iter) {
@@ -35,7 +28,8 @@ pub(super) fn changed(scene: &Scene<'_>, findings: &mut Findings<'_>) {
         let value = scalar::text(&node.value).unwrap_or_default();
         let source = written.source.trim();
         if is_scalar && !source.is_empty() && value != source {
-            let message = format!("{kind} `{name}` of service `{service}` is written `{source}`, but becomes `{value}`");
+            let message =
+                format!("{kind} `{name}` of service `{service}` is written `{source}`, but becomes `{value}`");
             findings.service(service, node.mark, message, format!("quote it: `\"{source}\"`"));
         }
     });
@@ -72,7 +66,8 @@ pub(super) fn decimal_mode(scene: &Scene<'_>, findings: &mut Findings<'_>) {
         if *number == 0 || source.starts_with('0') || !source.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
-        let message = format!("mode `{source}` of service `{service}` is a decimal number, so the mode is `0{number:o}`");
+        let message =
+            format!("mode `{source}` of service `{service}` is a decimal number, so the mode is `0{number:o}`");
         let meant = if source.bytes().all(|byte| byte < b'8') { source.to_owned() } else { format!("{number:o}") };
         findings.service(service, mode.mark, message, format!("write it in octal: `0{meant}`"));
     }
