@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions};
+use crate::app::project::known;
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::control::{Reply, Request, Wait};
-use crate::app::project::known;
 use crate::network::Networks;
 use crate::plan;
 use crate::plan::{Change, ChangeKind, Plan, Recreate};

@@ -74,9 +74,9 @@ impl App {
 /// Refuses services that the project does not have; without a file any may exist.
 pub(super) fn known(project: Option<&Project>, services: &[String]) -> Result<(), AppError> {
     let Some(project) = project else { return Ok(()) };
-    let unknown = services.iter().find(|service| {
-        !project.services.contains_key(*service) && !project.disabled_services.contains_key(*service)
-    });
+    let unknown = services
+        .iter()
+        .find(|service| !project.services.contains_key(*service) && !project.disabled_services.contains_key(*service));
     match unknown {
         Some(service) => Err(AppError::NoService { service: service.clone() }),
         None => Ok(()),

@@ -32,7 +32,10 @@ enum Event {
     Over(io::Result<()>),
     Interrupted,
     /// The project has been stopped, or killed.
-    Stopped { killed: bool, result: Result<(), AppError> },
+    Stopped {
+        killed: bool,
+        result: Result<(), AppError>,
+    },
 }
 
 /// What is attached to, and how; shared by the threads.

@@ -121,11 +121,8 @@ impl ContainerRecord {
     }
 
     fn phase(&self, alive: impl Fn(&RunState) -> bool) -> Phase {
-        let written = self.exit_file.map(|exit| Exit {
-            code: exit.code.unwrap_or(UNKNOWN_STATUS),
-            oom: exit.oom,
-            at: exit.at,
-        });
+        let written =
+            self.exit_file.map(|exit| Exit { code: exit.code.unwrap_or(UNKNOWN_STATUS), oom: exit.oom, at: exit.at });
         match (&self.state.run, written.or(self.state.exit)) {
             (Some(run), _) if alive(run) => {
                 Phase::Running { pid: run.pid, started_at: run.started_at, health: self.state.health }

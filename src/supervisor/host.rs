@@ -233,8 +233,12 @@ impl Runtime for Host {
             let found = self.volumes.get(&spec.name);
             return found.map(|_| ()).map_err(|error| because(format!("cannot use external volume `{key}`"), &error));
         }
-        let new =
-            NewVolume { name: Some(spec.name), driver: String::new(), driver_opts: spec.driver_opts, labels: spec.labels };
+        let new = NewVolume {
+            name: Some(spec.name),
+            driver: String::new(),
+            driver_opts: spec.driver_opts,
+            labels: spec.labels,
+        };
         self.volumes.create(new).map_err(|error| because(format!("cannot create volume `{key}`"), &error)).map(|_| ())
     }
 

@@ -360,9 +360,7 @@ impl Shared {
 
 fn project_of(change: &Change) -> Option<crate::spec::ProjectSpec> {
     match &change.kind {
-        ChangeKind::Up { project, .. } | ChangeKind::Run { project, .. } => {
-            Some(project.clone())
-        }
+        ChangeKind::Up { project, .. } | ChangeKind::Run { project, .. } => Some(project.clone()),
         _ => None,
     }
 }
