@@ -261,19 +261,15 @@ fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -
 
 /// Which services' output is shown.
 fn selection(up: &Up, options: &UpOptions) -> Selection {
-    let mut selection = Selection::default();
-    selection.services = if !options.attach.is_empty() {
-        options.attach.iter().cloned().collect()
-    } else if options.attach_dependencies {
-        Default::default()
-    } else {
-        options.services.iter().cloned().collect()
+    let services: &[String] = match (options.attach.is_empty(), options.attach_dependencies) {
+        (false, _) => &options.attach,
+        (true, true) => &[],
+        (true, false) => &options.services,
     };
-    selection.without = options.no_attach.iter().cloned().collect();
     let silent =
         up.project.services.values().filter(|service| !service.attach && !options.attach.contains(&service.name));
-    selection.without.extend(silent.map(|service| service.name.clone()));
-    selection
+    let without = options.no_attach.iter().cloned().chain(silent.map(|service| service.name.clone()));
+    Selection { services: services.iter().cloned().collect(), without: without.collect(), ..Selection::default() }
 }
 
 /// Has SIGINT and SIGTERM wait to be asked for. Before any thread is started.

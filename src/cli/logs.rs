@@ -78,7 +78,7 @@ pub fn run(args: LogsArgs, context: &Context) -> Result<ExitCode, Failure> {
         printer.print(&line, &mut out)?;
         if following { out.flush() } else { Ok(()) }
     });
-    match shown.and_then(|()| Ok(out.flush())) {
+    match shown.map(|()| out.flush()) {
         Ok(Ok(())) => Ok(ExitCode::SUCCESS),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Ok(Err(error)) => Err(Failure::new(format!("cannot write to standard output: {error}"))),

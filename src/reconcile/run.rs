@@ -54,7 +54,7 @@ pub(super) enum Event {
     },
     Restarted {
         id: ContainerId,
-        result: Result<ContainerState, RuntimeError>,
+        result: Result<Box<ContainerState>, RuntimeError>,
     },
     WaitOver,
     /// A container is no longer marked as stopped by command.
@@ -241,7 +241,7 @@ impl<R: Runtime> Reconciler<R> {
             }
             Event::Probed { id, run, result } => self.probed(&id, run, result),
             Event::RestartDue { id } => self.restart_due(id),
-            Event::Restarted { id, result } => self.restarted(&id, result),
+            Event::Restarted { id, result } => self.restarted(&id, result.map(|state| *state)),
             Event::WaitOver => self.wait_over(),
             Event::Unmarked { id, result: Ok(()) } => {
                 if let Some(live) = self.lives.get_mut(&id) {
@@ -441,7 +441,7 @@ impl<R: Runtime> Reconciler<R> {
         let runtime = Rc::clone(&self.runtime);
         self.spawn(async move {
             let result = runtime.start_container(id.clone(), restarts).await;
-            Event::Restarted { id, result }
+            Event::Restarted { id, result: result.map(Box::new) }
         });
     }
 

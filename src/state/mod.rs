@@ -13,7 +13,7 @@
 pub mod project;
 pub mod record;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use project::ProjectDir;
 pub use record::{ContainerConfig, ContainerRecord, ProjectRecord, RunState, StateFile};
@@ -46,7 +46,7 @@ impl Roots {
     /// Name of the control group that holds the groups of all projects below these roots. Roots of their own have
     /// a group of their own, so that a test never meets a user's containers.
     pub fn cgroup_name(&self) -> String {
-        if self.data == PathBuf::from("/var/lib/rcompose") {
+        if self.data == Path::new("/var/lib/rcompose") {
             return "rcompose".to_owned();
         }
         use std::hash::{DefaultHasher, Hash, Hasher};

@@ -67,6 +67,9 @@ pub(super) struct Inherited {
 #[derive(Clone)]
 pub(super) struct Link(Rc<Inner>);
 
+/// A process, with its pidfd and what a new keeper must know.
+type Running = (Rc<OwnedFd>, Process, Watched);
+
 /// Who waits for the outcome of a launch.
 type Answer = oneshot::Sender<Result<(Process, Vec<OwnedFd>), LaunchFailure>>;
 
@@ -80,7 +83,7 @@ struct Inner {
     waiting: RefCell<HashMap<String, oneshot::Sender<ExitRecord>>>,
     /// Copies of everything the keeper holds, for its successor.
     held: RefCell<HashMap<String, Rc<Vec<OwnedFd>>>>,
-    running: RefCell<HashMap<String, (Rc<OwnedFd>, Process, Watched)>>,
+    running: RefCell<HashMap<String, Running>>,
     exits: mpsc::UnboundedSender<(String, ExitRecord)>,
 }
 
