@@ -8,7 +8,7 @@ use super::report::Reports;
 use super::validate::nearest;
 use super::{LoadOptions, finished, resolve, scalar, template};
 use crate::base::diagnostic::{Diagnostic, Place};
-use crate::model::tree::{Map, Mark, Node, Sources, Value};
+use crate::model::tree::{Mark, Node, Sources, Value};
 
 /// A value and its history.
 #[derive(Clone, Debug, PartialEq)]
