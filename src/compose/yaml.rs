@@ -225,12 +225,17 @@ impl Builder<'_> {
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Frame { mark, anchor, tag, body } = self.stack.pop()?;
+                // Most collections are small, and what they grew by is as much again: large projects outgrow the cache.
                 let value = match body {
-                    Body::List(list) => Value::List(list),
+                    Body::List(mut list) => {
+                        list.shrink_to_fit();
+                        Value::List(list)
+                    }
                     Body::Map { mut map, merges, .. } => {
                         for merged in merges {
                             merge_into(&mut map, merged);
                         }
+                        map.shrink_to_fit();
                         Value::from(map)
                     }
                 };
