@@ -347,7 +347,9 @@ impl<'a> Up<'a> {
         for (service, fates) in services.iter().zip(fates) {
             let mut restarting = service.depends_on.iter().filter(|(_, how)| how.restart);
             let Some((cause, _)) = restarting.find(|(name, _)| self.recreated.contains(*name)) else { continue };
-            for fate in fates.iter().filter(|fate| fate.replace.is_none()) {
+            // What is replaced or too much is stopped for that.
+            let wanted = usize::try_from(service.scale).unwrap_or(usize::MAX);
+            for fate in fates.iter().take(wanted).filter(|fate| fate.replace.is_none()) {
                 if let Phase::Running { .. } = fate.container.phase {
                     let op = down::stop_op(fate.container, self.options.timeout, false);
                     let reason = Reason::DependencyRecreated { service: cause.clone() };
