@@ -1,0 +1,96 @@
+//! The project's networks: made, found, and removed when nobody is left on them.
+
+use std::collections::BTreeMap;
+
+use super::Host;
+use crate::base::ids::ContainerId;
+use crate::network::NetworkRecord;
+use crate::runtime::RuntimeError;
+use crate::spec::NetworkSpec;
+use crate::supervisor::failure::{because, failure};
+
+impl Host {
+    pub(in crate::supervisor) fn ensure_network(&self, key: &str, spec: &NetworkSpec) -> Result<(), RuntimeError> {
+        self.change_record(|record| {
+            record.networks.insert(key.to_owned(), spec.clone());
+        })?;
+        self.connections
+            .networks
+            .ensure(spec, &self.project)
+            .map_err(|error| because(format!("cannot create network `{key}`"), &error))?;
+        self.apply_firewall()
+    }
+
+    pub(in crate::supervisor) fn drop_network(&self, key: &str) -> Result<(), RuntimeError> {
+        let found = self.record.borrow().networks.get(key).cloned();
+        if let Some(spec) = found.filter(|spec| !spec.external)
+            && let Some(record) = self.network_named(&spec.name)?
+        {
+            let others = record.leases.values().filter(|holder| !self.is_ours(holder)).count();
+            if others > 0 {
+                return Err(failure(format!("network `{}` is in use by {others} other container(s)", spec.name)));
+            }
+            self.connections
+                .networks
+                .retire(&record.id)
+                .map_err(|error| because(format!("cannot remove network `{key}`"), &error))?;
+            self.connections.retired.borrow_mut().push(record.id);
+        }
+        self.change_record(|record| {
+            record.networks.remove(key);
+        })?;
+        self.apply_firewall()
+    }
+
+    /// Removes the bridges of networks that are gone. The kernel takes its time over it, so nobody is kept waiting.
+    pub(in crate::supervisor) async fn remove_retired(&self) {
+        let retired = self.connections.retired.take();
+        if retired.is_empty() {
+            return;
+        }
+        let networks = self.connections.networks.clone();
+        let removal = tokio::task::spawn_blocking(move || retired.iter().try_for_each(|id| networks.remove(id)));
+        match removal.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.warn(&because("cannot remove what is left of a network", &error).message),
+            Err(error) => self.warn(&format!("networks could not be removed: {error}")),
+        }
+    }
+
+    /// Networks of the project that exist: their configuration hashes by key.
+    pub(in crate::supervisor) fn existing_networks(&self) -> BTreeMap<String, String> {
+        let records = match self.connections.networks.list() {
+            Ok(records) => records,
+            Err(error) => {
+                self.warn(&because("cannot list the networks", &error).message);
+                return BTreeMap::new();
+            }
+        };
+        let known = self.record.borrow();
+        let there = known.networks.iter().filter_map(|(key, spec)| {
+            let record = records.iter().find(|record| record.ready && record.name == spec.name)?;
+            let hash = if spec.external { &spec.config_hash } else { &record.config_hash };
+            Some((key.clone(), hash.clone()))
+        });
+        there.collect()
+    }
+
+    pub(in crate::supervisor) fn sweep_networks(&self) -> Result<(), RuntimeError> {
+        let swept = self.connections.networks.sweep(&self.project);
+        swept.map_err(|error| because("cannot remove what is left of networks", &error))
+    }
+
+    pub(super) fn network_of(&self, key: &str) -> Result<NetworkRecord, RuntimeError> {
+        let name = self.record.borrow().networks.get(key).map(|spec| spec.name.clone());
+        let name = name.ok_or_else(|| failure(format!("network `{key}` has not been created")))?;
+        self.network_named(&name)?.ok_or_else(|| failure(format!("network `{name}` does not exist")))
+    }
+
+    fn network_named(&self, name: &str) -> Result<Option<NetworkRecord>, RuntimeError> {
+        self.connections.networks.find(name).map_err(|error| because(format!("cannot read network `{name}`"), &error))
+    }
+
+    fn is_ours(&self, container: &str) -> bool {
+        ContainerId::parse(container).is_some_and(|id| self.dir.container(&id).exists())
+    }
+}
