@@ -53,6 +53,18 @@ impl Selection {
 }
 
 impl App {
+    /// Names of the containers whose output `logs` does not show, because their log driver keeps it from being read.
+    ///
+    /// # Errors
+    /// Wrong services, unreadable state.
+    pub fn hidden_logs(&self, options: &LogsOptions) -> Result<Vec<String>, AppError> {
+        let project = self.locate_with(&options.services)?;
+        let services = options.services.iter().cloned().collect();
+        let selection = Selection { services, index: options.index, ..Selection::default() };
+        let records = self.selected(&project, &selection).map_err(AppError::io("read the logs"))?;
+        Ok(records.into_iter().filter(is_hidden).map(|record| record.config.name).collect())
+    }
+
     /// `logs`: what the containers of a project have printed, and with `follow` what they print until `stop` is readable.
     ///
     /// # Errors
@@ -83,7 +95,8 @@ impl App {
     ) -> io::Result<()> {
         let sources = |dir: &ProjectDir| -> io::Result<Vec<Source>> {
             let records = dir.load()?;
-            Ok(records.iter().filter(|one| selection.takes(one)).map(|one| source(dir, project, one)).collect())
+            let shown = records.iter().filter(|one| selection.takes(one) && !is_hidden(one));
+            Ok(shown.map(|one| source(dir, project, one)).collect())
         };
         let mut reader = LogReader::open(sources(dir)?, query)?;
         if !following {
@@ -146,6 +159,10 @@ impl App {
         let records = self.roots.project(project).load()?;
         Ok(records.into_iter().filter(|record| selection.takes(record)).collect())
     }
+}
+
+fn is_hidden(record: &ContainerRecord) -> bool {
+    record.config.service.container.logging.hidden
 }
 
 /// The end of a container whose output is complete (the supervisor has noted it), and when that was.

@@ -73,6 +73,9 @@ pub fn run(args: LogsArgs, context: &Context) -> Result<ExitCode, Failure> {
     let mut printer = LogPrinter::new(style, []);
     // Nothing ends `logs -f` but a signal: a pipe whose other end stays open says so.
     let (never, _open) = std::io::pipe().map_err(|error| Failure::new(format!("no descriptor is left: {error}")))?;
+    for name in context.app.hidden_logs(&options).map_err(|error| context.failure(error))? {
+        show::warn(&format!("the output of `{name}` is not shown: its log driver does not keep it"));
+    }
     let following = options.follow;
     let shown = context.app.logs(&options, never.as_fd(), &mut |line| {
         printer.print(&line, &mut out)?;

@@ -38,14 +38,15 @@ pub(super) struct LogFile {
     indexed: u64,
     /// Everything before has been released.
     start: u64,
-    max_size: u64,
+    /// The file system can give back the beginning of a file.
+    releasable: bool,
     /// Time of the last record.
     last_time: i64,
 }
 
 impl LogFile {
     /// Opens the files of a stream at their end, making them (and the folder) when missing.
-    pub(super) fn open(folder: &Path, stream: Stream, max_size: u64) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, stream: Stream) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let open = |name| {
             let path = folder.join(name);
@@ -60,7 +61,7 @@ impl LogFile {
             None => Record { time: 0, end: 0 },
         };
         let start = first_data(&data, end)?;
-        Ok(Self { data, index, end, index_end, indexed: last.end.min(end), start, max_size, last_time: last.time })
+        Ok(Self { data, index, end, index_end, indexed: last.end.min(end), start, releasable: true, last_time: last.time })
     }
 
     pub(super) fn last_time(&self) -> i64 {
@@ -77,7 +78,6 @@ impl LogFile {
             Ok(count) => {
                 self.end += count as u64;
                 self.record(time)?;
-                self.release()?;
                 Ok(Moved::Bytes)
             }
             Err(rustix::io::Errno::AGAIN) => Ok(Moved::Empty),
@@ -98,17 +98,19 @@ impl LogFile {
         Ok(())
     }
 
-    /// Gives the oldest output back to the file system once there is more than the limit, half of the limit at a time.
-    fn release(&mut self) -> io::Result<()> {
-        if self.max_size == 0 || self.end - self.start <= self.max_size {
-            return Ok(());
-        }
-        let keep_from = (self.end - self.max_size / 2) / BLOCK * BLOCK;
-        if keep_from <= self.start {
+    /// Bytes that the file holds.
+    pub(super) fn held(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Gives about so many bytes of the oldest output back to the file system.
+    pub(super) fn release(&mut self, bytes: u64) -> io::Result<()> {
+        let keep_from = (self.start + bytes).next_multiple_of(BLOCK).min(self.end / BLOCK * BLOCK);
+        if !self.releasable || keep_from <= self.start {
             return Ok(());
         }
         if !punch(&self.data, keep_from)? {
-            self.max_size = 0;
+            self.releasable = false;
             return Ok(());
         }
         self.start = keep_from;

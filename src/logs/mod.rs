@@ -13,10 +13,12 @@
 //! holes at the front of the files: offsets never change, so readers need no rotation.
 
 mod file;
+mod forward;
 mod pump;
 mod reader;
 mod watch;
 
+pub use forward::{Forwarder, Origin, journal_name};
 pub use pump::{Limits, LogPump};
 pub use reader::{Line, LogReader, Query, Source};
 pub use watch::{Follow, follow};

@@ -22,17 +22,19 @@ const RETRY: u16 = 500;
 /// Token of the wake-up descriptor; inputs count from 0.
 const WAKE: u64 = u64::MAX;
 
-/// How much output is kept.
+/// How much output of a container is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of each stream; when there are more, the older half is given up. 0: no limit.
+    /// Bytes of both streams together. 0: no limit.
     pub max_size: u64,
+    /// When there are more, so many of the oldest are given up at once, of the stream that holds more.
+    pub step: u64,
 }
 
 impl Default for Limits {
-    /// 200 MB a stream: twice docker's customary `max-size: 100m`, so that 100 MB are always there.
+    /// Twice docker's customary `max-size: 100m`, so that 100 MB are always there.
     fn default() -> Self {
-        Self { max_size: 200_000_000 }
+        Self { max_size: 200_000_000, step: 100_000_000 }
     }
 }
 
@@ -48,7 +50,7 @@ type Done = Box<dyn FnOnce() + Send>;
 type OnStall = Box<dyn Fn(&str, &io::Error) + Send>;
 
 enum Command {
-    Add { container: String, files: [LogFile; 2], inputs: Vec<(Stream, Source)> },
+    Add { container: String, files: [LogFile; 2], inputs: Vec<(Stream, Source)>, limits: Limits },
     Flush { container: String, done: Done },
     Stop,
 }
@@ -81,7 +83,7 @@ impl LogPump {
             wake: Arc::clone(&wake),
             commands: receiver,
             on_stall: Box::new(on_stall),
-            files: HashMap::new(),
+            outputs: HashMap::new(),
             inputs: HashMap::new(),
             stalled: Vec::new(),
             next: 0,
@@ -157,9 +159,8 @@ impl LogPump {
         inputs: Vec<(Stream, Source)>,
         limits: Limits,
     ) -> io::Result<()> {
-        let open = |stream| LogFile::open(folder, stream, limits.max_size);
-        let files = [open(Stream::Stdout)?, open(Stream::Stderr)?];
-        self.send(Command::Add { container: container.to_owned(), files, inputs });
+        let files = [LogFile::open(folder, Stream::Stdout)?, LogFile::open(folder, Stream::Stderr)?];
+        self.send(Command::Add { container: container.to_owned(), files, inputs, limits });
         Ok(())
     }
 
@@ -180,13 +181,34 @@ impl Drop for LogPump {
     }
 }
 
+/// What one container has printed, and the number of inputs that write there.
+struct Output {
+    /// Standard output and error.
+    files: [LogFile; 2],
+    inputs: usize,
+    limits: Limits,
+}
+
+impl Output {
+    /// Gives old output up once there is more than the limit.
+    fn trim(&mut self) -> io::Result<()> {
+        let Limits { max_size, step } = self.limits;
+        let [stdout, stderr] = &mut self.files;
+        let held = stdout.held() + stderr.held();
+        if max_size == 0 || held <= max_size {
+            return Ok(());
+        }
+        let larger = if stdout.held() >= stderr.held() { stdout } else { stderr };
+        larger.release(held - max_size.saturating_sub(step))
+    }
+}
+
 struct Worker {
     epoll: Epoll,
     wake: Arc<EventFd>,
     commands: Receiver<Command>,
     on_stall: OnStall,
-    /// Standard output and error of each container, and how many inputs write to them.
-    files: HashMap<String, ([LogFile; 2], usize)>,
+    outputs: HashMap<String, Output>,
     inputs: HashMap<u64, Input>,
     /// Inputs that could not be written, to be tried again.
     stalled: Vec<u64>,
@@ -212,7 +234,9 @@ impl Worker {
             }
             while let Ok(command) = self.commands.try_recv() {
                 match command {
-                    Command::Add { container, files, inputs } => self.add(container, files, inputs),
+                    Command::Add { container, files, inputs, limits } => {
+                        self.add(container, Output { files, inputs: 0, limits }, inputs);
+                    }
                     Command::Flush { container, done } => {
                         self.drain(Some(&container));
                         done();
@@ -226,18 +250,18 @@ impl Worker {
         }
     }
 
-    fn add(&mut self, container: String, mut files: [LogFile; 2], inputs: Vec<(Stream, Source)>) {
-        for file in &mut files {
+    fn add(&mut self, container: String, output: Output, inputs: Vec<(Stream, Source)>) {
+        for file in &output.files {
             self.last_time = self.last_time.max(file.last_time());
         }
         let time = self.now();
-        let entry = self.files.entry(container.clone()).or_insert((files, 0));
-        for file in &mut entry.0 {
+        let output = self.outputs.entry(container.clone()).or_insert(output);
+        for file in &mut output.files {
             if let Err(error) = file.record(time) {
                 (self.on_stall)(&container, &error);
             }
         }
-        entry.1 += inputs.len();
+        output.inputs += inputs.len();
         for (stream, source) in inputs {
             let token = self.next;
             self.next += 1;
@@ -297,25 +321,28 @@ impl Worker {
     fn take(&mut self, token: u64) -> io::Result<Moved> {
         let time = self.now();
         let Some(input) = self.inputs.get(&token) else { return Ok(Moved::Empty) };
-        let Some((files, _)) = self.files.get_mut(&input.container) else { return Ok(Moved::Empty) };
-        let [stdout, stderr] = files;
+        let Some(output) = self.outputs.get_mut(&input.container) else { return Ok(Moved::Empty) };
+        let [stdout, stderr] = &mut output.files;
         let file = if input.stream == Stream::Stdout { stdout } else { stderr };
-        let Some((master, write)) = &input.source.terminal else {
-            return file.take(input.source.pipe.as_fd(), time);
+        let filled = match &input.source.terminal {
+            Some((master, write)) => Some(fill_from_terminal(master, write)?),
+            None => None,
         };
-        let filled = fill_from_terminal(master, write)?;
         match file.take(input.source.pipe.as_fd(), time)? {
-            Moved::Bytes => Ok(Moved::Bytes),
-            Moved::Empty | Moved::End => Ok(filled),
+            Moved::Bytes => {
+                output.trim()?;
+                Ok(Moved::Bytes)
+            }
+            end => Ok(filled.unwrap_or(end)),
         }
     }
 
     fn forget(&mut self, token: u64) {
         let Some(input) = self.inputs.remove(&token) else { return };
-        if let Some((_, count)) = self.files.get_mut(&input.container) {
-            *count -= 1;
-            if *count == 0 {
-                self.files.remove(&input.container);
+        if let Some(output) = self.outputs.get_mut(&input.container) {
+            output.inputs -= 1;
+            if output.inputs == 0 {
+                self.outputs.remove(&input.container);
             }
         }
     }

@@ -145,7 +145,7 @@ fn old_output_is_given_up_and_the_newest_stays() {
     let pump = pump();
     let ((o, mut writer), (e, _err)) = pipes();
     let folder = root.path().join("a");
-    pump.add("a", &folder, o.into(), e.into(), Limits { max_size: 65536 }).unwrap();
+    pump.add("a", &folder, o.into(), e.into(), Limits { max_size: 65536, step: 32768 }).unwrap();
     for number in 0..20_000 {
         writeln!(writer, "line {number}").unwrap();
     }
@@ -303,4 +303,40 @@ fn killing_the_writer_of_a_terminal_loses_and_doubles_nothing() {
     let mut reader = LogReader::open(vec![source("a", root.path(), true)], Query::default()).unwrap();
     let expected: Vec<_> = (0..total).map(|number| format!("a:o:{number}\r")).collect();
     assert!(lines(&mut reader) == expected, "lines are missing, doubled or out of order");
+}
+
+#[test]
+fn what_is_sent_on_is_sent_once_whoever_sends_it() {
+    use crate::spec::logging::{Destination, SyslogAddress, SyslogFormat};
+    let root = tempfile::tempdir().unwrap();
+    let socket = root.path().join("syslog");
+    let server = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    server.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let address = SyslogAddress::Unixgram(socket);
+    let destination = Destination::Syslog { address, facility: 3, format: SyslogFormat::Plain };
+    let received = || {
+        let mut bytes = [0; 200];
+        let length = server.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).rsplit(": ").next().unwrap().trim_end().to_owned()
+    };
+    let pump = pump();
+    let ((o, mut writer), (e, _err)) = pipes();
+    let folder = root.path().join("a");
+    pump.add("a", &folder, o.into(), e.into(), Limits::default()).unwrap();
+    let forward = || {
+        let (tell, told) = mpsc::channel();
+        let done = move || tell.send(()).unwrap();
+        let forwarder =
+            Forwarder::start(&folder, Origin::default(), &destination, |text| panic!("{text}"), done).unwrap();
+        flush(&pump, "a");
+        forwarder.end();
+        told.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+    };
+    writer.write_all(b"one\ntwo\n").unwrap();
+    forward();
+    assert_eq!([received(), received()], ["one", "two"]);
+    forward();
+    writer.write_all(b"three\n").unwrap();
+    forward();
+    assert_eq!(received(), "three");
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::logging::LogSpec;
 use crate::spec::network::PortSpec;
 
 /// One container, without its number: the same for all replicas of a service.
@@ -57,6 +58,8 @@ pub struct ContainerSpec {
     pub uts: NamespaceMode,
     pub cgroup: NamespaceMode,
     pub resources: Resources,
+    #[serde(default)]
+    pub logging: LogSpec,
 }
 
 /// Limits; `None` is no limit.

@@ -4,6 +4,7 @@
 //! and what the runtime is asked to make real. Everything is plain data.
 
 pub mod container;
+pub mod logging;
 pub mod network;
 pub mod observed;
 pub mod service;

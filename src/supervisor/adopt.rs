@@ -71,7 +71,7 @@ impl Host {
             self.write_state(id, &state)?;
         }
         if let Some(streams) = Streams::from_parts(copies, None) {
-            self.log_output(&config.name, id, streams)?;
+            self.log_output(config, streams)?;
         }
         self.live.borrow_mut().insert(id.clone(), Live { pid: process.pid });
         self.reconnect(record)
@@ -87,7 +87,7 @@ impl Host {
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| because(what, &error))?;
         let process = Process { id: id.to_string(), pid: run.pid, start_time: run.start_time };
         if let Some(streams) = self.reopen_streams(id, run.pid) {
-            self.log_output(&config.name, id, streams)?;
+            self.log_output(config, streams)?;
         }
         self.link.adopt(process, pidfd, self.watched(id)).map_err(|error| because(what, &error))?;
         self.live.borrow_mut().insert(id.clone(), Live { pid: run.pid });

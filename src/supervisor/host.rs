@@ -9,7 +9,7 @@ use std::rc::Rc;
 use oci_spec::runtime::Spec;
 use tokio::sync::Mutex;
 use tokio::sync::Notify;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::base::ids::ContainerId;
 use crate::base::trash::Trash;
@@ -18,7 +18,7 @@ use crate::engine::cgroup::Hierarchies;
 use crate::image::Image;
 use crate::image::Store;
 use crate::keeper::ExitRecord;
-use crate::logs::LogPump;
+use crate::logs::{Forwarder, LogPump};
 use crate::runtime::NewContainer;
 use crate::runtime::Probe;
 use crate::runtime::Runtime;
@@ -65,6 +65,8 @@ pub(super) struct Parts {
     pub(super) trash: Trash,
     pub(super) hierarchies: Hierarchies,
     pub(super) pump: LogPump,
+    /// Who sends output on, and hears when all of it has been.
+    pub(super) forwarders: RefCell<HashMap<ContainerId, (Forwarder, oneshot::Receiver<()>)>>,
     pub(super) connections: Connections,
     pub(super) record: RefCell<ProjectRecord>,
     pub(super) live: RefCell<BTreeMap<ContainerId, Live>>,

@@ -143,6 +143,7 @@ fn host(
         trash: Trash::new(&roots.data),
         hierarchies: Hierarchies::detect()?,
         pump: LogPump::start(|container, error| complain(&io::Error::other(format!("{container}: {error}"))))?,
+        forwarders: RefCell::default(),
         connections: Connections::new(&roots.data),
         record: RefCell::new(record),
         live: RefCell::new(BTreeMap::new()),

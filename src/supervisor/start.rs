@@ -64,6 +64,7 @@ impl Host {
     }
 
     async fn connect_and_launch(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
+        self.check_forwarding(&record.config)?;
         let connected = self.connect(&record.config)?;
         self.launch(record, &connected, &self.cgroup_path(&record.config.id)).await
     }
@@ -90,7 +91,7 @@ impl Host {
             boot_id: self.boot_id.clone(),
             started_at,
         };
-        self.log_output(&config.name, id, launched.streams)?;
+        self.log_output(config, launched.streams)?;
         self.note_start(record, run, connected)?;
         self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid });
         self.tell(&control::Event::Started { container: config.name.clone(), service: config.service.name.clone() });

@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("network", &["base", "spec", "sys"]),
     ("image", &["base", "spec", "sys"]),
     ("volume", &["base", "spec", "sys"]),
-    ("logs", &["base", "sys"]),
+    ("logs", &["base", "spec", "sys"]),
     (
         "supervisor",
         &[

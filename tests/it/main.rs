@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod architecture;
+mod attributes;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]

@@ -93,13 +93,6 @@ impl Lowering<'_> {
                 self.not_yet(&format!("services.{name}.{attribute}"), what);
             }
         }
-        let driver = service.logging.as_ref().and_then(|logging| logging.driver.as_deref());
-        if driver.is_some_and(|driver| !matches!(driver, "" | "json-file" | "local")) {
-            self.not_yet(
-                &format!("services.{name}.logging.driver"),
-                "output is kept in local files (`json-file`, `local`)",
-            );
-        }
         let platform = format!("linux/{}", architecture());
         if let Some(wanted) = service.platform.as_deref().filter(|wanted| !wanted.is_empty())
             && *wanted != platform

@@ -2,6 +2,7 @@
 //! silently ignored.
 
 mod attributes;
+mod logging;
 mod mounts;
 mod networks;
 mod service;

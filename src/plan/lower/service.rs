@@ -137,6 +137,7 @@ impl Lowering<'_> {
             uts: self.namespace(&format!("{path}.uts"), service.uts.as_deref()),
             cgroup: self.namespace(&format!("{path}.cgroup"), service.cgroup.as_deref()),
             resources: resources(service),
+            logging: self.logging(path, service),
         }
     }
 

@@ -142,7 +142,12 @@ const REFUSED: &[&str] = &[
     "gpus: all",
     "healthcheck: {interval: 5s}",
     "isolation: hyperv",
-    "logging: {driver: syslog}",
+    "logging: {driver: gelf}",
+    "logging: {options: {max-sise: 10m}}",
+    "logging: {options: {max-size: x, max-file: 0}}",
+    "logging: {options: {compress: true}}",
+    "logging: {driver: journald, options: {max-size: 10m}}",
+    "logging: {driver: syslog, options: {syslog-address: x, syslog-facility: y, syslog-format: z, tag: '{{.Color}}'}}",
     "network_mode: bridge",
     "networks: {n: {link_local_ips: [169.254.1.1]}}",
     "networks: {n: {driver_opts: {a: b}}}",
@@ -230,7 +235,16 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:11: `services.a.gpus` is not supported yet: devices are not requested by capability; list them in `devices`
         compose.yaml:6:18: `services.a.healthcheck` is not supported yet: the image's own check with other times; write its `test` here
         compose.yaml:6:16: `services.a.isolation` is not supported yet: it exists on Windows only
-        compose.yaml:6:23: `services.a.logging.driver` is not supported yet: output is kept in local files (`json-file`, `local`)
+        compose.yaml:6:23: `services.a.logging.driver` is not supported yet: log driver `gelf`; known are `json-file`, `local`, `none`, `journald` and `syslog`
+        compose.yaml:6:35: unknown log opt `max-sise` for json-file log driver
+        compose.yaml:6:35: `x` is not a size
+        compose.yaml:6:48: `0` is not a number of files, which is at least 1
+        compose.yaml:6:35: `services.a.logging.options.compress` must be text, a number or empty, but it is a boolean
+        compose.yaml:6:53: unknown log opt `max-size` for journald log driver
+        compose.yaml:6:57: `x` is not an address such as `udp://host:514` or `unixgram:///dev/log`
+        compose.yaml:6:77: `y` is not a syslog facility such as `daemon`
+        compose.yaml:6:95: `z` is not `rfc3164`, `rfc5424` or `rfc5424micro`
+        compose.yaml:6:103: `{{.Color}}` is not known in a tag
         compose.yaml:6:19: `services.a.network_mode` is not supported yet: known are `none`, `host`, `service:NAME` and `container:NAME`
         compose.yaml:6:36: `services.a.networks.n.link_local_ips` is not supported yet: link-local addresses are not assigned
         compose.yaml:6:33: `services.a.networks.n.driver_opts` is not supported yet: endpoints have no options
