@@ -61,7 +61,16 @@ impl LogFile {
             None => Record { time: 0, end: 0 },
         };
         let start = first_data(&data, end)?;
-        Ok(Self { data, index, end, index_end, indexed: last.end.min(end), start, releasable: true, last_time: last.time })
+        Ok(Self {
+            data,
+            index,
+            end,
+            index_end,
+            indexed: last.end.min(end),
+            start,
+            releasable: true,
+            last_time: last.time,
+        })
     }
 
     pub(super) fn last_time(&self) -> i64 {

@@ -152,7 +152,11 @@ impl Sender {
         let how = Follow { folders: &|| Ok(Vec::new()), rescan: &mut rescan, settled: &mut settled, stop };
         follow(&mut reader, how, &mut |line| {
             let mut at = position.get();
-            at = if at.time == line.time { Position { lines: at.lines + 1, ..at } } else { Position { time: line.time, lines: 1 } };
+            at = if at.time == line.time {
+                Position { lines: at.lines + 1, ..at }
+            } else {
+                Position { time: line.time, lines: 1 }
+            };
             let known = at.time == from.time && at.lines <= from.lines;
             if !known {
                 self.deliver(&line)?;
@@ -364,7 +368,14 @@ mod tests {
 
     fn origin() -> Origin {
         let id = "0123456789abcdef".to_owned();
-        Origin { id, name: "p-web-1".into(), image: "app".into(), tag: "web".into(), hostname: "host".into(), fields: vec![] }
+        Origin {
+            id,
+            name: "p-web-1".into(),
+            image: "app".into(),
+            tag: "web".into(),
+            hostname: "host".into(),
+            fields: vec![],
+        }
     }
 
     fn line(text: &'static [u8], stream: Stream) -> Line<'static> {
@@ -377,7 +388,8 @@ mod tests {
             let bytes = syslog_message(&origin(), 16, format, &line(b"hello", stream));
             String::from_utf8(bytes).unwrap().replace(&format!("{}", std::process::id()), "PID")
         };
-        let local = jiff::Timestamp::from_second(1_700_000_000).unwrap().to_zoned_datetime(jiff::tz::TimeZone::system());
+        let local =
+            jiff::Timestamp::from_second(1_700_000_000).unwrap().to_zoned_datetime(jiff::tz::TimeZone::system());
         let stamp = local.strftime("%b %e %H:%M:%S");
         assert_eq!(message(SyslogFormat::Plain, Stream::Stdout), format!("<134>{stamp} web[PID]: hello\n"));
         assert_eq!(message(SyslogFormat::Rfc3164, Stream::Stderr), format!("<131>{stamp} host web[PID]: hello\n"));

@@ -21,9 +21,7 @@ impl Host {
         let folder = log_folder(&self.dir.container(id));
         let limits = limits(logging);
         let logged = std::fs::create_dir_all(&folder).and_then(|()| match streams {
-            Streams::Pipes { stdout, stderr, .. } => {
-                self.pump.add(id.as_str(), &folder, stdout, stderr, limits)
-            }
+            Streams::Pipes { stdout, stderr, .. } => self.pump.add(id.as_str(), &folder, stdout, stderr, limits),
             // The terminal of a one-off container is its client's.
             Streams::Terminal { .. } if self.is_one_off(id) => Ok(()),
             Streams::Terminal { master } => {
@@ -31,9 +29,9 @@ impl Host {
                 self.pump.add_terminal(id.as_str(), &folder, master, pipe, limits)
             }
         });
-        logged.and_then(|()| self.forward_output(config, &folder)).map_err(|error| {
-            because(format!("cannot log the output of `{}`", config.name), &error)
-        })
+        logged
+            .and_then(|()| self.forward_output(config, &folder))
+            .map_err(|error| because(format!("cannot log the output of `{}`", config.name), &error))
     }
 
     /// Before anything is started: whether the log service that gets the output can be reached.

@@ -9,8 +9,18 @@ use crate::spec::logging::{Destination, Forward, Keep, LogSpec, SyslogAddress, S
 use super::Lowering;
 
 /// Options of the drivers that keep files.
-const OF_FILES: [&str; 10] =
-    ["max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"];
+const OF_FILES: [&str; 10] = [
+    "max-size",
+    "max-file",
+    "compress",
+    "labels",
+    "labels-regex",
+    "env",
+    "env-regex",
+    "tag",
+    "mode",
+    "max-buffer-size",
+];
 /// Options of the drivers that send lines on; they keep files too.
 const OF_FORWARDING: [&str; 11] = [
     "cache-disabled",
@@ -129,10 +139,12 @@ impl Lowering<'_> {
         }
         let at = |name: &str| format!("{path}.options.{name}");
         let address = options.get("syslog-address").map_or(SyslogAddress::Local, |text| {
-            let remote = |address: &str| if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-                address.to_owned()
-            } else {
-                format!("{address}:514")
+            let remote = |address: &str| {
+                if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+                    address.to_owned()
+                } else {
+                    format!("{address}:514")
+                }
             };
             match text.split_once("://") {
                 Some(("unix", path)) if path.starts_with('/') => SyslogAddress::Unix(path.into()),
@@ -144,7 +156,8 @@ impl Lowering<'_> {
                     SyslogAddress::Local
                 }
                 _ => {
-                    let message = format!("`{text}` is not an address such as `udp://host:514` or `unixgram:///dev/log`");
+                    let message =
+                        format!("`{text}` is not an address such as `udp://host:514` or `unixgram:///dev/log`");
                     self.invalid(&at("syslog-address"), message);
                     SyslogAddress::Local
                 }
