@@ -163,6 +163,24 @@ impl App {
         self.change_running(&name, ChangeKind::Kill { services: options.services, signal: options.signal }, news)
     }
 
+    /// Freezes containers, or lets them go on.
+    ///
+    /// # Errors
+    /// One that is frozen already (or runs), and whatever fails.
+    pub fn pause(&self, services: Vec<String>, pause: bool, news: News<'_>) -> Result<(), AppError> {
+        let name = self.locate_with(&services)?;
+        let observed = self.observe(&name, &[])?;
+        let is_so = |container: &&crate::spec::ContainerState| {
+            (services.is_empty() || services.contains(&container.service.name))
+                && matches!(container.phase, Phase::Running { paused, .. } if paused == pause)
+        };
+        if let Some(container) = observed.containers.iter().find(is_so) {
+            let state = if pause { "already paused" } else { "not paused" };
+            return Err(AppError::Usage(format!("container `{}` is {state}", container.name)));
+        }
+        self.change_running(&name, ChangeKind::Pause { services, pause }, news)
+    }
+
     /// Containers that `rm` would remove: their names.
     ///
     /// # Errors

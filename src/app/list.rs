@@ -38,7 +38,7 @@ impl App {
         let wanted = |container: &ContainerState| {
             let state = tables::state(&container.phase);
             let shown = match options.status.is_empty() {
-                true => options.all || (state == "running" && container.number > 0),
+                true => options.all || (is_up(state) && container.number > 0),
                 false => options.status.iter().any(|status| status == state),
             };
             let orphan = declared.as_ref().is_some_and(|declared| !declared.contains(&container.service.name));
@@ -71,11 +71,11 @@ impl App {
             for container in &observed.containers {
                 *states.entry(tables::state(&container.phase).to_owned()).or_insert(0) += 1;
             }
-            if states.is_empty() || (!options.all && !states.contains_key("running")) {
+            if states.is_empty() || (!options.all && !states.keys().any(|state| is_up(state))) {
                 continue;
             }
             if !options.all {
-                states.retain(|state, _| state == "running");
+                states.retain(|state, _| is_up(state));
             }
             let record = self.roots.project(&name).record().map_err(AppError::io("read the project's record"))?;
             let config_files = record.config_files.iter().map(|file| file.display().to_string()).collect();
@@ -103,4 +103,8 @@ impl App {
         rows.sort_by(|a, b| a.container.cmp(&b.container));
         Ok(rows)
     }
+}
+
+fn is_up(state: &str) -> bool {
+    matches!(state, "running" | "paused")
 }

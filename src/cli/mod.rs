@@ -12,6 +12,7 @@ pub mod kill;
 pub mod lint;
 pub mod logs;
 pub mod ls;
+pub mod pause;
 pub mod ps;
 pub mod restart;
 pub mod rm;
@@ -69,6 +70,10 @@ pub enum Command {
     Restart(restart::RestartArgs),
     /// Send a signal to containers
     Kill(kill::KillArgs),
+    /// Freeze containers
+    Pause(pause::PauseArgs),
+    /// Let frozen containers go on
+    Unpause(pause::PauseArgs),
     /// Remove stopped containers
     Rm(rm::RmArgs),
     /// List the images of the containers
@@ -91,7 +96,7 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: [&str; 22] = [
+const NOT_YET: [&str; 20] = [
     "alpha",
     "attach",
     "bridge",
@@ -101,7 +106,6 @@ const NOT_YET: [&str; 22] = [
     "create",
     "events",
     "export",
-    "pause",
     "port",
     "publish",
     "pull",
@@ -109,7 +113,6 @@ const NOT_YET: [&str; 22] = [
     "scale",
     "stats",
     "top",
-    "unpause",
     "volumes",
     "wait",
     "watch",
@@ -144,6 +147,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Start(args) => start::run(args, &context()?),
         Command::Restart(args) => restart::run(args, &context()?),
         Command::Kill(args) => kill::run(args, &context()?),
+        Command::Pause(args) => pause::run(args, true, &context()?),
+        Command::Unpause(args) => pause::run(args, false, &context()?),
         Command::Rm(args) => rm::run(args, &context()?),
         Command::Images(args) => images::run(args, &context()?),
         Command::Image(args) => image::run(args, &context()?),

@@ -102,6 +102,19 @@ pub(super) fn kill(services: &[String], signal: &str, observed: &Observed) -> Pl
     plan
 }
 
+pub(super) fn pause(services: &[String], pause: bool, observed: &Observed) -> Plan {
+    let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
+    let meant = |container: &&ContainerState| match container.phase {
+        Phase::Running { paused, .. } => paused != pause,
+        _ => false,
+    };
+    for container in selected(services, observed).filter(meant) {
+        let op = Op::Pause { id: container.id.clone(), name: container.name.clone(), pause };
+        plan.push(op, Reason::Asked, Vec::new());
+    }
+    plan
+}
+
 pub(super) fn remove(services: &[String], stop: bool, volumes: bool, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
     let asked: Vec<_> = selected(services, observed).filter(|container| stop || !is_running(container)).collect();

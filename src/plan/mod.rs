@@ -59,6 +59,11 @@ pub enum ChangeKind {
         services: Vec<String>,
         signal: String,
     },
+    /// Freeze containers, or let them go on.
+    Pause {
+        services: Vec<String>,
+        pause: bool,
+    },
     /// Remove stopped containers (stopping running ones first when `stop`).
     Remove {
         services: Vec<String>,
@@ -109,6 +114,8 @@ impl ChangeKind {
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
             Self::Kill { .. } => "kill",
+            Self::Pause { pause: true, .. } => "pause",
+            Self::Pause { pause: false, .. } => "unpause",
             Self::Remove { .. } => "rm",
             Self::Run { .. } => "run",
             Self::Discard { .. } => "rm",
@@ -162,6 +169,7 @@ pub fn plan(change: &Change, observed: &Observed) -> Result<Plan, PlanError> {
             Ok(down::restart(change.requested_at, services, *timeout, *no_deps, observed))
         }
         ChangeKind::Kill { services, signal } => Ok(down::kill(services, signal, observed)),
+        ChangeKind::Pause { services, pause } => Ok(down::pause(services, *pause, observed)),
         ChangeKind::Discard { container } => Ok(down::discard(container, observed)),
         ChangeKind::Remove { services, stop, volumes } => Ok(down::remove(services, *stop, *volumes, observed)),
     }

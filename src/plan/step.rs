@@ -82,6 +82,12 @@ pub enum Op {
         name: String,
         signal: String,
     },
+    /// Freezes a container, or lets it go on.
+    Pause {
+        id: ContainerId,
+        name: String,
+        pause: bool,
+    },
     Remove {
         id: ContainerId,
         name: String,
@@ -190,6 +196,8 @@ impl Op {
             Self::Start { name } => format!("start container {name}"),
             Self::Stop { name, .. } => format!("stop container {name}"),
             Self::Kill { name, signal, .. } => format!("send {signal} to container {name}"),
+            Self::Pause { name, pause: true, .. } => format!("pause container {name}"),
+            Self::Pause { name, pause: false, .. } => format!("unpause container {name}"),
             Self::Remove { name, .. } => format!("remove container {name}"),
             Self::Wait { service, condition: Condition::ServiceHealthy, .. } => {
                 format!("wait until `{service}` is healthy")

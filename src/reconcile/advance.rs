@@ -89,7 +89,9 @@ impl<R: Runtime> Reconciler<R> {
                 let live = self.lives.get_mut(id)?;
                 live.state.stopped_by_user = true;
                 let (id, signal, grace, ended) = (id.clone(), signal.clone(), *grace, live.ended.subscribe());
-                Work::Stop { id, signal, grace, ended }
+                // Nothing can be run in a frozen container.
+                let hooks = if live.is_paused() { Vec::new() } else { live.state.service.pre_stop.clone() };
+                Work::Stop { id, hooks, signal, grace, ended }
             }
             Op::Kill { id, signal, .. } => {
                 let live = self.lives.get_mut(id)?;
@@ -97,18 +99,26 @@ impl<R: Runtime> Reconciler<R> {
                 live.state.stopped_by_user |= stops;
                 Work::Kill { id: id.clone(), signal: signal.clone(), stops, ended: live.ended.subscribe() }
             }
+            Op::Pause { id, pause, .. } => Work::Pause { id: id.clone(), pause: *pause },
             Op::Remove { id, volumes, .. } => Work::Remove { id: id.clone(), volumes: *volumes },
             Op::Wait { .. } => return None,
         }))
     }
 
     pub(super) fn step_ended(&mut self, id: usize, result: Result<Outcome, RuntimeError>) {
+        let result = match result {
+            Ok(Outcome::Spoilt(state, error)) => {
+                self.learn(*state);
+                Err(error)
+            }
+            other => other,
+        };
         match &result {
             Ok(Outcome::Made(state)) => self.learn((**state).clone()),
             Ok(Outcome::Removed(id)) => {
                 self.lives.remove(id);
             }
-            Ok(Outcome::Nothing) | Err(_) => {}
+            Ok(Outcome::Nothing | Outcome::Spoilt(..)) | Err(_) => {}
         }
         let Some(running) = &mut self.running else { return };
         let Some(step) = running.step(id) else { return };

@@ -230,6 +230,8 @@ pub(super) fn words(op: &Op) -> (String, &'static str, &'static str) {
         Op::Start { name } => (container(name), "Starting", "Started"),
         Op::Stop { name, .. } => (container(name), "Stopping", "Stopped"),
         Op::Kill { name, .. } => (container(name), "Killing", "Killed"),
+        Op::Pause { name, pause: true, .. } => (container(name), "Pausing", "Paused"),
+        Op::Pause { name, pause: false, .. } => (container(name), "Unpausing", "Unpaused"),
         Op::Remove { name, .. } => (container(name), "Removing", "Removed"),
         Op::Wait { containers, condition, service, .. } => {
             let id = containers.first().map_or_else(|| service.clone(), container);

@@ -57,6 +57,10 @@ impl Live {
         matches!(self.state.phase, Phase::Running { .. })
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        matches!(self.state.phase, Phase::Running { paused: true, .. })
+    }
+
     pub(super) fn health(&self) -> Option<Health> {
         match self.state.phase {
             Phase::Running { health, .. } => health,

@@ -341,7 +341,7 @@ impl<R: Runtime> Reconciler<R> {
             self.lives.insert(id.clone(), Live::new(state));
         }
         let Some(live) = self.lives.get_mut(&id) else { return };
-        if !live.is_running() {
+        if !live.is_running() || live.is_paused() {
             live.stop_watching();
         } else if let (Some(spec), true) = (&live.state.service.health, live.watch.is_none()) {
             let health = live.health().unwrap_or(Health::Starting);

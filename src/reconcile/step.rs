@@ -11,6 +11,7 @@ use crate::runtime::NewContainer;
 use crate::runtime::Runtime;
 use crate::runtime::RuntimeError;
 use crate::spec::ContainerState;
+use crate::spec::HookSpec;
 use crate::spec::NetworkSpec;
 use crate::spec::VolumeSpec;
 
@@ -25,8 +26,9 @@ pub(super) enum Work {
     RemoveVolume { name: String },
     Create(Box<NewContainer>),
     Start { id: ContainerId },
-    Stop { id: ContainerId, signal: String, grace: Duration, ended: watch::Receiver<bool> },
+    Stop { id: ContainerId, hooks: Vec<HookSpec>, signal: String, grace: Duration, ended: watch::Receiver<bool> },
     Kill { id: ContainerId, signal: String, stops: bool, ended: watch::Receiver<bool> },
+    Pause { id: ContainerId, pause: bool },
     Remove { id: ContainerId, volumes: bool },
 }
 
@@ -34,6 +36,8 @@ pub(super) enum Work {
 pub(super) enum Outcome {
     Nothing,
     Made(Box<ContainerState>),
+    /// It runs, but what belongs to its start has failed.
+    Spoilt(Box<ContainerState>, RuntimeError),
     Removed(ContainerId),
 }
 
@@ -44,8 +48,14 @@ pub(super) async fn execute<R: Runtime>(runtime: Rc<R>, work: Work) -> Result<Ou
         Work::CreateVolume { key, spec } => runtime.create_volume(key, spec).await?,
         Work::RemoveVolume { name } => runtime.remove_volume(name).await?,
         Work::Create(new) => return runtime.create_container(*new).await.map(|state| Outcome::Made(Box::new(state))),
-        Work::Start { id } => return runtime.start_container(id, 0).await.map(|state| Outcome::Made(Box::new(state))),
-        Work::Stop { id, signal, grace, ended } => stop(&*runtime, id, signal, grace, ended).await?,
+        Work::Start { id } => return start(&*runtime, id).await,
+        Work::Pause { id, pause } => {
+            return runtime.pause_container(id, pause).await.map(|state| Outcome::Made(Box::new(state)));
+        }
+        Work::Stop { id, hooks, signal, grace, ended } => {
+            run_hooks(&*runtime, &id, "pre_stop", hooks).await?;
+            stop(&*runtime, id, signal, grace, ended).await?;
+        }
         Work::Kill { id, signal, stops, ended } => kill(&*runtime, id, signal, stops, ended).await?,
         Work::Remove { id, volumes } => {
             runtime.remove_container(id.clone(), volumes).await?;
@@ -53,6 +63,34 @@ pub(super) async fn execute<R: Runtime>(runtime: Rc<R>, work: Work) -> Result<Ou
         }
     }
     Ok(Outcome::Nothing)
+}
+
+async fn start<R: Runtime>(runtime: &R, id: ContainerId) -> Result<Outcome, RuntimeError> {
+    let state = Box::new(runtime.start_container(id.clone(), 0).await?);
+    match run_hooks(runtime, &id, "post_start", state.service.post_start.clone()).await {
+        Ok(()) => Ok(Outcome::Made(state)),
+        Err(error) => Ok(Outcome::Spoilt(state, error)),
+    }
+}
+
+/// One after the other; the first that fails is the last.
+async fn run_hooks<R: Runtime>(
+    runtime: &R,
+    id: &ContainerId,
+    moment: &str,
+    hooks: Vec<HookSpec>,
+) -> Result<(), RuntimeError> {
+    for hook in hooks {
+        let words = hook.command.join(" ");
+        let ran = runtime.run_hook(id.clone(), hook).await?;
+        if ran.code != Some(0) {
+            let end = ran.code.map_or_else(|| "was lost".to_owned(), |code| format!("exited with status {code}"));
+            let output = ran.output.trim_end();
+            let help = (!output.is_empty()).then(|| format!("its output:\n{output}"));
+            return Err(RuntimeError { message: format!("the `{moment}` hook `{words}` {end}"), help });
+        }
+    }
+    Ok(())
 }
 
 async fn stop<R: Runtime>(

@@ -9,6 +9,7 @@ use crate::base::ids::ContainerId;
 use crate::spec::ContainerState;
 use crate::spec::Exit;
 use crate::spec::HealthSpec;
+use crate::spec::HookSpec;
 use crate::spec::NetworkSpec;
 use crate::spec::Observed;
 use crate::spec::ServiceSpec;
@@ -31,7 +32,7 @@ pub enum RuntimeEvent {
     Exited { id: ContainerId, exit: Exit },
 }
 
-/// Outcome of one health probe.
+/// Outcome of one health probe or hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Exit status; `None`: it ran into its timeout.
@@ -76,6 +77,12 @@ pub trait Runtime: 'static {
         id: ContainerId,
         restarts: u32,
     ) -> impl Future<Output = Result<ContainerState, RuntimeError>>;
+    /// Freezes a running container, or lets it go on; `Ok` when it is so already.
+    fn pause_container(
+        &self,
+        id: ContainerId,
+        pause: bool,
+    ) -> impl Future<Output = Result<ContainerState, RuntimeError>>;
     /// Sends a signal to its first process; `Ok` when it has ended already.
     fn signal_container(&self, id: ContainerId, signal: String) -> impl Future<Output = Result<(), RuntimeError>>;
     /// Notes that the container is stopped by command (or no longer is), so that policies leave it alone after a restart of ours.
@@ -85,6 +92,8 @@ pub trait Runtime: 'static {
 
     /// Runs a health probe inside the container; ends it when it takes longer than its timeout.
     fn probe(&self, id: ContainerId, health: HealthSpec) -> impl Future<Output = Result<Probe, RuntimeError>>;
+    /// Runs a hook inside the container, however long it takes.
+    fn run_hook(&self, id: ContainerId, hook: HookSpec) -> impl Future<Output = Result<Probe, RuntimeError>>;
     /// Notes the health, for whoever looks at the state on disk.
     fn record_health(
         &self,

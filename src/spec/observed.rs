@@ -64,6 +64,9 @@ pub enum Phase {
         started_at: i64,
         /// `None`: it has no health check.
         health: Option<Health>,
+        /// Frozen by command.
+        #[serde(default)]
+        paused: bool,
     },
     Exited(Exit),
 }

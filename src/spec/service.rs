@@ -26,9 +26,28 @@ pub struct ServiceSpec {
     /// `None`: the image's, else SIGTERM.
     pub stop_signal: Option<String>,
     pub stop_grace: Duration,
+    /// Run inside the container when it has been started by command.
+    #[serde(default)]
+    pub post_start: Vec<HookSpec>,
+    /// Run inside the container before it is stopped by command.
+    #[serde(default)]
+    pub pre_stop: Vec<HookSpec>,
     /// False: `up` does not show this service's output unless asked to.
     pub attach: bool,
     pub container: ContainerSpec,
+}
+
+/// A program run inside a container at a moment of its life.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HookSpec {
+    pub command: Vec<String>,
+    /// `None`: the container's.
+    pub user: Option<String>,
+    pub privileged: bool,
+    /// `None`: the container's.
+    pub working_dir: Option<String>,
+    /// Added to the container's; `None` takes a variable away.
+    pub environment: BTreeMap<String, Option<String>>,
 }
 
 /// What one service needs of another before it may start.

@@ -58,6 +58,9 @@ pub struct StateFile {
     pub restarts: u32,
     pub stopped_by_user: bool,
     pub health: Option<Health>,
+    /// The run has been frozen by command.
+    #[serde(default)]
+    pub paused: bool,
     pub addresses: BTreeMap<String, IpAddr>,
     pub ports: Vec<Published>,
 }
@@ -124,9 +127,12 @@ impl ContainerRecord {
         let written =
             self.exit_file.map(|exit| Exit { code: exit.code.unwrap_or(UNKNOWN_STATUS), oom: exit.oom, at: exit.at });
         match (&self.state.run, written.or(self.state.exit)) {
-            (Some(run), _) if alive(run) => {
-                Phase::Running { pid: run.pid, started_at: run.started_at, health: self.state.health }
-            }
+            (Some(run), _) if alive(run) => Phase::Running {
+                pid: run.pid,
+                started_at: run.started_at,
+                health: self.state.health,
+                paused: self.state.paused,
+            },
             (_, Some(exit)) => Phase::Exited(exit),
             (Some(run), None) => Phase::Exited(Exit { code: UNKNOWN_STATUS, oom: false, at: run.started_at }),
             (None, None) => Phase::Created,

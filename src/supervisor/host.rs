@@ -27,6 +27,7 @@ use crate::runtime::RuntimeEvent;
 use crate::spec::ContainerState;
 use crate::spec::Health;
 use crate::spec::HealthSpec;
+use crate::spec::HookSpec;
 use crate::spec::NetworkSpec;
 use crate::spec::Observed;
 use crate::spec::VolumeSpec;
@@ -267,8 +268,20 @@ impl Runtime for Host {
         if self.live.borrow().contains_key(&id) {
             let sent = self.link.signal(id.as_str(), number);
             sent.map_err(|error| because("cannot signal the container", &error))?;
+            // The signal waits until it may run again.
+            if self.load(&id)?.state.paused {
+                self.pause(&id, false).await?;
+            }
         }
         Ok(())
+    }
+
+    async fn pause_container(&self, id: ContainerId, pause: bool) -> Result<ContainerState, RuntimeError> {
+        self.pause(&id, pause).await
+    }
+
+    async fn run_hook(&self, id: ContainerId, hook: HookSpec) -> Result<Probe, RuntimeError> {
+        self.run_inside_hook(&id, hook).await
     }
 
     async fn mark_stopped(&self, id: ContainerId, stopped: bool) -> Result<(), RuntimeError> {

@@ -1,12 +1,13 @@
 //! Processes inside running containers: `exec`, and health probes.
 
-use std::fs::File;
-use std::io::Read;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
 use crate::base::ids::ContainerId;
@@ -19,7 +20,9 @@ use crate::engine::users::UserDatabase;
 use crate::keeper::ExitRecord;
 use crate::runtime::Probe;
 use crate::runtime::RuntimeError;
+use crate::spec::ContainerState;
 use crate::spec::HealthSpec;
+use crate::spec::HookSpec;
 use crate::supervisor::failure::{because, failure};
 use crate::supervisor::host::Host;
 use crate::supervisor::link::{LaunchError, Launched, Streams, Watched};
@@ -27,6 +30,8 @@ use crate::supervisor::start::explain;
 
 /// How much of a probe's output is kept, in bytes.
 const PROBE_OUTPUT: usize = 4096;
+/// How long the output of an ended process is waited for when something else holds its pipe.
+const LEFT_BEHIND: Duration = Duration::from_millis(100);
 
 /// A process inside a container, and its end when that comes.
 pub(super) struct Inside {
@@ -89,6 +94,7 @@ impl Host {
             Err(refused) => return Err(refused.error),
         };
         let Inside { id: process, launched, end } = inside;
+        let printed = Printed::collect(launched.streams);
         let code = match tokio::time::timeout(health.timeout, end).await {
             Ok(Ok(record)) => record.code,
             Ok(Err(_)) => None,
@@ -98,9 +104,42 @@ impl Host {
                 None
             }
         };
-        let output = printed(launched.streams);
+        let output = printed.end().await;
         self.release_process(&process);
         Ok(Probe { code, output, took: begin.elapsed() })
+    }
+
+    /// Runs a hook to its end.
+    pub(super) async fn run_inside_hook(&self, id: &ContainerId, hook: HookSpec) -> Result<Probe, RuntimeError> {
+        let begin = Instant::now();
+        let options = ExecOptions {
+            command: hook.command,
+            environment: hook.environment.into_iter().collect(),
+            user: hook.user,
+            group_add: self.load(id)?.config.service.container.group_add,
+            working_dir: hook.working_dir,
+            tty: false,
+            privileged: hook.privileged,
+        };
+        let inside = self.inside(id, &options, false, None).await.map_err(|refused| refused.error)?;
+        let printed = Printed::collect(inside.launched.streams);
+        let code = inside.end.await.ok().and_then(|record| record.code);
+        let output = printed.end().await;
+        self.release_process(&inside.id);
+        Ok(Probe { code, output, took: begin.elapsed() })
+    }
+
+    /// Freezes a container, or lets it go on.
+    pub(super) async fn pause(&self, id: &ContainerId, pause: bool) -> Result<ContainerState, RuntimeError> {
+        let mut state = self.load(id)?.state;
+        if self.live.borrow().contains_key(id) && state.paused != pause {
+            let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
+            let set = group.and_then(|group| if pause { group.freeze() } else { group.thaw() });
+            set.map_err(|error| because("cannot freeze the container", &error))?;
+            state.paused = pause;
+            self.write_state(id, &state)?;
+        }
+        self.observe_one(id)
     }
 
     async fn inside(
@@ -110,6 +149,11 @@ impl Host {
         stdin: bool,
         terminal: Option<(u16, u16)>,
     ) -> Result<Inside, Refused> {
+        let record = self.load(id)?;
+        if record.state.paused {
+            let message = format!("container `{}` is paused, unpause the container before exec", record.config.name);
+            return Err(failure(message).into());
+        }
         let Lowered { launch, descriptors } = self.lower_inside(id, options, stdin, terminal)?;
         let number = self.next_process.get();
         self.next_process.set(number + 1);
@@ -171,21 +215,52 @@ impl Host {
     }
 }
 
-/// What an ended process left in its pipes.
-fn printed(streams: Streams) -> String {
-    let pipes: Vec<OwnedFd> = match streams {
-        Streams::Pipes { stdout, stderr, .. } => vec![stdout, stderr],
-        Streams::Terminal { master } => vec![master],
-    };
-    let mut output = Vec::new();
-    for pipe in pipes {
-        // A process that it left behind may hold the pipe open: what is there now is what counts.
-        if rustix::io::ioctl_fionbio(&pipe, true).is_ok() {
-            let mut chunk = vec![0; PROBE_OUTPUT - output.len().min(PROBE_OUTPUT)];
-            if let Ok(length) = File::from(pipe).read(&mut chunk) {
-                output.extend_from_slice(chunk.get(..length).unwrap_or_default());
+/// The beginning of what a process prints; the rest is read and forgotten, so that it never waits for us.
+struct Printed {
+    text: Rc<RefCell<Vec<u8>>>,
+    readers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Printed {
+    fn collect(streams: Streams) -> Self {
+        let pipes: Vec<OwnedFd> = match streams {
+            Streams::Pipes { stdout, stderr, .. } => vec![stdout, stderr],
+            Streams::Terminal { master } => vec![master],
+        };
+        let text = Rc::new(RefCell::new(Vec::new()));
+        let read = |pipe| {
+            let text = Rc::clone(&text);
+            tokio::task::spawn_local(async move {
+                // What cannot be read is not there to be shown.
+                let _ = read_into(pipe, &text).await;
+            })
+        };
+        Self { readers: pipes.into_iter().map(read).collect(), text }
+    }
+
+    /// After the end of the process. One that it left behind may hold the pipe open: what is there by now is what counts.
+    async fn end(self) -> String {
+        for reader in self.readers {
+            let stop = reader.abort_handle();
+            if tokio::time::timeout(LEFT_BEHIND, reader).await.is_err() {
+                stop.abort();
             }
         }
+        String::from_utf8_lossy(&self.text.borrow()).into_owned()
     }
-    String::from_utf8_lossy(&output).into_owned()
+}
+
+async fn read_into(pipe: OwnedFd, text: &RefCell<Vec<u8>>) -> std::io::Result<()> {
+    rustix::io::ioctl_fionbio(&pipe, true)?;
+    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
+    let mut chunk = vec![0; PROBE_OUTPUT];
+    loop {
+        let length = pipe.read(&mut chunk).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        let mut text = text.borrow_mut();
+        let room = PROBE_OUTPUT - text.len();
+        text.extend_from_slice(chunk.get(..length.min(room)).unwrap_or_default());
+    }
 }

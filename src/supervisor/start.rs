@@ -181,6 +181,7 @@ impl Host {
         let mut state = self.load(&record.config.id)?.state;
         state.run = Some(run);
         state.exit = None;
+        state.paused = false;
         state.stopped_by_user = false;
         state.health = record.config.service.health.as_ref().map(|_| crate::spec::Health::Starting);
         state.addresses.clone_from(&connected.addresses);

@@ -173,6 +173,7 @@ const fn health_word(health: Health) -> &'static str {
 pub const fn state(phase: &Phase) -> &'static str {
     match phase {
         Phase::Created => "created",
+        Phase::Running { paused: true, .. } => "paused",
         Phase::Running { .. } => "running",
         Phase::Exited(_) => "exited",
     }
@@ -182,9 +183,10 @@ pub const fn state(phase: &Phase) -> &'static str {
 pub fn status(phase: &Phase, now: i64) -> String {
     match phase {
         Phase::Created => "Created".to_owned(),
-        Phase::Running { started_at, health, .. } => {
+        Phase::Running { started_at, health, paused, .. } => {
             let up = format!("Up {}", human::duration(now.saturating_sub(*started_at) / SECOND));
             match health {
+                _ if *paused => format!("{up} (Paused)"),
                 None => up,
                 Some(Health::Starting) => format!("{up} (health: starting)"),
                 Some(health) => format!("{up} ({})", health_word(*health)),

@@ -22,6 +22,8 @@ fn container(service: &str, number: u32, phase: Phase, ports: Vec<Published>) ->
             health: None,
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
+            post_start: Vec::new(),
+            pre_stop: Vec::new(),
             attach: true,
             container: ContainerSpec { image: "busybox:latest".to_owned(), ..ContainerSpec::default() },
         },
@@ -52,7 +54,7 @@ fn ps_looks_as_docker_compose_prints_it() {
         port("0.0.0.0", 18395, 90),
         port("::", 18395, 90),
     ];
-    let up = Phase::Running { pid: 1, started_at: NOW - 3 * SECOND, health: Some(Health::Healthy) };
+    let up = Phase::Running { pid: 1, started_at: NOW - 3 * SECOND, health: Some(Health::Healthy), paused: false };
     let web = container("web", 1, up, published);
     let rows = [
         PsRow { container: &exited, project: "clioracle", command: words("sh -c 'echo one; echo two'") },

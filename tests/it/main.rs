@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod architecture;
+#[cfg(test)]
 mod attributes;
 #[cfg(test)]
 mod bad_input;

@@ -230,7 +230,7 @@ fn entries(folder: &Path) -> Vec<String> {
 }
 
 /// Control groups named after the project, in any hierarchy.
-fn cgroups_of(project: &str) -> Vec<PathBuf> {
+pub(crate) fn cgroups_of(project: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
         let hierarchy = Path::new("/sys/fs/cgroup").join(hierarchy);

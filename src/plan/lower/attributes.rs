@@ -54,9 +54,7 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ),
     ("models", |s| !s.models.is_empty(), "models are not served"),
     ("provider", |s| s.provider.is_some(), "provider programs are not run"),
-    ("post_start", |s| !s.post_start.is_empty(), "hooks are not run"),
     ("pre_start", |s| !s.pre_start.is_empty(), "hooks are not run"),
-    ("pre_stop", |s| !s.pre_stop.is_empty(), "hooks are not run"),
     (
         "runtime",
         |s| s.runtime.as_deref().is_some_and(|runtime| !matches!(runtime, "" | "runc")),

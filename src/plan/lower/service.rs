@@ -10,6 +10,7 @@ use crate::spec::Condition;
 use crate::spec::ContainerSpec;
 use crate::spec::Dependency;
 use crate::spec::HealthSpec;
+use crate::spec::HookSpec;
 use crate::spec::PortSpec;
 use crate::spec::RestartPolicy;
 use crate::spec::ServiceSpec;
@@ -67,6 +68,8 @@ impl Lowering<'_> {
             health: self.health(&path, service),
             stop_signal: service.stop_signal.clone(),
             stop_grace: service.stop_grace_period.unwrap_or(Duration::from_secs(10)),
+            post_start: self.hooks(&format!("{path}.post_start"), &service.post_start),
+            pre_stop: self.hooks(&format!("{path}.pre_stop"), &service.pre_stop),
             attach: service.attach.unwrap_or(true),
             container,
         }
@@ -236,6 +239,23 @@ impl Lowering<'_> {
                 RestartPolicy::No
             }
         }
+    }
+
+    fn hooks(&mut self, path: &str, hooks: &[model::Hook]) -> Vec<HookSpec> {
+        let mut specs = Vec::new();
+        for (index, hook) in hooks.iter().enumerate() {
+            if hook.command.is_empty() {
+                self.invalid(&format!("{path}.{index}"), "a hook needs a command");
+            }
+            specs.push(HookSpec {
+                command: hook.command.clone(),
+                user: hook.user.clone().filter(|user| !user.is_empty()),
+                privileged: hook.privileged,
+                working_dir: hook.working_dir.clone().filter(|folder| !folder.is_empty()),
+                environment: hook.environment.clone(),
+            });
+        }
+        specs
     }
 
     fn health(&mut self, path: &str, service: &Service) -> Option<HealthSpec> {

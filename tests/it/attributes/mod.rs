@@ -1,5 +1,6 @@
 //! Attributes of a service, seen from inside the container or in the kernel's files.
 
+mod life;
 mod logging;
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.

@@ -110,6 +110,8 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("volumes: [{type: volume, source: vol, target: /c, volume: {nocopy: true, subpath: x}}]", "/container/mounts/0/source", r#"{"volume":{"key":"vol","no_copy":true,"subpath":"x"}}"#),
     ("volumes: [/c]", "/container/mounts/0/source", r#""anonymous""#),
     ("volumes: [{type: tmpfs, target: /t, tmpfs: {size: 1k, mode: 01777}}]", "/container/mounts/0/source", r#"{"tmpfs":{"size":1024,"mode":1023,"uid":null,"gid":null,"options":[]}}"#),
+    ("post_start: [{command: [x, y], user: u, privileged: true, working_dir: /w, environment: {A: b}}]", "/post_start/0", r#"{"command":["x","y"],"user":"u","privileged":true,"working_dir":"/w","environment":{"A":"b"}}"#),
+    ("pre_stop: [{command: x y}]", "/pre_stop/0/command", r#"["x","y"]"#),
     ("working_dir: /w", "/container/working_dir", r#""/w""#),
     // Accepted, and of no effect, as with docker compose on one engine.
     ("deploy: {restart_policy: {delay: 5s, window: 10s, condition: on-failure}}", "/restart", r#"{"on_failure":{"max_retries":null}}"#),
@@ -152,8 +154,8 @@ const REFUSED: &[&str] = &[
     "networks: {n: {link_local_ips: [169.254.1.1]}}",
     "networks: {n: {driver_opts: {a: b}}}",
     "platform: windows/amd64",
-    "post_start: [{command: x}]",
-    "pre_stop: [{command: x}]",
+    "post_start: [{user: x}]",
+    "pre_stop: [{command: []}]",
     "provider: {type: x}",
     "pull_policy: always",
     "pull_policy: daily",
@@ -249,8 +251,8 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:36: `services.a.networks.n.link_local_ips` is not supported yet: link-local addresses are not assigned
         compose.yaml:6:33: `services.a.networks.n.driver_opts` is not supported yet: endpoints have no options
         compose.yaml:6:15: `services.a.platform` is not supported yet: programs run natively, as `linux/amd64`
-        compose.yaml:6:17: `services.a.post_start` is not supported yet: hooks are not run
-        compose.yaml:6:15: `services.a.pre_stop` is not supported yet: hooks are not run
+        compose.yaml:6:18: `services.a.post_start.0` needs `command`
+        compose.yaml:6:16: a hook needs a command
         compose.yaml:5:15: `services.a.provider` is not supported yet: provider programs are not run
         compose.yaml:6:18: `services.a.pull_policy` is not supported yet: images are not pulled; use `missing` or `never`
         compose.yaml:6:18: `services.a.pull_policy` is not supported yet: images are not pulled; use `missing` or `never`

@@ -172,7 +172,7 @@ impl World {
                 assert!(!matches!(container.phase, Phase::Running { .. }), "{name} started twice");
                 let health = container.service.health.as_ref().map(|_| health);
                 container.stopped_by_user = false;
-                container.phase = Phase::Running { pid: 1, started_at: now, health };
+                container.phase = Phase::Running { pid: 1, started_at: now, health, paused: false };
             }
             Op::Stop { name, .. } => {
                 let container = self.container(name);
@@ -184,6 +184,11 @@ impl World {
                 let container = self.container(name);
                 container.stopped_by_user = true;
                 container.phase = Phase::Exited(Exit { code: 137, oom: false, at: now });
+            }
+            Op::Pause { name, pause, .. } => {
+                if let Phase::Running { paused, .. } = &mut self.container(name).phase {
+                    *paused = *pause;
+                }
             }
             Op::Remove { name, .. } => {
                 let container = self.container(name);

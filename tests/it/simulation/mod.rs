@@ -410,6 +410,8 @@ fn random_project(random: &Random) -> ProjectSpec {
             health,
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
+            post_start: Vec::new(),
+            pre_stop: Vec::new(),
             attach: true,
             container,
         };

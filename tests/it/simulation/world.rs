@@ -9,7 +9,8 @@ use rcompose::base::ids::ContainerId;
 use rcompose::runtime::{NewContainer, Probe, Runtime, RuntimeError, RuntimeEvent};
 use rcompose::spec::container::MountSource;
 use rcompose::spec::{
-    Condition, ContainerState, Exit, Health, HealthSpec, NetworkSpec, Observed, Phase, RestartPolicy, VolumeSpec,
+    Condition, ContainerState, Exit, Health, HealthSpec, HookSpec, NetworkSpec, Observed, Phase, RestartPolicy,
+    VolumeSpec,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -259,7 +260,7 @@ impl Runtime for Sim {
             found.state.stopped_by_user = false;
             found.state.restarts = restarts;
             let health = found.state.service.health.as_ref().map(|_| Health::Starting);
-            found.state.phase = Phase::Running { pid: 1, started_at, health };
+            found.state.phase = Phase::Running { pid: 1, started_at, health, paused: false };
             (found.state.clone(), found.run)
         };
         world.note(&format!("started {}", state.name));
@@ -313,6 +314,22 @@ impl Runtime for Sim {
         self.0.boxes.borrow_mut().remove(&id);
         self.0.answer().await;
         Ok(())
+    }
+
+    async fn pause_container(&self, id: ContainerId, pause: bool) -> Result<ContainerState, RuntimeError> {
+        self.0.work(&format!("pause {pause}")).await?;
+        let mut boxes = self.0.boxes.borrow_mut();
+        let found = boxes.get_mut(&id).ok_or(RuntimeError { message: "no such container".into(), help: None })?;
+        if let Phase::Running { paused, .. } = &mut found.state.phase {
+            *paused = pause;
+        }
+        Ok(found.state.clone())
+    }
+
+    async fn run_hook(&self, _: ContainerId, hook: HookSpec) -> Result<Probe, RuntimeError> {
+        self.0.work(&format!("hook {}", hook.command.join(" "))).await?;
+        let code = i32::from(self.0.faults.get() && self.0.random.percent(20));
+        Ok(Probe { code: Some(code), output: String::new(), took: Duration::ZERO })
     }
 
     async fn probe(&self, id: ContainerId, _: HealthSpec) -> Result<Probe, RuntimeError> {
