@@ -1,5 +1,6 @@
 //! The nftables table of a project: outbound translation, isolation, published ports.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
@@ -60,7 +61,10 @@ pub fn table_name(project: &str) -> String {
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn apply(table: &ProjectTable<'_>) -> Result<(), NetworkError> {
-    let sent = Netlink::netfilter().and_then(|netlink| netlink.send(&build(table)).map(drop));
+    let sent = on_the_socket(|socket| {
+        let there = exists(socket, &table_name(table.project))?;
+        socket.send(&build(table, there)).map(drop)
+    });
     sent.map_err(NetworkError::kernel(format!("set the nftables rules of project `{}`", table.project)))
 }
 
@@ -72,7 +76,7 @@ pub fn publish(project: &str, port: &Published) -> Result<(), NetworkError> {
     let mut transaction = Transaction::new();
     let (map, key) = key(port);
     transaction.add_element(&table_name(project), map.name, &key, port.address, port.port);
-    let sent = Netlink::netfilter().and_then(|netlink| netlink.send(&transaction.end()).map(drop));
+    let sent = on_the_socket(|socket| socket.send(&transaction.end()).map(drop));
     sent.map_err(NetworkError::kernel(format!("publish port {}/{}", port.host_port, port.protocol)))
 }
 
@@ -84,7 +88,7 @@ pub fn unpublish(project: &str, port: &Published) -> Result<(), NetworkError> {
     let mut transaction = Transaction::new();
     let (map, key) = key(port);
     transaction.delete_element(&table_name(project), map.name, &key);
-    let sent = Netlink::netfilter().and_then(|netlink| netlink.send(&transaction.end()).map(drop));
+    let sent = on_the_socket(|socket| socket.send(&transaction.end()).map(drop));
     gone_is_fine(sent).map_err(NetworkError::kernel(format!("close port {}/{}", port.host_port, port.protocol)))
 }
 
@@ -93,10 +97,41 @@ pub fn unpublish(project: &str, port: &Published) -> Result<(), NetworkError> {
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn remove(project: &str) -> Result<(), NetworkError> {
-    let mut transaction = Transaction::new();
-    transaction.delete_table(&table_name(project));
-    let sent = Netlink::netfilter().and_then(|netlink| netlink.send(&transaction.end()).map(drop));
+    let name = table_name(project);
+    let sent = on_the_socket(|socket| {
+        // A transaction that fails waits for a grace period of the kernel, some milliseconds.
+        if !exists(socket, &name)? {
+            return Ok(());
+        }
+        let mut transaction = Transaction::new();
+        transaction.delete_table(&name);
+        socket.send(&transaction.end()).map(drop)
+    });
     gone_is_fine(sent).map_err(NetworkError::kernel(format!("remove the nftables rules of project `{project}`")))
+}
+
+thread_local! {
+    /// Kept as long as the thread: closing one after something was deleted waits for a grace period of the kernel, some
+    /// milliseconds. A thread's own, since a socket stays in the network namespace that it was opened in.
+    static SOCKET: RefCell<Option<Netlink>> = const { RefCell::new(None) };
+}
+
+fn on_the_socket<T>(action: impl FnOnce(&Netlink) -> io::Result<T>) -> io::Result<T> {
+    SOCKET.with_borrow_mut(|kept| {
+        let socket = match kept.take() {
+            Some(socket) => socket,
+            None => Netlink::netfilter()?,
+        };
+        action(kept.insert(socket))
+    })
+}
+
+fn exists(socket: &Netlink, table: &str) -> io::Result<bool> {
+    match socket.send(&nft::table_request(table)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -127,12 +162,15 @@ pub(super) fn ipv4_subnets(network: &NetworkRecord) -> impl Iterator<Item = Ipv4
     })
 }
 
-/// The whole transaction. Adding the table before deleting it makes the deletion valid when there is none yet.
-fn build(table: &ProjectTable<'_>) -> Vec<u8> {
+/// The whole transaction; `there`: the table exists. Adding it before deleting it makes the deletion valid also when
+/// somebody else has deleted it meanwhile.
+fn build(table: &ProjectTable<'_>, there: bool) -> Vec<u8> {
     let name = table_name(table.project);
     let mut transaction = Transaction::new();
-    transaction.add_table(&name);
-    transaction.delete_table(&name);
+    if there {
+        transaction.add_table(&name);
+        transaction.delete_table(&name);
+    }
     transaction.add_table(&name);
     transaction.add_map(&name, ANY);
     transaction.add_map(&name, BOUND);

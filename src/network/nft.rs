@@ -11,6 +11,7 @@ const BATCH_END: u16 = 0x11;
 pub(super) const IPV4: u8 = 2;
 
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const GET_CHAIN: u16 = 4;
@@ -196,6 +197,14 @@ pub(super) fn dump_request(rules_of: Option<(&str, &str)>) -> Vec<u8> {
         Some((table, chain)) => (GET_RULE, Attributes::default().text(1, table).text(2, chain)),
     };
     request.message((SUBSYSTEM << 8) | kind, REQUEST | crate::network::netlink::DUMP, IPV4, 0, &attributes);
+    request.bytes
+}
+
+/// A request outside a transaction: one table, `ENOENT` when it is not there.
+pub(super) fn table_request(table: &str) -> Vec<u8> {
+    let mut request = Transaction { bytes: Vec::new(), sequence: 0 };
+    let attributes = Attributes::default().text(1, table);
+    request.message((SUBSYSTEM << 8) | GET_TABLE, REQUEST, IPV4, 0, &attributes);
     request.bytes
 }
 
