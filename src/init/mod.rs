@@ -107,7 +107,15 @@ pub enum Step {
         target: String,
         recursive: bool,
         flags: MountFlags,
+        /// `flags` for the mounts below as well.
+        recursive_flags: bool,
         propagation: Option<Propagation>,
+    },
+    /// What an image holds at `subpath` (all of it when that is empty), read-only. Layers are host paths, top-most first.
+    Image {
+        layers: Vec<PathBuf>,
+        subpath: String,
+        target: String,
     },
     /// A directory inside the root.
     Directory {

@@ -157,13 +157,46 @@ fn not_the_root(root: &OwnedFd, found: OwnedFd, target: &str) -> Result<OwnedFd,
     Ok(found)
 }
 
+/// Shows what an image holds at `subpath`. Resolved below the image's own root, whatever its links say.
+pub(super) fn image(root: &OwnedFd, layers: &[PathBuf], subpath: &str, target: &str) -> Result<(), Fault> {
+    let Some(top) = layers.first() else { return fault(libc::ENOENT, format!("{target}: an image without layers")) };
+    let on = host_directory(top)?;
+    let combined = layers.len() > 1;
+    if combined {
+        // For the moment it takes to copy the part out of it, in this mount namespace only.
+        attach(&read_only_overlay(layers)?, &on).at("attaching the image")?;
+    }
+    let tree = host_directory(top)?;
+    let part = inroot::open(&tree, subpath, OFlags::PATH).at(format!("{subpath} of the image"))?;
+    let clone = clone_tree(&part, false).at(target)?;
+    let set = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    set_attributes(&clone, &MountAttributes { set: set.bits().into(), ..MountAttributes::default() }, false)
+        .at(target)?;
+    if combined {
+        drop((part, tree));
+        mount::unmount(top, mount::UnmountFlags::DETACH).at("detaching the image")?;
+    }
+    let on = match inroot::is_directory(&clone).at(target)? {
+        true => directory_target(root, target)?,
+        false => not_the_root(root, inroot::make_file(root, target).at(target)?, target)?,
+    };
+    attach(&clone, &on).at(target)
+}
+
+fn read_only_overlay(layers: &[PathBuf]) -> Result<OwnedFd, Fault> {
+    let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at("overlay")?;
+    for layer in layers {
+        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path()).at(layer.to_string_lossy())?;
+    }
+    create(&context, "overlay", MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
 /// Attaches a detached mount, made from a host file or directory, on a file or directory made to match.
 pub(super) fn bind(
     root: &OwnedFd,
     source: &OwnedFd,
     target: &str,
-    recursive: bool,
-    flags: MountFlags,
+    (flags, recursive): (MountFlags, bool),
     propagation: Option<Propagation>,
 ) -> Result<(), Fault> {
     let on = if inroot::is_directory(source).at(target)? {

@@ -178,10 +178,11 @@ impl Child<'_> {
                 self.root = mounts::pivot(&self.root)?;
                 Ok(())
             }
-            Step::Bind { target, recursive, flags, propagation, .. } => match self.inherited.binds.get(&index) {
-                Some(source) => mounts::bind(&self.root, source, target, *recursive, *flags, *propagation),
+            Step::Bind { target, flags, recursive_flags, propagation, .. } => match self.inherited.binds.get(&index) {
+                Some(source) => mounts::bind(&self.root, source, target, (*flags, *recursive_flags), *propagation),
                 None => fault(libc::EBADF, &**target),
             },
+            Step::Image { layers, subpath, target } => mounts::image(&self.root, layers, subpath, target),
             Step::Overlay { .. }
             | Step::Mount { .. }
             | Step::Directory { .. }

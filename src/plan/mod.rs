@@ -125,7 +125,14 @@ impl ChangeKind {
     /// Image references whose ids the plan needs in [`Observed::images`].
     pub fn images(&self) -> Vec<String> {
         let (Self::Up { project, .. } | Self::Run { project, .. }) = self else { return Vec::new() };
-        let mut images: Vec<_> = project.services.values().map(|service| service.container.image.clone()).collect();
+        let of = |service: &crate::spec::ServiceSpec| {
+            let mounted = service.container.mounts.iter().filter_map(|mount| match &mount.source {
+                crate::spec::container::MountSource::Image { reference, .. } => Some(reference.clone()),
+                _ => None,
+            });
+            mounted.chain([service.container.image.clone()]).collect::<Vec<_>>()
+        };
+        let mut images: Vec<_> = project.services.values().flat_map(of).collect();
         images.sort();
         images.dedup();
         images

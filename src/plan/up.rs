@@ -13,7 +13,7 @@ use crate::spec::Observed;
 use crate::spec::Phase;
 use crate::spec::ProjectSpec;
 use crate::spec::ServiceSpec;
-use crate::spec::container::{MountSource, NamespaceMode, NetworkMode};
+use crate::spec::container::{MountSource, MountsOf, NamespaceMode, NetworkMode};
 
 pub(super) fn up(
     requested_at: i64,
@@ -489,7 +489,11 @@ impl<'a> Up<'a> {
             (None, None) => {}
         }
         needs.extend(replaces.and_then(|old| self.removals.get(&old.name).copied()));
-        needs.extend(parents_of(service).flat_map(|parent| self.parent_steps(parent)));
+        let lenders = service.container.volumes_from.iter().filter_map(|from| match &from.of {
+            MountsOf::Service(name) => Some(name.as_str()),
+            MountsOf::Container(_) => None,
+        });
+        needs.extend(parents_of(service).chain(lenders).flat_map(|parent| self.parent_steps(parent)));
         needs.sort_unstable();
         needs.dedup();
         let recreate = reason == Reason::Follows;
@@ -500,7 +504,7 @@ impl<'a> Up<'a> {
         Ok(())
     }
 
-    /// Creations of the containers whose namespaces a service joins.
+    /// Creations of the containers whose namespaces a service joins, or whose mounts it takes over.
     fn parent_steps(&self, parent: &str) -> Vec<usize> {
         let made = self.plan.steps.iter().filter(
             |step| matches!(&step.op, Op::Create { service, number, .. } if service.name == parent && *number > 0),

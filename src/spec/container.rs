@@ -37,6 +37,8 @@ pub struct ContainerSpec {
     /// As in the file: `seccomp=unconfined`, `no-new-privileges:true`, …
     pub security_opt: Vec<String>,
     pub mounts: Vec<Mount>,
+    #[serde(default)]
+    pub volumes_from: Vec<VolumesFrom>,
     pub devices: Vec<DeviceSpec>,
     pub network: NetworkMode,
     pub ports: Vec<PortSpec>,
@@ -163,8 +165,7 @@ pub enum MountSource {
         create: bool,
         /// `rprivate`, `shared`, …; `None` is `rprivate`.
         propagation: Option<String>,
-        /// Submounts too.
-        recursive: bool,
+        recursive: Recursion,
     },
     /// A volume by its key in the file.
     Volume {
@@ -174,7 +175,13 @@ pub enum MountSource {
         subpath: Option<String>,
     },
     /// A volume without a name, made with the container.
-    Anonymous,
+    Anonymous { labels: BTreeMap<String, String> },
+    /// What an image holds, read-only.
+    Image {
+        reference: String,
+        /// A file or folder in it; empty: all of it.
+        subpath: String,
+    },
     Tmpfs {
         /// Bytes.
         size: Option<u64>,
@@ -186,6 +193,36 @@ pub enum MountSource {
     },
     /// A config or secret, written into the container before it starts.
     Content { bytes: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+}
+
+/// What becomes of the mounts below a bind mount's source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recursion {
+    /// They are bound too, and read-only with it.
+    #[default]
+    Enabled,
+    /// They are left out.
+    Disabled,
+    /// They are bound too, and stay as they are.
+    Writable,
+}
+
+/// Another container whose volumes and bind mounts a container has too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumesFrom {
+    pub of: MountsOf,
+    /// `None`: as there.
+    pub read_only: Option<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountsOf {
+    /// The first container of a service.
+    Service(String),
+    /// A container of any project, by name or id.
+    Container(String),
 }
 
 /// A host device shown inside.

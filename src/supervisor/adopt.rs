@@ -35,6 +35,7 @@ impl Host {
                     self.kill_group(id);
                     self.remove_group(id);
                     self.disconnect(id);
+                    self.detach_volumes(&record.config);
                     self.note_end(record);
                     continue;
                 }
@@ -133,6 +134,7 @@ impl Host {
         if let (Some(_), crate::spec::Phase::Exited(exit)) = (&record.state.run, record.observe(|_| false).phase) {
             let mut state = record.state.clone();
             state.run = None;
+            state.paused = false;
             state.exit = Some(exit);
             if let Err(error) = self.write_state(&record.config.id, &state) {
                 self.warn(&error.message);

@@ -23,6 +23,12 @@ impl Host {
                 }
             });
             for mount in &service.container.mounts {
+                if let MountSource::Image { reference, .. } = &mount.source
+                    && let Err(error) = self.image(reference)
+                {
+                    let message = format!("service `{}`: the mount at `{}`: {error}", service.name, mount.target);
+                    problems.push(RuntimeError { message, ..error });
+                }
                 if let MountSource::Bind { path, create: false, .. } = &mount.source
                     && let Err(error) = std::fs::metadata(path)
                 {

@@ -14,7 +14,7 @@ use crate::spec::ContainerSpec;
 use crate::spec::ContainerState;
 use crate::spec::HealthSpec;
 use crate::spec::ServiceSpec;
-use crate::spec::container::MountSource;
+use crate::spec::container::{Mount, MountSource, MountsOf};
 use crate::state::ContainerConfig;
 use crate::state::StateFile;
 use crate::supervisor::failure::{because, failure};
@@ -33,7 +33,8 @@ impl Host {
         let image = self.image(&service.container.image)?;
         let id = ContainerId::from_bytes(random_bytes().map_err(|error| because("cannot make an id", &error))?);
         let left = self.left_volumes(&name, replaces.as_ref())?;
-        let volumes = self.name_volumes(&service.container.mounts, &image, &left)?;
+        let lent = self.take_over_mounts(&mut service.container)?;
+        let volumes = self.name_volumes(&service.container.mounts, &image, &left, lent)?;
         let number_label = if number == 0 { "1".to_owned() } else { number.to_string() };
         let labels = &mut service.container.labels;
         labels.insert("com.docker.compose.container-number".to_owned(), number_label);
@@ -63,16 +64,20 @@ impl Host {
     /// Every target that gets a volume, and the volume's host name.
     fn name_volumes(
         &self,
-        mounts: &[crate::spec::container::Mount],
+        mounts: &[Mount],
         image: &Image,
         left: &BTreeMap<String, String>,
+        lent: BTreeMap<String, String>,
     ) -> Result<BTreeMap<String, String>, RuntimeError> {
         let kept = |target: &str| left.get(target).cloned();
-        let mut volumes = BTreeMap::new();
+        let mut volumes = lent;
         for mount in mounts {
+            if volumes.contains_key(&mount.target) {
+                continue;
+            }
             let name = match &mount.source {
                 MountSource::Volume { key, .. } => self.volume_name(key)?,
-                MountSource::Anonymous => kept(&mount.target).map_or_else(random_name, Ok)?,
+                MountSource::Anonymous { .. } => kept(&mount.target).map_or_else(random_name, Ok)?,
                 _ => continue,
             };
             volumes.insert(mount.target.clone(), name);
@@ -85,6 +90,59 @@ impl Host {
             }
         }
         Ok(volumes)
+    }
+
+    /// `volumes_from`: adds the binds and volumes of other containers, but for targets that are taken; returns the
+    /// volumes' names by target.
+    fn take_over_mounts(&self, container: &mut ContainerSpec) -> Result<BTreeMap<String, String>, RuntimeError> {
+        let mut volumes = BTreeMap::new();
+        for from in container.volumes_from.clone() {
+            let lender = self.lender(&from.of)?;
+            let unnamed = lender.volumes.keys().map(|target| Mount {
+                target: target.clone(),
+                read_only: false,
+                source: MountSource::Anonymous { labels: BTreeMap::new() },
+            });
+            let mounts = lender.service.container.mounts.iter().cloned().chain(unnamed);
+            for mut mount in mounts {
+                let lent = match &mount.source {
+                    MountSource::Bind { .. } => None,
+                    MountSource::Volume { .. } | MountSource::Anonymous { .. } => lender.volumes.get(&mount.target),
+                    MountSource::Tmpfs { .. } | MountSource::Image { .. } | MountSource::Content { .. } => continue,
+                };
+                if container.mounts.iter().any(|known| known.target == mount.target) {
+                    continue;
+                }
+                volumes.extend(lent.map(|name| (mount.target.clone(), name.clone())));
+                mount.read_only |= from.read_only == Some(true);
+                container.mounts.push(mount);
+            }
+        }
+        Ok(volumes)
+    }
+
+    /// The container whose mounts another one takes over.
+    fn lender(&self, of: &MountsOf) -> Result<ContainerConfig, RuntimeError> {
+        let read = |project: &str| {
+            let records = self.roots.project(project).load();
+            records.map_err(|error| because(format!("cannot read project `{project}`"), &error))
+        };
+        let (projects, what) = match of {
+            MountsOf::Service(name) => (vec![self.project.clone()], format!("service `{name}` has no container")),
+            MountsOf::Container(name) => {
+                let projects = self.roots.projects().map_err(|error| because("cannot list the projects", &error))?;
+                (projects, format!("there is no container `{name}`"))
+            }
+        };
+        let mut found = Vec::new();
+        for project in projects {
+            found.extend(read(&project)?.into_iter().map(|record| record.config).filter(|config| match of {
+                MountsOf::Service(name) => config.service.name == *name && config.number > 0,
+                MountsOf::Container(name) => config.name == *name || config.id.as_str().starts_with(name.as_str()),
+            }));
+        }
+        let first = found.into_iter().min_by_key(|config| config.number);
+        first.ok_or_else(|| failure(format!("{what} whose volumes could be taken over (`volumes_from`)")))
     }
 
     /// What the container that this one replaces had: it has been removed already, or is still there.
@@ -113,10 +171,11 @@ impl Host {
     }
 
     /// The volume behind a name in a container's configuration, made when it is an anonymous one that is not there yet.
-    pub(super) fn open_volume(&self, name: &str) -> Result<Volume, RuntimeError> {
+    pub(super) fn open_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<Volume, RuntimeError> {
         match self.volumes.get(name) {
             Err(crate::volume::Error::NotFound { .. }) if is_made_up(name) => {
-                let labels = BTreeMap::from([(ANONYMOUS.to_owned(), String::new())]);
+                let mut labels = labels.clone();
+                labels.insert(ANONYMOUS.to_owned(), String::new());
                 let new = NewVolume {
                     name: Some(name.to_owned()),
                     driver: String::new(),

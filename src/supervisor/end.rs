@@ -7,6 +7,8 @@ use crate::keeper::ExitRecord;
 use crate::runtime::RuntimeEvent;
 use crate::spec::Exit;
 use crate::spec::Phase;
+use crate::state::{ContainerConfig, ContainerRecord};
+use crate::supervisor::failure::because;
 use crate::supervisor::host::Host;
 
 impl Host {
@@ -41,6 +43,7 @@ impl Host {
         // Until now it counted as running: a supervisor with nothing that runs may end, and would leave the rest undone.
         self.live.borrow_mut().remove(id);
         let found = self.load(id).ok()?;
+        self.detach_volumes(&found.config);
         let exit = match found.observe(|_| false).phase {
             Phase::Exited(exit) => exit,
             Phase::Created | Phase::Running { .. } => {
@@ -50,6 +53,7 @@ impl Host {
         // Whoever follows the logs knows by this that they are complete.
         let mut state = found.state.clone();
         state.run = None;
+        state.paused = false;
         state.exit = Some(exit);
         if let Err(error) = self.write_state(id, &state) {
             self.warn(&error.message);
@@ -60,6 +64,30 @@ impl Host {
             code: exit.code,
         });
         Some(exit)
+    }
+
+    /// Unmounts the volumes of an ended container that no other one runs with.
+    pub(super) fn detach_volumes(&self, config: &ContainerConfig) {
+        for name in config.volumes.values() {
+            if let Err(error) = self.volumes.detach(name, || self.is_volume_live(name, &config.id)) {
+                self.warn(&because("cannot unmount the volume", &error).message);
+            }
+        }
+    }
+
+    /// Whether a container other than `except`, of any project, runs (or starts) with the volume.
+    fn is_volume_live(&self, name: &str, except: &ContainerId) -> bool {
+        let runs = |record: &ContainerRecord| {
+            let id = &record.config.id;
+            self.starting.borrow().contains(id)
+                || record.state.run.as_ref().is_some_and(|run| super::is_same_process(&self.boot_id, run))
+        };
+        let has = |record: &ContainerRecord| {
+            record.config.id != *except && record.config.volumes.values().any(|volume| volume == name) && runs(record)
+        };
+        // What cannot be read may well run.
+        let Ok(projects) = self.roots.projects() else { return true };
+        projects.iter().any(|project| self.roots.project(project).load().map_or(true, |all| all.iter().any(has)))
     }
 
     pub(super) fn kill_group(&self, id: &ContainerId) {

@@ -1,5 +1,6 @@
 //! Starting a container: its root, its volumes, its network, its control group, and the launch by the keeper.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -13,7 +14,7 @@ use crate::control;
 use crate::engine;
 use crate::engine::cgroup::Cgroup;
 use crate::engine::lower::{Extras, Lowered, Root};
-use crate::engine::spec::{HostMount, ImageConfig, Request};
+use crate::engine::spec::{HostMount, ImageConfig, ImageMount, Request};
 use crate::engine::users::UserDatabase;
 use crate::image::Image;
 use crate::init::LaunchFailure;
@@ -58,6 +59,7 @@ impl Host {
             Err(error) => {
                 self.disconnect(id);
                 self.remove_group(id);
+                self.detach_volumes(&record.config);
                 Err(error)
             }
         }
@@ -114,6 +116,7 @@ impl Host {
         let written = engine::spec::contents(&contents, container);
         volumes.extend(written.map_err(|error| because("cannot write configs and secrets", &error))?);
         self.make_bind_sources(config)?;
+        let images = self.image_mounts(config)?;
         let users = UserDatabase::read(&view);
         let joined = self.joined_namespaces(config)?;
         let defaults = &image.document.config;
@@ -130,6 +133,7 @@ impl Host {
             hostname: &connected.hostname,
             etc: &connected.etc,
             volumes: &volumes,
+            images: &images,
             joined: &joined,
             project_dir: &self.record.borrow().working_dir,
             cgroup_path: group,
@@ -212,7 +216,12 @@ impl Host {
         let mut mounts = Vec::new();
         for (target, name) in &config.volumes {
             let wanted = config.service.container.mounts.iter().find(|mount| mount.target == *target);
-            let volume = self.open_volume(name)?;
+            let labels = match wanted.map(|mount| &mount.source) {
+                Some(MountSource::Anonymous { labels }) => labels.clone(),
+                _ => BTreeMap::new(),
+            };
+            let volume = self.open_volume(name, &labels)?;
+            self.volumes.attach(&volume).map_err(|error| because("cannot use the volume", &error))?;
             let copies = !matches!(wanted.map(|mount| &mount.source), Some(MountSource::Volume { no_copy: true, .. }));
             if copies
                 && self.volumes.needs_copy_up(&volume).map_err(|error| because("cannot read the volume", &error))?
@@ -220,12 +229,27 @@ impl Host {
                 let populated = self.volumes.populate(&volume, view, Path::new(target));
                 populated.map_err(|error| because("cannot fill the volume", &error))?;
             }
-            let read_only = wanted.is_some_and(|mount| mount.read_only);
+            let read_only = volume.read_only || wanted.is_some_and(|mount| mount.read_only);
             let source = match wanted.map(|mount| &mount.source) {
                 Some(MountSource::Volume { subpath: Some(subpath), .. }) => subfolder(&volume.data, subpath)?,
                 _ => volume.data,
             };
             mounts.push(HostMount { source, target: target.clone(), read_only });
+        }
+        Ok(mounts)
+    }
+
+    /// What is mounted of other images.
+    fn image_mounts(&self, config: &ContainerConfig) -> Result<Vec<ImageMount>, RuntimeError> {
+        let mut mounts = Vec::new();
+        for mount in &config.service.container.mounts {
+            let MountSource::Image { reference, subpath } = &mount.source else { continue };
+            let image = self.image(reference)?;
+            if !image.binds.is_empty() {
+                return Err(failure(format!("image `{reference}` is the host itself; mount its folders as binds")));
+            }
+            let (layers, subpath, target) = (image.layers.clone(), subpath.clone(), mount.target.clone());
+            mounts.push(ImageMount { layers, subpath, target });
         }
         Ok(mounts)
     }

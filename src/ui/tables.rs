@@ -123,7 +123,7 @@ fn ps_object(row: &PsRow<'_>, no_trunc: bool, now: i64) -> Value {
 
 fn is_volume(source: &crate::spec::container::MountSource) -> bool {
     use crate::spec::container::MountSource;
-    matches!(source, MountSource::Volume { .. } | MountSource::Anonymous)
+    matches!(source, MountSource::Volume { .. } | MountSource::Anonymous { .. })
 }
 
 fn mount_name(source: &crate::spec::container::MountSource, project: &str) -> Option<String> {

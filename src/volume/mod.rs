@@ -4,6 +4,7 @@
 //! `_data` is what containers see. `populating` is there between the copy of an image's files and their move into `_data`.
 
 mod copy;
+mod local;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,8 @@ pub enum Error {
     Different { name: String, there: String },
     #[error("volume `{name}` asks for driver `{driver}`; only `local` is supported")]
     Driver { name: String, driver: String },
+    #[error("cannot mount `{device}` as volume `{name}`")]
+    Mount { name: String, device: String, source: io::Error },
     #[error("the image's files at `{}` cannot be copied into volume `{name}`", path.display())]
     Populate { name: String, path: PathBuf, source: io::Error },
     #[error("no space left on the disk that holds `{}`", path.display())]
@@ -66,13 +69,15 @@ pub struct Volume {
     pub name: String,
     /// Whether the name was made up.
     pub anonymous: bool,
-    /// Options of the local driver: `type`, `o`, `device`. Where there are any, the engine mounts those and not `data`.
+    /// Options of the local driver: `type`, `o`, `device`. Of effect once [`Volumes::attach`] has been called.
     pub driver_opts: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     /// RFC 3339.
     pub created: String,
     /// The directory that containers see.
     pub data: PathBuf,
+    /// Its options do not allow to write to it.
+    pub read_only: bool,
 }
 
 /// A volume to be made.
@@ -185,7 +190,38 @@ impl Volumes {
             return Err(Error::InUse { name: name.to_owned() });
         }
         let folder = self.folder.join(name);
+        // What is mounted there is somebody's data.
+        let data = folder.join("_data");
+        local::detach(&data).map_err(cannot("unmount", &data))?;
         self.trash.discard(&folder).map_err(cannot("discard", &folder))
+    }
+
+    /// Mounts what the volume's options say, unless it is mounted. To be called before a container starts that has it.
+    ///
+    /// # Errors
+    /// What mount(2) says.
+    pub fn attach(&self, volume: &Volume) -> Result<(), Error> {
+        let Some(local) = local::Local::of(&volume.driver_opts) else { return Ok(()) };
+        let _lock = self.lock()?;
+        local.attach(&self.folder.join(&volume.name).join("_data")).map_err(|source| Error::Mount {
+            name: volume.name.clone(),
+            device: volume.driver_opts.get("device").cloned().unwrap_or_default(),
+            source,
+        })
+    }
+
+    /// Undoes [`Volumes::attach`] unless `in_use` says that a running container has the volume. One that is gone is none.
+    ///
+    /// # Errors
+    /// What umount(2) says.
+    pub fn detach(&self, name: &str, in_use: impl FnOnce() -> bool) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        let Some(volume) = self.find(name)? else { return Ok(()) };
+        if local::Local::of(&volume.driver_opts).is_none_or(|local| local.bound().is_some()) || in_use() {
+            return Ok(());
+        }
+        let data = self.folder.join(name).join("_data");
+        local::detach(&data).map_err(cannot("unmount", &data))
     }
 
     /// Whether an image's files belong into the volume before its first container starts: it is empty, or a copy was
@@ -209,6 +245,9 @@ impl Volumes {
         let folder = self.folder.join(&volume.name);
         let lock = File::open(&folder).map_err(cannot("open", &folder))?;
         lock.lock().map_err(cannot("lock", &folder))?;
+        if !volume.driver_opts.is_empty() {
+            return populate_elsewhere(volume, root, path).map_err(populate_error(volume, path));
+        }
         let staged = folder.join("populating");
         if !staged.exists() {
             if !is_empty(&volume.data).map_err(cannot("read", &volume.data))? {
@@ -260,7 +299,21 @@ impl Volumes {
 
 fn volume(name: String, record: Record, data: PathBuf) -> Volume {
     let Record { version: _, anonymous, driver_opts, labels, created } = record;
-    Volume { name, anonymous, driver_opts, labels, created, data }
+    let bound = local::Local::of(&driver_opts).and_then(|local| local.bound());
+    let (data, read_only) = bound.unwrap_or((data, false));
+    Volume { name, anonymous, driver_opts, labels, created, data, read_only }
+}
+
+/// Into a file system that is not the store's: file by file.
+fn populate_elsewhere(volume: &Volume, root: impl AsFd, path: &Path) -> io::Result<()> {
+    if volume.read_only || !is_empty(&volume.data)? {
+        return Ok(());
+    }
+    match inroot::open_directory(root, path.as_os_str().as_bytes()) {
+        Ok(source) => copy::tree(&source, &File::open(&volume.data)?),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn populate_error(volume: &Volume, path: &Path) -> impl FnOnce(io::Error) -> Error {

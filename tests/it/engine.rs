@@ -114,6 +114,7 @@ impl World {
             hostname: "box",
             etc: &EtcFiles { hosts: Some(folder.join("hosts")), ..EtcFiles::default() },
             volumes: &[],
+            images: &[],
             joined: &[],
             project_dir: folder,
             cgroup_path: &self.cgroup_path,

@@ -265,7 +265,7 @@ fn links_of_an_image_do_not_lead_out() {
     for (target, place) in [("/up/made/here", "upper/made/here"), ("/file", "upper/etc/passwd")] {
         let mut launch = world.container(&["busybox", "true"]);
         let (flags, target) = (MountFlags::default(), target.to_owned());
-        let bind = Step::Bind { source: 0, target, recursive: false, flags, propagation: None };
+        let bind = Step::Bind { source: 0, target, recursive: false, flags, recursive_flags: false, propagation: None };
         launch.steps.insert(2, bind);
         world.start("b", launch, &[source.as_fd()]);
         world.launched();
@@ -578,7 +578,14 @@ fn restrictions_hold_for_an_ordinary_user() {
     let mut launch = world.container(&["sh", "-c", script]);
     let pivot = launch.steps.iter().position(|step| matches!(step, Step::PivotRoot)).unwrap();
     let flags = MountFlags { read_only: true, ..MountFlags::default() };
-    let bind = Step::Bind { source: 0, target: "/data".to_owned(), recursive: true, flags, propagation: None };
+    let bind = Step::Bind {
+        source: 0,
+        target: "/data".to_owned(),
+        recursive: true,
+        flags,
+        recursive_flags: true,
+        propagation: None,
+    };
     launch.steps.insert(pivot, bind);
     launch.steps.insert(pivot + 2, Step::ReadonlyRoot);
     let exec = launch.steps.pop().unwrap();

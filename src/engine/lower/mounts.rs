@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 
 use crate::engine::lower::LowerError;
 use crate::engine::lower::Slots;
+use crate::engine::spec::{IMAGE, IMAGE_LAYER};
 use crate::init::DeviceKind;
 use crate::init::MountFlags;
 use crate::init::Propagation;
@@ -55,6 +56,7 @@ pub(super) fn mounts(
         let options = Options::parse(mount, &target)?;
         let kind = mount.typ().as_deref().unwrap_or("none");
         match (kind, cgroup_v1) {
+            (IMAGE, _) => steps.push(image(mount, target, &options)?),
             _ if options.bind || kind == "bind" => steps.push(bind(mount, target, &options, slots)?),
             ("cgroup", Some(groups)) => cgroups_v1(target, groups, &options, slots, steps)?,
             _ if options.propagation.is_some_and(|wanted| wanted.kind != PropagationKind::Private) => {
@@ -82,8 +84,15 @@ fn bind(mount: &Mount, target: String, options: &Options, slots: &mut Slots) -> 
         target,
         recursive: options.recursive,
         flags: options.flags,
+        recursive_flags: options.recursive_flags,
         propagation: options.propagation,
     })
+}
+
+fn image(mount: &Mount, target: String, options: &Options) -> Result<Step, LowerError> {
+    let layers = options.data.iter().filter_map(|option| option.strip_prefix(IMAGE_LAYER)).map(PathBuf::from).collect();
+    let subpath = mount.source().as_ref().map_or(Ok(String::new()), |source| text(source))?;
+    Ok(Step::Image { layers, subpath, target })
 }
 
 /// A tmpfs with the container's own group of each controller.
@@ -105,7 +114,14 @@ fn cgroups_v1(
         let target = format!("{target}/{controller}");
         let source = open_source(directory, &target, slots)?;
         let propagation = Some(Propagation { kind: PropagationKind::Private, recursive: true });
-        steps.push(Step::Bind { source, target, recursive: false, flags: options.flags, propagation });
+        steps.push(Step::Bind {
+            source,
+            target,
+            recursive: false,
+            flags: options.flags,
+            recursive_flags: false,
+            propagation,
+        });
     }
     Ok(())
 }
@@ -173,6 +189,8 @@ struct Options {
     flags: MountFlags,
     bind: bool,
     recursive: bool,
+    /// The flags are those of the mounts below as well.
+    recursive_flags: bool,
     propagation: Option<Propagation>,
     /// What the file system itself reads.
     data: Vec<String>,
@@ -201,8 +219,10 @@ impl Options {
     fn flag(&mut self, option: &str) -> bool {
         let flags = &mut self.flags;
         match option {
-            "ro" | "rro" => flags.read_only = true,
-            "rw" | "rrw" => flags.read_only = false,
+            "rro" => (flags.read_only, self.recursive_flags) = (true, true),
+            "rrw" => (flags.read_only, self.recursive_flags) = (false, true),
+            "ro" => flags.read_only = true,
+            "rw" => flags.read_only = false,
             "nosuid" => flags.no_suid = true,
             "suid" => flags.no_suid = false,
             "nodev" => flags.no_dev = true,

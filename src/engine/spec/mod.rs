@@ -28,7 +28,7 @@ use crate::spec::ContainerSpec;
 use crate::spec::container::NamespaceMode;
 use crate::spec::container::NetworkMode;
 
-pub use mounts::contents;
+pub use mounts::{IMAGE, IMAGE_LAYER, contents};
 pub use process::ExecOptions;
 pub use process::exec_process;
 
@@ -52,6 +52,17 @@ pub struct HostMount {
     pub read_only: bool,
 }
 
+/// An image's files shown in the container, read-only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageMount {
+    /// Layers on the host, top-most first.
+    pub layers: Vec<PathBuf>,
+    /// What of it; empty: all.
+    pub subpath: String,
+    /// Absolute path inside.
+    pub target: String,
+}
+
 /// Generated files, which lie in the container's own directory on the host.
 #[derive(Clone, Debug, Default)]
 pub struct EtcFiles {
@@ -71,6 +82,7 @@ pub struct Request<'a> {
     pub etc: &'a EtcFiles,
     /// Volumes (named, anonymous, of the image) by their directories, and what [`contents`] has written.
     pub volumes: &'a [HostMount],
+    pub images: &'a [ImageMount],
     /// Namespaces to join instead of making new ones; a path may be `/proc/PID/ns/…`, a bound file or `/proc/self/fd/…`.
     pub joined: &'a [(LinuxNamespaceType, PathBuf)],
     /// Relative paths of `security_opt` files start here.

@@ -18,7 +18,12 @@ use crate::engine::spec::SpecError;
 use crate::spec::ContainerSpec;
 use crate::spec::container::MountSource;
 use crate::spec::container::NamespaceMode;
+use crate::spec::container::Recursion;
 
+/// Type of a mount that shows an image; the source is what of it. No word of the runtime specification: it is ours.
+pub const IMAGE: &str = "rcompose-image";
+/// In front of each layer in its options.
+pub const IMAGE_LAYER: &str = "layer=";
 const SHM_SIZE: u64 = 64 << 20;
 const PROPAGATIONS: [&str; 8] =
     ["private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"];
@@ -81,8 +86,12 @@ fn of_service(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
                     let target = wanted.target.clone();
                     return Err(SpecError::Propagation { target, propagation: propagation.to_owned() });
                 }
-                let kind = if *recursive { "rbind" } else { "bind" };
-                mounts.push(bind(&wanted.target, path, &[kind, access(wanted.read_only), propagation]));
+                let kind = if *recursive == Recursion::Disabled { "bind" } else { "rbind" };
+                let access = match access(wanted.read_only) {
+                    "ro" if *recursive == Recursion::Enabled => "rro",
+                    access => access,
+                };
+                mounts.push(bind(&wanted.target, path, &[kind, access, propagation]));
             }
             MountSource::Tmpfs { size, mode, uid, gid, options } => {
                 let mut all =
@@ -95,11 +104,22 @@ fn of_service(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
                 mounts.push(mount(&wanted.target, "tmpfs", "tmpfs", all));
             }
             // They come as directories and files in `Request::volumes`.
-            MountSource::Volume { .. } | MountSource::Anonymous | MountSource::Content { .. } => {}
+            MountSource::Volume { .. }
+            | MountSource::Anonymous { .. }
+            | MountSource::Image { .. }
+            | MountSource::Content { .. } => {}
         }
     }
     for volume in request.volumes {
-        mounts.push(bind(&volume.target, &volume.source, &["rbind", access(volume.read_only), "rprivate"]));
+        mounts.push(bind(
+            &volume.target,
+            &volume.source,
+            &["rbind", if volume.read_only { "rro" } else { "rw" }, "rprivate"],
+        ));
+    }
+    for image in request.images {
+        let layers = image.layers.iter().map(|layer| format!("{IMAGE_LAYER}{}", layer.display()));
+        mounts.push(mount(&image.target, IMAGE, &image.subpath, layers.collect()));
     }
     let files = [
         ("/etc/resolv.conf", &request.etc.resolv_conf),

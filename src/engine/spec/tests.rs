@@ -4,6 +4,7 @@ use super::*;
 use crate::spec::container::DeviceSpec;
 use crate::spec::container::Mount;
 use crate::spec::container::MountSource;
+use crate::spec::container::Recursion;
 use crate::spec::container::Resources;
 use crate::spec::container::Ulimit;
 
@@ -28,6 +29,7 @@ fn built(container: &ContainerSpec) -> Result<serde_json::Value, SpecError> {
         hostname: "0123456789ab",
         etc: &etc,
         volumes: &[],
+        images: &[],
         joined: &[],
         project_dir: Path::new("/project"),
         cgroup_path: "rcompose/demo/c",
@@ -133,8 +135,12 @@ fn own_mounts_replace_and_come_parents_first() {
             options: vec!["exec".into()],
         },
     };
-    let bind =
-        MountSource::Bind { path: "/src".into(), create: false, propagation: Some("rslave".into()), recursive: true };
+    let bind = MountSource::Bind {
+        path: "/src".into(),
+        create: false,
+        propagation: Some("rslave".into()),
+        recursive: Recursion::Enabled,
+    };
     let bind = Mount { target: "/a".into(), read_only: true, source: bind };
     let container = ContainerSpec {
         mounts: vec![tmpfs("/a/b/c"), bind, tmpfs("/dev/shm")],
@@ -149,7 +155,7 @@ fn own_mounts_replace_and_come_parents_first() {
     assert_eq!(
         mounts,
         [
-            "/a rbind,ro,rslave",
+            "/a rbind,rro,rslave",
             "/dev/shm noexec,nosuid,nodev,rw,size=1024,mode=700,exec",
             "/etc/hosts rbind,ro,rprivate",
             "/a/b/c noexec,nosuid,nodev,rw,size=1024,mode=700,exec",

@@ -64,11 +64,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ("use_api_socket", |s| s.use_api_socket, "there is no engine socket to hand in"),
     ("userns_mode", |s| s.userns_mode.as_deref().is_some_and(|mode| mode != "host"), "user namespaces are not mapped"),
     (
-        "volumes_from",
-        |s| !s.volumes_from.is_empty(),
-        "mounts of other containers are not taken over; name the volumes in `volumes`",
-    ),
-    (
         "deploy.resources.reservations.devices",
         |s| reservations(s).is_some_and(|r| !r.devices.is_empty()),
         "devices are not requested by capability; list them in `devices`",

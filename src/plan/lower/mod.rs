@@ -66,15 +66,37 @@ impl Lowering<'_> {
         parsed
     }
 
+    /// Options of the `local` driver, which are those of mount(8).
+    fn local_driver(&mut self, key: &str, options: &BTreeMap<String, String>) {
+        let path = format!("volumes.{key}.driver_opts");
+        for option in options.keys() {
+            match option.as_str() {
+                "type" | "o" | "device" => {}
+                "size" => self.not_yet(&format!("{path}.size"), "folders have no quota; use `type: tmpfs`"),
+                _ => self.invalid(&format!("{path}.{option}"), format!("invalid option: `{option}`")),
+            }
+        }
+        let device = options.get("device").map(String::as_str).unwrap_or_default();
+        let binds = options.get("o").is_some_and(|o| o.split(',').any(|word| matches!(word, "bind" | "rbind")));
+        if binds && !device.is_empty() && !device.starts_with('/') {
+            let message = format!("`{device}` is relative, which works with `driver: local` and `o: bind` only");
+            self.invalid(&format!("{path}.device"), message);
+        }
+        for required in ["device", "type"] {
+            let mounts = ["type", "o", "device"].iter().any(|option| options.contains_key(*option));
+            if mounts && options.get(required).is_none_or(String::is_empty) {
+                self.invalid(&path, format!("missing required option: `{required}`"));
+            }
+        }
+    }
+
     fn volumes(&mut self) -> BTreeMap<String, VolumeSpec> {
         let mut volumes = BTreeMap::new();
         for (key, volume) in &self.project.volumes {
             if volume.driver.as_deref().is_some_and(|driver| !matches!(driver, "" | "local")) {
                 self.not_yet(&format!("volumes.{key}.driver"), "volumes are local folders");
             }
-            if !volume.driver_opts.is_empty() {
-                self.not_yet(&format!("volumes.{key}.driver_opts"), "volumes are plain folders");
-            }
+            self.local_driver(key, &volume.driver_opts);
             let spec = VolumeSpec {
                 name: volume.name.clone(),
                 external: volume.external,

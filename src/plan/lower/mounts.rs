@@ -1,7 +1,7 @@
 //! What is mounted into a container: volumes, tmpfs, configs and secrets.
 
 use crate::model::{FileObject, FileReference, Service, ServiceVolume, VolumeKind};
-use crate::spec::container::{Mount, MountSource};
+use crate::spec::container::{Mount, MountSource, MountsOf, Recursion, VolumesFrom};
 
 use super::Lowering;
 
@@ -34,42 +34,95 @@ impl Lowering<'_> {
         let source = match volume.kind {
             VolumeKind::Bind => {
                 let bind = volume.bind.as_ref();
-                if bind.is_some_and(|bind| {
-                    bind.recursive.as_deref().is_some_and(|how| matches!(how, "writable" | "readonly"))
-                }) {
-                    self.not_yet(&format!("{path}.bind.recursive"), "known are `enabled` and `disabled`");
-                }
+                let recursive = self.recursion(path, volume);
                 MountSource::Bind {
                     path: volume.source.clone().unwrap_or_default().into(),
                     // As docker compose does, whatever the format says of the default.
                     create: bind.is_none_or(|bind| bind.create_host_path),
                     propagation: bind.and_then(|bind| bind.propagation.clone()),
-                    recursive: bind.and_then(|bind| bind.recursive.as_deref()) != Some("disabled"),
+                    recursive,
                 }
             }
             VolumeKind::Volume => match &volume.source {
-                _ if volume.volume.as_ref().is_some_and(|options| !options.labels.is_empty()) => {
-                    self.not_yet(&format!("{path}.volume.labels"), "label the volume under `volumes`");
-                    return None;
-                }
                 Some(key) if !key.is_empty() => MountSource::Volume {
                     key: key.clone(),
                     no_copy: volume.volume.as_ref().is_some_and(|options| options.nocopy),
                     subpath: volume.volume.as_ref().and_then(|options| options.subpath.clone()),
                 },
-                _ => MountSource::Anonymous,
+                _ => MountSource::Anonymous {
+                    labels: volume.volume.as_ref().map(|options| options.labels.clone()).unwrap_or_default(),
+                },
             },
             VolumeKind::Tmpfs => {
                 let options = volume.tmpfs.clone().unwrap_or_default();
                 let size = options.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0);
                 MountSource::Tmpfs { size, mode: options.mode, uid: None, gid: None, options: Vec::new() }
             }
-            VolumeKind::Image | VolumeKind::Npipe | VolumeKind::Cluster => {
-                self.not_yet(&format!("{path}.type"), "known are `bind`, `volume` and `tmpfs`");
+            VolumeKind::Image => MountSource::Image {
+                reference: self.image_of(volume.source.as_deref().unwrap_or_default()),
+                subpath: volume.image.as_ref().and_then(|image| image.subpath.clone()).unwrap_or_default(),
+            },
+            VolumeKind::Npipe | VolumeKind::Cluster => {
+                let what = "it exists on Windows and in clusters only; known are `bind`, `volume`, `tmpfs` and `image`";
+                self.not_yet(&format!("{path}.type"), what);
                 return None;
             }
         };
         Some(Mount { target: clean(&volume.target), read_only: volume.read_only, source })
+    }
+
+    fn recursion(&mut self, path: &str, volume: &ServiceVolume) -> Recursion {
+        let bind = volume.bind.as_ref();
+        match bind.and_then(|bind| bind.recursive.as_deref()) {
+            None | Some("" | "enabled") => Recursion::Enabled,
+            Some("disabled") => Recursion::Disabled,
+            Some("writable") => Recursion::Writable,
+            // The kernel does it, or the mount fails: there is no third way here.
+            Some("readonly") => {
+                let propagation = bind.and_then(|bind| bind.propagation.as_deref());
+                if !volume.read_only {
+                    self.invalid(&format!("{path}.bind.recursive"), "`recursive: readonly` needs `read_only: true`");
+                } else if !matches!(propagation, None | Some("" | "rprivate")) {
+                    let message = "`recursive: readonly` needs `propagation: rprivate`";
+                    self.invalid(&format!("{path}.bind.recursive"), message);
+                }
+                Recursion::Enabled
+            }
+            Some(other) => {
+                let message = format!("`{other}` is not `enabled`, `disabled`, `writable` or `readonly`");
+                self.invalid(&format!("{path}.bind.recursive"), message);
+                Recursion::Enabled
+            }
+        }
+    }
+
+    /// An image by its reference, or that of a service.
+    fn image_of(&self, source: &str) -> String {
+        let service = self.project.services.get(source).and_then(|service| service.image.clone());
+        service.unwrap_or_else(|| source.to_owned())
+    }
+
+    /// `SERVICE[:ro|rw]` or `container:NAME[:ro|rw]`.
+    pub(super) fn volumes_from(&mut self, path: &str, service: &Service) -> Vec<VolumesFrom> {
+        let mut all = Vec::new();
+        for (index, text) in service.volumes_from.iter().enumerate() {
+            let (name, of): (_, fn(String) -> MountsOf) = match text.strip_prefix("container:") {
+                Some(rest) => (rest, MountsOf::Container),
+                None => (text.as_str(), MountsOf::Service),
+            };
+            let (name, mode) = name.split_once(':').unwrap_or((name, ""));
+            let read_only = match mode {
+                "" => None,
+                "ro" => Some(true),
+                "rw" => Some(false),
+                _ => {
+                    self.invalid(&format!("{path}.volumes_from.{index}"), format!("`{mode}` is neither `ro` nor `rw`"));
+                    None
+                }
+            };
+            all.push(VolumesFrom { of: of(name.to_owned()), read_only });
+        }
+        all
     }
 
     /// `PATH[:OPT,OPT]`.
@@ -109,7 +162,12 @@ impl Lowering<'_> {
         };
         let target = clean(&reference.target.clone().unwrap_or(default));
         if let Some(file) = &object.file {
-            let source = MountSource::Bind { path: file.into(), create: false, propagation: None, recursive: true };
+            let source = MountSource::Bind {
+                path: file.into(),
+                create: false,
+                propagation: None,
+                recursive: Recursion::Enabled,
+            };
             return Some(Mount { target, read_only: true, source });
         }
         let bytes = match (&object.content, &object.environment) {

@@ -122,6 +122,7 @@ impl Lowering<'_> {
             cap_drop: service.cap_drop.iter().map(|name| capability(name)).collect(),
             security_opt: service.security_opt.clone(),
             mounts: self.mounts(path, service),
+            volumes_from: self.volumes_from(path, service),
             devices,
             network,
             ports,

@@ -103,12 +103,18 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("ulimits: {nofile: {soft: 1, hard: 2}, nproc: -1}", "/container/ulimits", r#"{"nofile":{"soft":1,"hard":2},"nproc":{"soft":-1,"hard":-1}}"#),
     ("user: '5:6'", "/container/user", r#""5:6""#),
     ("uts: host", "/container/uts", r#""host""#),
-    ("volumes: ['/h:/c/../d/:ro']", "/container/mounts/0", r#"{"target":"/d","read_only":true,"source":{"bind":{"path":"/h","create":true,"propagation":null,"recursive":true}}}"#),
-    ("volumes: [{type: bind, source: /h, target: /c, bind: {propagation: rshared, recursive: disabled, create_host_path: false}}]", "/container/mounts/0/source", r#"{"bind":{"path":"/h","create":false,"propagation":"rshared","recursive":false}}"#),
+    ("volumes: ['/h:/c/../d/:ro']", "/container/mounts/0", r#"{"target":"/d","read_only":true,"source":{"bind":{"path":"/h","create":true,"propagation":null,"recursive":"enabled"}}}"#),
+    ("volumes: [{type: bind, source: /h, target: /c, bind: {propagation: rshared, recursive: disabled, create_host_path: false}}]", "/container/mounts/0/source", r#"{"bind":{"path":"/h","create":false,"propagation":"rshared","recursive":"disabled"}}"#),
     ("volumes: [{type: bind, source: /h, target: /c}]", "/container/mounts/0/source/bind/create", "true"),
     ("volumes: ['vol:/c']", "/container/mounts/0/source", r#"{"volume":{"key":"vol","no_copy":false,"subpath":null}}"#),
     ("volumes: [{type: volume, source: vol, target: /c, volume: {nocopy: true, subpath: x}}]", "/container/mounts/0/source", r#"{"volume":{"key":"vol","no_copy":true,"subpath":"x"}}"#),
-    ("volumes: [/c]", "/container/mounts/0/source", r#""anonymous""#),
+    ("volumes: [/c]", "/container/mounts/0/source", r#"{"anonymous":{"labels":{}}}"#),
+    ("volumes: [{type: volume, target: /c, volume: {labels: {a: b}}}]", "/container/mounts/0/source/anonymous/labels/a", r#""b""#),
+    ("volumes: [{type: image, source: i, target: /c, image: {subpath: x}}]", "/container/mounts/0/source", r#"{"image":{"reference":"i","subpath":"x"}}"#),
+    ("volumes: [{type: image, source: b, target: /c}]", "/container/mounts/0/source/image/reference", r#""app""#),
+    ("volumes: [{type: bind, source: /h, target: /c, bind: {recursive: writable}}]", "/container/mounts/0/source/bind/recursive", r#""writable""#),
+    ("volumes: [{type: bind, source: /h, target: /c, read_only: true, bind: {recursive: readonly}}]", "/container/mounts/0/source/bind/recursive", r#""enabled""#),
+    ("volumes_from: [b, 'b:ro', 'container:x:rw']", "/container/volumes_from", r#"[{"of":{"service":"b"},"read_only":null},{"of":{"service":"b"},"read_only":true},{"of":{"container":"x"},"read_only":false}]"#),
     ("volumes: [{type: tmpfs, target: /t, tmpfs: {size: 1k, mode: 01777}}]", "/container/mounts/0/source", r#"{"tmpfs":{"size":1024,"mode":1023,"uid":null,"gid":null,"options":[]}}"#),
     ("post_start: [{command: [x, y], user: u, privileged: true, working_dir: /w, environment: {A: b}}]", "/post_start/0", r#"{"command":["x","y"],"user":"u","privileged":true,"working_dir":"/w","environment":{"A":"b"}}"#),
     ("pre_stop: [{command: x y}]", "/pre_stop/0/command", r#"["x","y"]"#),
@@ -164,9 +170,6 @@ const REFUSED: &[&str] = &[
     "use_api_socket: true",
     "userns_mode: private",
     "volumes: [{type: bind, source: /h, target: /c, bind: {recursive: readonly}}]",
-    "volumes: [{type: image, source: i, target: /c}]",
-    "volumes: [{type: volume, target: /c, volume: {labels: {a: b}}}]",
-    "volumes_from: [b]",
     "deploy: {resources: {reservations: {devices: [{capabilities: [gpu]}]}}}",
     "deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: a, value: 1}}]}}}",
     "network_mode: 'service:b'\n    ports: ['80:80']",
@@ -260,10 +263,7 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:18: `services.a.storage_opt` is not supported yet: the root file system has no options
         compose.yaml:6:21: `services.a.use_api_socket` is not supported yet: there is no engine socket to hand in
         compose.yaml:6:18: `services.a.userns_mode` is not supported yet: user namespaces are not mapped
-        compose.yaml:6:70: `services.a.volumes.0.bind.recursive` is not supported yet: known are `enabled` and `disabled`
-        compose.yaml:6:22: `services.a.volumes.0.type` is not supported yet: known are `bind`, `volume` and `tmpfs`
-        compose.yaml:6:59: `services.a.volumes.0.volume.labels` is not supported yet: label the volume under `volumes`
-        compose.yaml:6:19: `services.a.volumes_from` is not supported yet: mounts of other containers are not taken over; name the volumes in `volumes`
+        compose.yaml:6:70: `recursive: readonly` needs `read_only: true`
         compose.yaml:6:50: `services.a.deploy.resources.reservations.devices` is not supported yet: devices are not requested by capability; list them in `devices`
         compose.yaml:6:60: `services.a.deploy.resources.reservations.generic_resources` is not supported yet: there is no inventory of generic resources
         compose.yaml:7:12: ports are published by the one whose network is joined
