@@ -23,6 +23,7 @@ pub mod keeper;
 pub mod logs;
 pub mod model;
 pub mod network;
+pub mod oci;
 pub mod plan;
 pub mod reconcile;
 pub mod runtime;

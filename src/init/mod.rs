@@ -7,6 +7,7 @@
 mod console;
 mod exec;
 mod fault;
+mod hooks;
 mod inroot;
 mod mounts;
 mod reaper;
@@ -18,9 +19,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use hooks::{HookError, run_hook, state_json};
 pub use reaper::{REAPER_ROLE, reaper_main};
-pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED};
-pub use run::{Inherited, Streams, launch_steps, prepare_bind};
+pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, WAITING};
+pub use run::{Inherited, Streams, launch_steps, prepare_binds};
 
 /// Index into the file descriptors sent along with a message.
 pub type Slot = usize;
@@ -42,6 +44,14 @@ pub enum Namespace {
     Join(NamespaceKind, Slot),
 }
 
+impl Namespace {
+    pub fn kind(self) -> NamespaceKind {
+        match self {
+            Self::New(kind) | Self::Join(kind, _) => kind,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NamespaceKind {
     Pid,
@@ -51,6 +61,32 @@ pub enum NamespaceKind {
     Ipc,
     Cgroup,
     User,
+    Time,
+}
+
+impl NamespaceKind {
+    /// The `CLONE_NEW*` flag with which a child is made in a new one; none for those that are made otherwise: the child takes
+    /// a cgroup namespace when it is in its cgroups, and a time namespace's offsets are set before anybody is in it.
+    pub fn clone_flag(self) -> u64 {
+        match self {
+            Self::Cgroup | Self::Time => 0,
+            kind => u64::from(kind.flag().unsigned_abs()),
+        }
+    }
+
+    /// The `CLONE_NEW*` flag.
+    pub fn flag(self) -> i32 {
+        match self {
+            Self::Pid => libc::CLONE_NEWPID,
+            Self::Net => libc::CLONE_NEWNET,
+            Self::Mount => libc::CLONE_NEWNS,
+            Self::Uts => libc::CLONE_NEWUTS,
+            Self::Ipc => libc::CLONE_NEWIPC,
+            Self::Cgroup => libc::CLONE_NEWCGROUP,
+            Self::User => libc::CLONE_NEWUSER,
+            Self::Time => libc::CLONE_NEWTIME,
+        }
+    }
 }
 
 /// How the process gets into its cgroups before it runs any step.
@@ -84,9 +120,11 @@ pub enum Step {
         at: PathBuf,
         overlay: Overlay,
     },
-    /// A host directory (an OCI bundle's rootfs) bound on itself as the root that targets refer to.
+    /// A host directory (an OCI bundle's rootfs) that the parent opened, as the root that targets refer to. It is attached
+    /// over this namespace's own root, so no path of the host is walked.
     RootBind {
-        at: PathBuf,
+        source: Slot,
+        propagation: PropagationKind,
     },
     /// A further overlay inside the root, such as the host image's `/usr`.
     Overlay {
@@ -153,6 +191,28 @@ pub enum Step {
     },
     /// `pivot_root(2)` into the root, old root detached; from here on targets are ordinary paths.
     PivotRoot,
+    /// How mounts spread between the container's root and what it is a copy of, or others are copies of.
+    RootPropagation(Propagation),
+    /// Tells the parent that the mounts are made ([`MOUNTED`]) and waits for it to say go once more.
+    Rendezvous,
+    /// Runs programs of the host, before [`Step::PivotRoot`], or of the container, after it.
+    Hooks {
+        hooks: Vec<Hook>,
+        /// The state of the runtime specification as JSON; pid and status are filled in.
+        state: String,
+        status: String,
+    },
+    /// Fails unless the program to execute is there and may be executed.
+    FindProgram {
+        argv: Vec<CString>,
+        env: Vec<CString>,
+    },
+    /// Tells the parent that all is ready ([`WAITING`]), waits for a byte from the FIFO `start`, and from then on reports
+    /// to the FIFO `result` instead.
+    AwaitStart {
+        start: Slot,
+        result: Slot,
+    },
     /// Remounts the root read-only.
     ReadonlyRoot,
     /// Bind-remounts a path read-only; a missing path is not an error.
@@ -176,6 +236,10 @@ pub enum Step {
         hard: u64,
     },
     OomScoreAdj(i32),
+    /// `personality(2)`.
+    Personality(u32),
+    /// A new session keyring, so that the keys of whoever started the container stay out of it.
+    SessionKeyring,
     Umask(u32),
     /// New session; for processes without a terminal.
     NewSession,
@@ -197,6 +261,8 @@ pub enum Step {
     /// Compiled filters (arrays of `struct sock_filter`, native byte order), installed in order.
     Seccomp {
         filters: Vec<Vec<u8>>,
+        /// `SECCOMP_FILTER_FLAG_*`.
+        flags: u32,
     },
     /// Changes to the directory inside the container, making it when missing and `create`.
     WorkingDirectory {
@@ -220,6 +286,18 @@ pub struct Overlay {
     pub work: PathBuf,
     /// No syncing of the upper layer: it is worth nothing after a power loss.
     pub volatile: bool,
+}
+
+/// A program that the runtime specification's `hooks` name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hook {
+    pub path: PathBuf,
+    /// The first one is the program's own name.
+    pub args: Vec<String>,
+    /// `NAME=value`; nothing else is in its environment.
+    pub env: Vec<String>,
+    /// Seconds.
+    pub timeout: Option<u64>,
 }
 
 /// `MS_*` flags that matter, as a set.

@@ -27,12 +27,22 @@ pub(super) fn root_overlay(at: &Path, overlay: &Overlay) -> Result<OwnedFd, Faul
     host_directory(at)
 }
 
-/// Binds a host directory on itself and returns the mount's root.
-pub(super) fn root_bind(at: &Path) -> Result<OwnedFd, Fault> {
-    let directory = host_directory(at)?;
-    let clone = clone_tree(&directory, true).at(at.to_string_lossy())?;
-    attach(&clone, &directory).at(at.to_string_lossy())?;
-    host_directory(at)
+/// Attaches a detached mount over the root of this namespace and returns it.
+pub(super) fn root_bind(source: &OwnedFd, over: &OwnedFd, propagation: PropagationKind) -> Result<OwnedFd, Fault> {
+    propagate(source, Propagation { kind: propagation, recursive: true }).at("the root")?;
+    attach(source, over).at("the root")?;
+    source.try_clone().at("the root")
+}
+
+/// Changes how mounts spread to and from the mount at `mount`.
+pub(super) fn propagate(mount: &OwnedFd, Propagation { kind, recursive }: Propagation) -> io::Result<()> {
+    let propagation = match kind {
+        PropagationKind::Private => libc::MS_PRIVATE,
+        PropagationKind::Shared => libc::MS_SHARED,
+        PropagationKind::Slave => libc::MS_SLAVE,
+        PropagationKind::Unbindable => libc::MS_UNBINDABLE,
+    };
+    set_attributes(mount, &MountAttributes { propagation, ..MountAttributes::default() }, recursive)
 }
 
 fn host_directory(path: &Path) -> Result<OwnedFd, Fault> {
@@ -214,15 +224,9 @@ pub(super) fn bind(
     if attributes.set != 0 || attributes.clear != 0 {
         set_attributes(source, &attributes, recursive).at(target)?;
     }
-    if let Some(Propagation { kind, recursive }) = propagation {
-        let propagation = match kind {
-            PropagationKind::Private => libc::MS_PRIVATE,
-            PropagationKind::Shared => libc::MS_SHARED,
-            PropagationKind::Slave => libc::MS_SLAVE,
-            PropagationKind::Unbindable => libc::MS_UNBINDABLE,
-        };
-        set_attributes(source, &MountAttributes { propagation, ..MountAttributes::default() }, recursive).at(target)?;
-    }
+    // A copy of a shared mount is its peer until told otherwise: what is mounted inside would appear on the host.
+    let private = Propagation { kind: PropagationKind::Private, recursive: true };
+    propagate(source, propagation.unwrap_or(private)).at(target)?;
     attach(source, &on).at(target)
 }
 

@@ -35,7 +35,7 @@ pub(super) fn split(single: SingleThreaded, exe: BorrowedFd<'_>) -> Result<(), F
 
 /// Executes our program anew: a fresh memory, without the keeper's, that the container may look at like any other's.
 fn stay(child: i32, exe: BorrowedFd<'_>) -> ! {
-    process::close_on_exec();
+    process::close_on_exec(3);
     if let Ok(pid) = CString::new(child.to_string())
         && let Ok(role) = CString::new(REAPER_ROLE)
     {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{self, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
 use rustix::process::Resource;
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
@@ -64,6 +65,17 @@ pub(super) fn groups(groups: &[u32]) -> Result<(), Fault> {
     thread::set_thread_groups(&groups).at("groups")
 }
 
+/// The root of the user namespace that this process has just come into.
+pub(super) fn become_root() -> Result<(), Fault> {
+    match thread::set_thread_groups(&[]) {
+        // A user who may not drop groups has none that this namespace knows.
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(error) => return Err(error).at("groups"),
+    }
+    thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).at("group 0 of the user namespace")?;
+    thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).at("user 0 of the user namespace")
+}
+
 /// The streams become the user's, so that it may open /dev/stdout again; then it becomes that user.
 pub(super) fn identity(uid: u32, gid: u32) -> Result<(), Fault> {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -74,7 +86,11 @@ pub(super) fn identity(uid: u32, gid: u32) -> Result<(), Fault> {
         let device =
             FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice && fs::major(status.st_rdev) == 1;
         if !device && status.st_uid != uid {
-            fs::fchown(stream, Some(user), None).at("standard streams")?;
+            match fs::fchown(stream, Some(user), None) {
+                // A stream that the caller chose, and that is not ours to give away.
+                Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::ROFS) => {}
+                Err(error) => return Err(error).at("standard streams"),
+            }
         }
     }
     thread::set_keep_capabilities(true).at("keeping capabilities")?;

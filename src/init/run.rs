@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 
 use super::fault::{At, Fault, fault};
 use super::restrict::{self, Masks};
 use super::{Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
-use super::{console, exec, mounts, reaper};
+use super::{console, exec, hooks, mounts, reaper};
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::security;
 
@@ -17,13 +18,19 @@ use crate::sys::security;
 pub(crate) const ABOUT_TO_EXECUTE: u8 = b'x';
 /// A [`LaunchFailure`] follows, in postcard's encoding.
 pub(crate) const FAILED: u8 = b'f';
+/// [`Step::Rendezvous`] has been reached.
+pub(crate) const MOUNTED: u8 = b'm';
+/// [`Step::AwaitStart`] has been reached.
+pub(crate) const WAITING: u8 = b'w';
 
 /// What the child gets from its parent, besides the launch itself.
 #[derive(Debug)]
 pub struct Inherited<'a> {
     pub slots: &'a [OwnedFd],
-    /// Detached mounts of the [`Step::Bind`]s, by index of the step ([`prepare_bind`]).
+    /// Detached mounts of the [`Step::Bind`]s, by index of the step ([`prepare_binds`]).
     pub binds: &'a BTreeMap<usize, OwnedFd>,
+    /// How many descriptors from 3 on the program gets as they are.
+    pub preserved: u32,
     /// Read end: one byte means go, the end of it means that the parent is gone.
     pub go: BorrowedFd<'a>,
     /// Write end, for the report.
@@ -56,6 +63,7 @@ impl Inherited<'_> {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut all: Vec<RawFd> = self.slots.iter().chain(self.binds.values()).map(AsRawFd::as_raw_fd).collect();
         all.extend([self.go, self.status, self.exe].map(|fd| fd.as_raw_fd()));
+        all.extend((3..).take(self.preserved as usize));
         match self.streams {
             Streams::Pipes { stdin, stdout, stderr } => all.extend([stdin, stdout, stderr].map(|fd| fd.as_raw_fd())),
             Streams::Terminal { null, socket, .. } => all.extend([null, socket].map(|fd| fd.as_raw_fd())),
@@ -64,12 +72,25 @@ impl Inherited<'_> {
     }
 }
 
-/// Clones what a [`Step::Bind`] binds into a detached mount. Only the mount namespace it lies in can do that: the parent's.
+/// Clones what the launch's [`Step::Bind`]s and its [`Step::RootBind`] bind into detached mounts. Only the mount namespace
+/// that the sources lie in can do that: the parent's.
 ///
 /// # Errors
-/// Whatever `open_tree(2)` says.
-pub fn prepare_bind(source: BorrowedFd<'_>, recursive: bool) -> std::io::Result<OwnedFd> {
-    Ok(mounts::clone_tree(source, recursive)?)
+/// Whatever `open_tree(2)` says, with the step.
+pub fn prepare_binds(launch: &Launch, slots: &[OwnedFd]) -> Result<BTreeMap<usize, OwnedFd>, LaunchFailure> {
+    let mut binds = BTreeMap::new();
+    for (index, step) in launch.steps.iter().enumerate() {
+        let (source, recursive, detail) = match step {
+            Step::Bind { source, recursive, target, .. } => (*source, *recursive, target.as_str()),
+            Step::RootBind { source, .. } => (*source, true, "the root"),
+            _ => continue,
+        };
+        let clone = slots.get(source).ok_or(Errno::BADF).and_then(|source| mounts::clone_tree(source, recursive));
+        let failed =
+            |error: Errno| LaunchFailure { step: Some(index), errno: error.raw_os_error(), detail: detail.to_owned() };
+        binds.insert(index, clone.map_err(failed)?);
+    }
+    Ok(binds)
 }
 
 /// Runs the launch's steps in a child that was just forked. Returns only when that failed (and has been reported): with
@@ -81,25 +102,25 @@ pub fn launch_steps(launch: &Launch, inherited: &Inherited<'_>) -> i32 {
         Ok(true) => {}
         // Nobody is left who would want this process.
         Ok(false) => return 1,
-        Err(error) => return report(inherited, None, error),
+        Err(error) => return report(inherited.status, None, error),
     }
     let mut child = match enter(launch, inherited) {
         Ok(child) => child,
-        Err(error) => return report(inherited, None, error),
+        Err(error) => return report(inherited.status, None, error),
     };
     for (index, step) in launch.steps.iter().enumerate() {
         if let Err(error) = child.apply(index, step) {
-            return report(inherited, Some(index), error);
+            return report(child.status, Some(index), error);
         }
     }
-    report(inherited, None, Fault { errno: libc::EINVAL, detail: "the steps end without a program".to_owned() })
+    report(child.status, None, Fault { errno: libc::EINVAL, detail: "the steps end without a program".to_owned() })
 }
 
 /// Tells the parent. When it is gone the report has no reader, and the exit status is all there is.
-fn report(inherited: &Inherited<'_>, step: Option<usize>, Fault { errno, detail }: Fault) -> i32 {
+fn report(to: BorrowedFd<'_>, step: Option<usize>, Fault { errno, detail }: Fault) -> i32 {
     let failure = LaunchFailure { step, errno, detail };
     if let Ok(bytes) = postcard::to_extend(&failure, vec![FAILED]) {
-        let _ = rustix::io::write(inherited.status, &bytes);
+        let _ = rustix::io::write(to, &bytes);
     }
     1
 }
@@ -113,6 +134,8 @@ fn wait_for_go(go: BorrowedFd<'_>) -> Result<bool, Fault> {
 /// The state of the interpreter.
 struct Child<'a> {
     inherited: &'a Inherited<'a>,
+    /// Where it reports to.
+    status: BorrowedFd<'a>,
     /// What targets refer to.
     root: OwnedFd,
     /// The host's, opened before the container's own files are in sight.
@@ -130,19 +153,12 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>) -> Result<Child<'a>,
     rustix::stdio::dup2_stderr(stderr).at("standard error")?;
     let proc = restrict::host_proc()?;
     // The user namespace first, for the rights in the others; the mount namespace last, as it changes what paths mean.
-    use NamespaceKind::{Cgroup, Ipc, Mount, Net, User, Uts};
-    for (wanted, flag) in [
-        (User, libc::CLONE_NEWUSER),
-        (Ipc, libc::CLONE_NEWIPC),
-        (Uts, libc::CLONE_NEWUTS),
-        (Net, libc::CLONE_NEWNET),
-        (Cgroup, libc::CLONE_NEWCGROUP),
-        (Mount, libc::CLONE_NEWNS),
-    ] {
+    use NamespaceKind::{Cgroup, Ipc, Mount, Net, Time, User, Uts};
+    for wanted in [User, Time, Ipc, Uts, Net, Cgroup, Mount] {
         for namespace in &launch.namespaces {
             match *namespace {
                 Namespace::Join(kind, slot) if kind == wanted => {
-                    process::enter_namespace(slot_of(inherited, slot)?, flag)
+                    process::enter_namespace(slot_of(inherited, slot)?, kind.flag())
                         .at(format!("joining the {kind:?} namespace"))?;
                 }
                 // Only now is the process in its cgroups, which the namespace takes as its root.
@@ -153,9 +169,12 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>) -> Result<Child<'a>,
             }
         }
     }
+    if launch.namespaces.iter().any(|namespace| namespace.kind() == User) {
+        restrict::become_root()?;
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).at("/")?;
-    Ok(Child { inherited, root, proc })
+    Ok(Child { inherited, status: inherited.status, root, proc })
 }
 
 fn slot_of<'a>(inherited: &'a Inherited<'_>, slot: Slot) -> Result<&'a OwnedFd, Fault> {
@@ -170,10 +189,13 @@ impl Child<'_> {
                 self.root = mounts::root_overlay(at, overlay)?;
                 Ok(())
             }
-            Step::RootBind { at } => {
-                self.root = mounts::root_bind(at)?;
-                Ok(())
-            }
+            Step::RootBind { propagation, .. } => match self.inherited.binds.get(&index) {
+                Some(source) => {
+                    self.root = mounts::root_bind(source, &self.root, *propagation)?;
+                    Ok(())
+                }
+                None => fault(libc::EBADF, "the root"),
+            },
             Step::PivotRoot => {
                 self.root = mounts::pivot(&self.root)?;
                 Ok(())
@@ -191,9 +213,22 @@ impl Child<'_> {
             | Step::Symlink { .. }
             | Step::Console { .. }
             | Step::ReadonlyRoot
+            | Step::RootPropagation(_)
             | Step::ReadonlyPath { .. }
             | Step::MaskPath { .. }
             | Step::WorkingDirectory { .. } => self.files(step),
+            Step::Rendezvous => {
+                rustix::io::write(self.status, &[MOUNTED]).at("reporting")?;
+                if wait_for_go(self.inherited.go)? { Ok(()) } else { fault(libc::EPIPE, "the parent is gone") }
+            }
+            Step::AwaitStart { start, result } => {
+                rustix::io::write(self.status, &[WAITING]).at("reporting")?;
+                let mut byte = [0];
+                let start = slot_of(self.inherited, *start)?;
+                rustix::io::retry_on_intr(|| rustix::io::read(start, &mut byte)).at("waiting for the start")?;
+                self.status = slot_of(self.inherited, *result)?.as_fd();
+                Ok(())
+            }
             _ => self.process(step),
         }
     }
@@ -221,6 +256,7 @@ impl Child<'_> {
                 Streams::Pipes { .. } => fault(libc::EINVAL, "a terminal was not asked for"),
             },
             Step::ReadonlyRoot => mounts::readonly_root(root),
+            Step::RootPropagation(propagation) => mounts::propagate(root, *propagation).at("/"),
             Step::ReadonlyPath { target } => mounts::readonly_path(root, target),
             Step::MaskPath { target } => mounts::mask(root, target),
             Step::WorkingDirectory { target, create } => {
@@ -247,6 +283,14 @@ impl Child<'_> {
                 rustix::process::umask(Mode::from_raw_mode(*mask));
                 Ok(())
             }
+            Step::Personality(personality) => security::set_personality(*personality).at("personality"),
+            Step::SessionKeyring => match security::new_session_keyring() {
+                // A kernel without keyrings has no keys either.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+                result => result.at("session keyring"),
+            },
+            Step::Hooks { hooks, state, status } => hooks::run_in_child(&self.proc, hooks, state, status),
+            Step::FindProgram { argv, env } => exec::find(argv, env),
             Step::NewSession => rustix::process::setsid().map(drop).at("new session"),
             Step::Groups(groups) => restrict::groups(groups),
             Step::Identity { uid, gid } => restrict::identity(*uid, *gid),
@@ -260,14 +304,14 @@ impl Child<'_> {
                 })
             }
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true).at("no new privileges"),
-            Step::Seccomp { filters } => {
-                filters.iter().try_for_each(|filter| security::install_filter(filter).at("seccomp filter"))
+            Step::Seccomp { filters, flags } => {
+                filters.iter().try_for_each(|filter| security::install_filter(filter, *flags).at("seccomp filter"))
             }
             Step::Reaper => reaper::split(self.inherited.single, self.inherited.exe),
             Step::Exec { argv, env } => {
-                process::close_on_exec();
+                process::close_on_exec(3 + self.inherited.preserved);
                 process::reset_signals();
-                rustix::io::write(self.inherited.status.as_fd(), &[ABOUT_TO_EXECUTE]).at("reporting")?;
+                rustix::io::write(self.status, &[ABOUT_TO_EXECUTE]).at("reporting")?;
                 match exec::exec(argv, env)? {}
             }
             _ => fault(libc::EINVAL, "not a step about the process"),

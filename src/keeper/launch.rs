@@ -1,6 +1,5 @@
 //! From a launch request to a running process: clone, attach to cgroups, release, report.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,10 +9,10 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::init::Launch;
 use crate::init::LaunchFailure;
+use crate::init::Stdio;
 use crate::init::{self, Inherited, Streams};
 use crate::init::{ABOUT_TO_EXECUTE, FAILED};
 use crate::init::{Namespace, NamespaceKind};
-use crate::init::{Stdio, Step};
 use crate::sys::message::{self, Wait};
 use crate::sys::process::{self, Child, SingleThreaded};
 
@@ -68,7 +67,7 @@ impl Launcher {
 
     /// Clones the child, which then waits for [`Starting::release`].
     pub(super) fn begin(&self, launch: &Launch, slots: Vec<OwnedFd>) -> Result<(Child, Box<Starting>), LaunchFailure> {
-        let binds = prepare_binds(launch, &slots)?;
+        let binds = init::prepare_binds(launch, &slots)?;
         let before = |error: &io::Error| failed(None, error, "making the process");
         let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).map_err(|error| before(&error.into()));
         let slot = |slot: usize| {
@@ -82,7 +81,7 @@ impl Launcher {
         let mut join = None;
         for namespace in &launch.namespaces {
             match *namespace {
-                Namespace::New(kind) => flags |= clone_flag(kind),
+                Namespace::New(kind) => flags |= kind.clone_flag(),
                 Namespace::Join(NamespaceKind::Pid, index) => join = Some(slot(index)?),
                 Namespace::Join(..) => {}
             }
@@ -95,6 +94,7 @@ impl Launcher {
         let inherited = Inherited {
             slots: &slots,
             binds: &binds,
+            preserved: 0,
             go: go_read.as_fd(),
             status: status_write.as_fd(),
             streams: theirs.streams(launch.stdio, &self.null),
@@ -159,32 +159,6 @@ impl Theirs {
             }
         }
     }
-}
-
-fn prepare_binds(launch: &Launch, slots: &[OwnedFd]) -> Result<BTreeMap<usize, OwnedFd>, LaunchFailure> {
-    let mut binds = BTreeMap::new();
-    for (index, step) in launch.steps.iter().enumerate() {
-        if let Step::Bind { source, recursive, target, .. } = step {
-            let slot = slots.get(*source).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
-            let clone = slot.and_then(|source| init::prepare_bind(source.as_fd(), *recursive));
-            binds.insert(index, clone.map_err(|error| failed(Some(index), &error, target))?);
-        }
-    }
-    Ok(binds)
-}
-
-/// A cgroup namespace is not here: the child takes it when it is in its cgroups.
-fn clone_flag(kind: NamespaceKind) -> u64 {
-    let flag = match kind {
-        NamespaceKind::Pid => libc::CLONE_NEWPID,
-        NamespaceKind::Net => libc::CLONE_NEWNET,
-        NamespaceKind::Mount => libc::CLONE_NEWNS,
-        NamespaceKind::Uts => libc::CLONE_NEWUTS,
-        NamespaceKind::Ipc => libc::CLONE_NEWIPC,
-        NamespaceKind::User => libc::CLONE_NEWUSER,
-        NamespaceKind::Cgroup => 0,
-    };
-    u64::from(flag.unsigned_abs())
 }
 
 impl Starting {

@@ -173,6 +173,7 @@ impl Host {
             stdin: container.stdin_open,
             terminal: None,
             init: container.init,
+            lifecycle: None,
         };
         let lowered =
             engine::lower::lower(spec, extras).map_err(|error| because("the container cannot be set up", &error))?;

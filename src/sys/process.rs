@@ -105,9 +105,9 @@ fn close_all_but(keep: &[RawFd]) {
     close_range(from, u32::MAX, 0);
 }
 
-/// Marks every descriptor from 3 on to be closed on exec.
-pub fn close_on_exec() {
-    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+/// Marks every descriptor from `first` on to be closed on exec.
+pub fn close_on_exec(first: u32) {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
 }
 
 /// Closes every descriptor from 3 on, in a process that uses none of them any more and never returns.
@@ -177,6 +177,16 @@ pub fn enter_namespace(namespace: impl AsFd, kind: i32) -> io::Result<()> {
 pub fn new_cgroup_namespace() -> io::Result<()> {
     // SAFETY: no memory is passed and CLONE_NEWCGROUP shares or unshares none.
     let result = unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the children of this process in a new time namespace, whose offsets can be set until there is one.
+///
+/// # Errors
+/// `EPERM`; `EINVAL` when the kernel has none.
+pub fn new_time_namespace() -> io::Result<()> {
+    // SAFETY: no memory is passed and CLONE_NEWTIME shares or unshares none.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWTIME) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("init", &["base", "sys"]),
     ("keeper", &["base", "sys", "init"]),
     ("engine", &["base", "spec", "sys", "init"]),
+    ("oci", &["base", "sys", "init", "engine", "ui"]),
     ("network", &["base", "spec", "sys"]),
     ("image", &["base", "spec", "sys"]),
     ("volume", &["base", "spec", "sys"]),

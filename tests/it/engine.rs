@@ -137,6 +137,7 @@ impl World {
             stdin: false,
             terminal: None,
             init: container.init,
+            lifecycle: None,
         };
         let (pid, mut descriptors) = self.launch("container", lower(&spec, extras).unwrap());
         let pidfd = descriptors.remove(0);

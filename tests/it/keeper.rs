@@ -597,7 +597,7 @@ fn restrictions_hold_for_an_ordinary_user() {
         Step::WorkingDirectory { target: "/proc".to_owned(), create: false },
         Step::Rlimit { resource: rcompose::init::Rlimit::Nofile, soft: 77, hard: 88 },
         Step::Umask(0o27),
-        Step::Seccomp { filters: vec![allow] },
+        Step::Seccomp { filters: vec![allow], flags: 0 },
         Step::Groups(vec![1000, 7]),
         Step::Identity { uid: 1000, gid: 1000 },
         Step::Capabilities { bounding: port, permitted: port, effective: port, inheritable: port, ambient: port },

@@ -17,6 +17,8 @@ mod keeper;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod oci;
+#[cfg(test)]
 mod planner;
 #[cfg(test)]
 mod simulation;

@@ -95,9 +95,35 @@ impl Cgroup {
         path: &str,
         resources: &LinuxResources,
     ) -> Result<(Self, Vec<String>), CgroupError> {
+        Self::create_with(hierarchies, path, resources, false)
+    }
+
+    /// [`Cgroup::create`], also in v1 hierarchies where no limit is asked for: for callers that name a group and look for it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_everywhere(
+        hierarchies: &Hierarchies,
+        path: &str,
+        resources: &LinuxResources,
+    ) -> Result<(Self, Vec<String>), CgroupError> {
+        Self::create_with(hierarchies, path, resources, true)
+    }
+
+    fn create_with(
+        hierarchies: &Hierarchies,
+        path: &str,
+        resources: &LinuxResources,
+        everywhere: bool,
+    ) -> Result<(Self, Vec<String>), CgroupError> {
         check(path)?;
         let mut group = Self { v2: None, v1: Vec::new() };
-        let made = group.make(hierarchies, path, resources);
+        let mut made = group.make(hierarchies, path, resources);
+        if everywhere && made.is_ok() {
+            let all =
+                hierarchies.v1.iter().map(|(controller, mount)| group.v1_directory(controller, mount, path).map(drop));
+            made = all.collect::<Result<(), _>>().and(made);
+        }
         match made {
             Ok(left_out) => Ok((group, left_out)),
             Err(error) => {
@@ -117,6 +143,23 @@ impl Cgroup {
         let v2 = hierarchies.v2.as_ref().map(|v2| v2.mount.join(path)).filter(|path| path.is_dir());
         let v1 = hierarchies.v1.iter().map(|(controller, mount)| (controller.clone(), mount.join(path)));
         Ok(Self { v2, v1: v1.filter(|(_, path)| path.is_dir()).collect() })
+    }
+
+    /// Changes limits of the group, which is at `path`.
+    ///
+    /// # Errors
+    /// A controller that the kernel lacks, a value it refuses; what came before it stays changed.
+    pub fn update(
+        &mut self,
+        hierarchies: &Hierarchies,
+        path: &str,
+        resources: &LinuxResources,
+    ) -> Result<Vec<String>, CgroupError> {
+        let mut left_out = Vec::new();
+        for limits in &limits::of(resources) {
+            self.apply(hierarchies, path, limits, &mut left_out)?;
+        }
+        Ok(left_out)
     }
 
     fn make(
@@ -305,6 +348,15 @@ impl Cgroup {
     /// As there.
     pub fn thaw(&self) -> Result<(), CgroupError> {
         self.set_frozen("0", "THAWED")
+    }
+
+    /// Whether [`Cgroup::freeze`] is in force.
+    pub fn is_frozen(&self) -> bool {
+        if let Some(group) = &self.v2 {
+            return fs::read(group.join("cgroup.freeze")).is_ok_and(|text| text.starts_with(b"1"));
+        }
+        let freezer = self.v1.iter().find(|(controller, _)| controller == "freezer");
+        freezer.is_some_and(|(_, path)| fs::read(path.join("freezer.state")).is_ok_and(|text| text.starts_with(b"FR")))
     }
 
     fn set_frozen(&self, v2: &str, v1: &str) -> Result<(), CgroupError> {

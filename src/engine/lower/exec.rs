@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxNamespaceType;
@@ -16,6 +18,7 @@ use crate::engine::lower::LowerError;
 use crate::engine::lower::Lowered;
 use crate::engine::lower::Slots;
 use crate::engine::lower::exec;
+use crate::engine::lower::exec_arguments;
 use crate::engine::lower::open_namespace;
 use crate::engine::lower::restrict;
 use crate::engine::lower::stdio;
@@ -27,7 +30,9 @@ use crate::init::NamespaceKind;
 use crate::init::Stdio;
 use crate::init::Step;
 
-const NAMESPACES: [(&str, LinuxNamespaceType, NamespaceKind); 6] = [
+const NAMESPACES: [(&str, LinuxNamespaceType, NamespaceKind); 8] = [
+    ("user", LinuxNamespaceType::User, NamespaceKind::User),
+    ("time", LinuxNamespaceType::Time, NamespaceKind::Time),
     ("ipc", LinuxNamespaceType::Ipc, NamespaceKind::Ipc),
     ("uts", LinuxNamespaceType::Uts, NamespaceKind::Uts),
     ("net", LinuxNamespaceType::Network, NamespaceKind::Net),
@@ -61,6 +66,11 @@ pub fn lower_exec(
     let mut namespaces = Vec::new();
     for (name, kind, namespace) in NAMESPACES {
         let path = PathBuf::from(format!("/proc/{}/ns/{name}", target.pid));
+        let optional = matches!(namespace, NamespaceKind::User | NamespaceKind::Time);
+        if optional && same_namespace(&path, Path::new(&format!("/proc/self/ns/{name}"))) {
+            // Nobody can join the user namespace that he is in; and kernels need not have time namespaces.
+            continue;
+        }
         let descriptor = open_namespace(kind, &path)?;
         namespaces.push(Namespace::Join(namespace, slots.add(descriptor)));
     }
@@ -74,10 +84,29 @@ pub fn lower_exec(
     if is_terminal {
         steps.push(Step::Console { bind_console: false });
     }
-    restrict::restrict(process, target.seccomp, is_terminal, &mut steps)?;
+    let filter = restrict::restrict(process, target.seccomp, is_terminal, &mut steps)?;
     steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: false });
+    steps.extend(filter);
     steps.push(exec(process)?);
     Ok(Lowered { launch: Launch { namespaces, cgroup, stdio, steps }, descriptors: slots.0 })
+}
+
+/// Has the launch fail early, with the right words, when there is no such program.
+///
+/// # Errors
+/// No program is named.
+pub fn check_program(process: &Process, lowered: &mut Lowered) -> Result<(), LowerError> {
+    let (argv, env) = exec_arguments(process)?;
+    let steps = &mut lowered.launch.steps;
+    let at = steps.iter().position(|step| matches!(step, Step::WorkingDirectory { .. }));
+    steps.insert(at.map_or(steps.len().saturating_sub(1), |at| at + 1), Step::FindProgram { argv, env });
+    Ok(())
+}
+
+/// Whether both lead to the same namespace, or there is none.
+fn same_namespace(one: &Path, other: &Path) -> bool {
+    let identity = |path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    identity(one) == identity(other)
 }
 
 /// A pidfd is readable once its process has ended.

@@ -4,6 +4,7 @@
 //! kernel parameters are written while that is still allowed, and the restrictions come last.
 
 mod exec;
+mod lifecycle;
 mod mounts;
 mod restrict;
 mod unsupported;
@@ -26,12 +27,18 @@ use crate::init::Launch;
 use crate::init::Namespace;
 use crate::init::NamespaceKind;
 use crate::init::Overlay;
+use crate::init::Propagation;
+use crate::init::PropagationKind;
 use crate::init::Slot;
 use crate::init::Stdio;
 use crate::init::Step;
 
 pub use exec::Target;
+pub use exec::check_program;
 pub use exec::lower_exec;
+pub use lifecycle::Lifecycle;
+pub use lifecycle::hooks;
+pub use mounts::MOUNT_OPTIONS;
 
 /// Where a container's root comes from.
 #[derive(Clone, Debug)]
@@ -62,6 +69,8 @@ pub struct Extras<'a> {
     pub terminal: Option<(u16, u16)>,
     /// Pid 1 is an init that reaps and forwards signals.
     pub init: bool,
+    /// `None`: the program is executed at once, and the specification has no hooks.
+    pub lifecycle: Option<Lifecycle>,
 }
 
 /// A launch and its descriptors, in the order of their slots.
@@ -114,6 +123,9 @@ impl Slots {
 /// Fields that cannot be honoured (nothing is ignored), host files and namespaces that cannot be opened.
 pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     unsupported::check(spec)?;
+    if extras.lifecycle.is_none() && spec.hooks().is_some() {
+        return Err(LowerError::Unsupported("hooks".to_owned()));
+    }
     let process = spec.process().as_ref().ok_or(LowerError::Missing("process"))?;
     let linux = spec.linux().as_ref().ok_or(LowerError::Missing("linux"))?;
     let mut slots = Slots::default();
@@ -122,10 +134,13 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     let stdio = stdio(process, extras.stdin, extras.terminal);
 
     let mut steps = vec![Step::IsolateMounts { slave: mounts::needs_slave(spec) }];
-    root(extras.root, &mut steps);
+    let propagation = mounts::root_propagation(linux)?;
+    root(extras.root, propagation, &mut slots, &mut steps)?;
     mounts::mounts(spec, extras.cgroup_v1, &mut slots, &mut steps)?;
     mounts::devices(spec, &mut steps)?;
+    let gate = extras.lifecycle.map(|lifecycle| lifecycle.before_pivot(spec, &mut slots, &mut steps));
     steps.push(Step::PivotRoot);
+    steps.extend(propagation.map(Step::RootPropagation));
     if let Stdio::Terminal { .. } = stdio {
         steps.push(Step::Console { bind_console: true });
     }
@@ -144,8 +159,13 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
         steps.push(Step::ReadonlyRoot);
     }
     let terminal = matches!(stdio, Stdio::Terminal { .. });
-    restrict::restrict(process, linux.seccomp().as_ref(), terminal, &mut steps)?;
+    steps.extend(linux.personality().as_ref().map(restrict::personality).transpose()?);
+    let filter = restrict::restrict(process, linux.seccomp().as_ref(), terminal, &mut steps)?;
     steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: false });
+    if let Some(gate) = gate {
+        gate.before_program(spec, exec_arguments(process)?, &mut steps);
+    }
+    steps.extend(filter);
     if extras.init {
         // As confined as the program: pid 1 must be no way up.
         steps.push(Step::Reaper);
@@ -154,14 +174,27 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     Ok(Lowered { launch: Launch { namespaces, cgroup, stdio, steps }, descriptors: slots.0 })
 }
 
-fn root(root: Root, steps: &mut Vec<Step>) {
+fn root(
+    root: Root,
+    propagation: Option<Propagation>,
+    slots: &mut Slots,
+    steps: &mut Vec<Step>,
+) -> Result<(), LowerError> {
     match root {
         Root::Overlay { at, overlay, trees } => {
             steps.push(Step::RootOverlay { at, overlay });
             steps.extend(trees.into_iter().map(|(target, overlay)| Step::Overlay { target, overlay }));
         }
-        Root::Bind(at) => steps.push(Step::RootBind { at }),
+        Root::Bind(path) => steps.push(Step::RootBind {
+            source: mounts::open_source(&path, "/", slots)?,
+            propagation: match propagation {
+                Some(Propagation { kind: PropagationKind::Slave, .. }) => PropagationKind::Slave,
+                // Shared later, inside: never with the host.
+                _ => PropagationKind::Private,
+            },
+        }),
     }
+    Ok(())
 }
 
 fn namespaces(
@@ -179,7 +212,8 @@ fn namespaces(
             LinuxNamespaceType::Ipc => NamespaceKind::Ipc,
             LinuxNamespaceType::Pid => NamespaceKind::Pid,
             LinuxNamespaceType::Network => NamespaceKind::Net,
-            other => return Err(LowerError::Unsupported(format!("linux.namespaces: {other}"))),
+            LinuxNamespaceType::User => NamespaceKind::User,
+            LinuxNamespaceType::Time => NamespaceKind::Time,
         };
         if joined.iter().any(|(other, _)| *other == kind) {
             continue;
@@ -219,7 +253,10 @@ fn working_directory(process: &Process) -> Result<String, LowerError> {
     text.map(str::to_owned).ok_or_else(|| LowerError::Text(format!("process.cwd: {}", path.display())))
 }
 
-fn exec(process: &Process) -> Result<Step, LowerError> {
+/// The program's arguments and its environment.
+type Arguments = (Vec<CString>, Vec<CString>);
+
+fn exec_arguments(process: &Process) -> Result<Arguments, LowerError> {
     let texts = |texts: &Option<Vec<String>>| -> Result<Vec<CString>, LowerError> {
         let texts = texts.iter().flatten();
         texts.map(|text| CString::new(text.as_str()).map_err(|_| LowerError::Text(text.clone()))).collect()
@@ -228,7 +265,11 @@ fn exec(process: &Process) -> Result<Step, LowerError> {
     if argv.is_empty() {
         return Err(LowerError::Missing("process.args"));
     }
-    Ok(Step::Exec { argv, env: texts(process.env())? })
+    Ok((argv, texts(process.env())?))
+}
+
+fn exec(process: &Process) -> Result<Step, LowerError> {
+    exec_arguments(process).map(|(argv, env)| Step::Exec { argv, env })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use oci_spec::runtime::Linux;
 use oci_spec::runtime::LinuxDeviceType;
 use oci_spec::runtime::Mount;
 use oci_spec::runtime::Spec;
@@ -35,11 +36,68 @@ const LINKS: [(&str, &str); 5] = [
     ("/dev/stderr", "/proc/self/fd/2"),
 ];
 
+/// The options of a mount that do not go to its file system.
+pub const MOUNT_OPTIONS: [&str; 34] = [
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "exec",
+    "loud",
+    "noatime",
+    "nodev",
+    "noexec",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "private",
+    "rbind",
+    "relatime",
+    "ro",
+    "rprivate",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "runbindable",
+    "rw",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "unbindable",
+    "dirsync",
+    "lazytime",
+    "mand",
+    "silent",
+    "sync",
+];
+
 /// Mounts of the host must reach the container where a mount asks for it.
 pub(super) fn needs_slave(spec: &Spec) -> bool {
     let root = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
     let options = spec.mounts().iter().flatten().flat_map(|mount| mount.options().iter().flatten());
     root.into_iter().chain(options.map(String::as_str)).any(|o| matches!(o, "slave" | "rslave" | "shared" | "rshared"))
+}
+
+/// `linux.rootfsPropagation`.
+pub(super) fn root_propagation(linux: &Linux) -> Result<Option<Propagation>, LowerError> {
+    let wanted = linux.rootfs_propagation().as_deref().filter(|wanted| !wanted.is_empty());
+    let unknown = |wanted: &str| LowerError::Unsupported(format!("linux.rootfsPropagation: {wanted}"));
+    wanted.map(|wanted| propagation(wanted).ok_or_else(|| unknown(wanted))).transpose()
+}
+
+fn propagation(option: &str) -> Option<Propagation> {
+    let (recursive, name) = option.strip_prefix('r').map_or((false, option), |name| (true, name));
+    let kind = match name {
+        "private" => PropagationKind::Private,
+        "shared" => PropagationKind::Shared,
+        "slave" => PropagationKind::Slave,
+        "unbindable" => PropagationKind::Unbindable,
+        _ => return None,
+    };
+    Some(Propagation { kind, recursive })
 }
 
 pub(super) fn mounts(
@@ -126,7 +184,7 @@ fn cgroups_v1(
     Ok(())
 }
 
-fn open_source(path: &Path, target: &str, slots: &mut Slots) -> Result<usize, LowerError> {
+pub(super) fn open_source(path: &Path, target: &str, slots: &mut Slots) -> Result<usize, LowerError> {
     let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let failed = |error: rustix::io::Errno| LowerError::Source {
         path: path.to_owned(),
@@ -139,7 +197,7 @@ fn open_source(path: &Path, target: &str, slots: &mut Slots) -> Result<usize, Lo
 /// /dev is filled unless it is a directory of the host.
 pub(super) fn devices(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), LowerError> {
     let dev = spec.mounts().iter().flatten().find(|mount| mount.destination() == Path::new("/dev"));
-    if dev.is_none_or(|mount| mount.typ().as_deref() == Some("bind")) {
+    if dev.is_some_and(|mount| mount.typ().as_deref() == Some("bind")) {
         return Ok(());
     }
     let given = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
@@ -204,9 +262,8 @@ impl Options {
                 match option.as_str() {
                     "bind" => options.bind = true,
                     "rbind" => (options.bind, options.recursive) = (true, true),
-                    "defaults" | "async" | "loud" => {}
-                    "sync" | "dirsync" | "remount" | "mand" | "nodiratime" | "lazytime" | "iversion" | "silent"
-                    | "nosymfollow" | "tmpcopyup" | "idmap" | "ridmap" => {
+                    "defaults" | "async" | "loud" | "silent" => {}
+                    "remount" | "nodiratime" | "iversion" | "nosymfollow" | "tmpcopyup" | "idmap" | "ridmap" => {
                         return Err(LowerError::Unsupported(format!("mounts: {target}: `{option}`")));
                     }
                     data => options.data.push(data.to_owned()),
@@ -241,15 +298,8 @@ impl Options {
     }
 
     fn propagation(&mut self, option: &str) -> bool {
-        let (recursive, name) = option.strip_prefix('r').map_or((false, option), |name| (true, name));
-        let kind = match name {
-            "private" => PropagationKind::Private,
-            "shared" => PropagationKind::Shared,
-            "slave" => PropagationKind::Slave,
-            "unbindable" => PropagationKind::Unbindable,
-            _ => return false,
-        };
-        self.propagation = Some(Propagation { kind, recursive });
-        true
+        let found = propagation(option);
+        self.propagation = found.or(self.propagation);
+        found.is_some()
     }
 }

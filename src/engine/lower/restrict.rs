@@ -1,6 +1,8 @@
 //! The last steps before the program: limits, identity, capabilities, system call filter.
 
 use oci_spec::runtime::Capabilities;
+use oci_spec::runtime::LinuxPersonality;
+use oci_spec::runtime::LinuxPersonalityDomain;
 use oci_spec::runtime::LinuxSeccomp;
 use oci_spec::runtime::PosixRlimitType;
 use oci_spec::runtime::Process;
@@ -13,15 +15,17 @@ use crate::init::Step;
 
 const DEFAULT_UMASK: u32 = 0o022;
 
+/// Returns what must come right before the program, if anything.
 pub(super) fn restrict(
     process: &Process,
     filter: Option<&LinuxSeccomp>,
     terminal: bool,
     steps: &mut Vec<Step>,
-) -> Result<(), LowerError> {
+) -> Result<Option<Step>, LowerError> {
     if !terminal {
         steps.push(Step::NewSession);
     }
+    steps.push(Step::SessionKeyring);
     let limits = process.rlimits().iter().flatten();
     steps.extend(limits.map(|limit| Step::Rlimit {
         resource: rlimit(limit.typ()),
@@ -31,7 +35,7 @@ pub(super) fn restrict(
     steps.extend(process.oom_score_adj().map(Step::OomScoreAdj));
     let user = process.user();
     steps.push(Step::Umask(user.umask().unwrap_or(DEFAULT_UMASK)));
-    let filter = filter.map(seccomp::compile).transpose()?.map(|filter| Step::Seccomp { filters: vec![filter] });
+    let filter = filter.map(seccomp_step).transpose()?;
     let no_new_privileges = process.no_new_privileges() == Some(true);
     // Without no_new_privs, installing a filter takes CAP_SYS_ADMIN, so it comes before capabilities go.
     let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
@@ -42,8 +46,21 @@ pub(super) fn restrict(
     if no_new_privileges {
         steps.push(Step::NoNewPrivileges);
     }
-    steps.extend(late);
-    Ok(())
+    Ok(late)
+}
+
+fn seccomp_step(profile: &LinuxSeccomp) -> Result<Step, LowerError> {
+    Ok(Step::Seccomp { filters: vec![seccomp::compile(profile)?], flags: seccomp::flags(profile)? })
+}
+
+pub(super) fn personality(personality: &LinuxPersonality) -> Result<Step, LowerError> {
+    if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        return Err(LowerError::Unsupported("linux.personality.flags".to_owned()));
+    }
+    Ok(Step::Personality(match personality.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    }))
 }
 
 fn capabilities(process: &Process) -> Step {

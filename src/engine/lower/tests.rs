@@ -40,6 +40,7 @@ fn extras<'a>() -> Extras<'a> {
         stdin: false,
         terminal: None,
         init: false,
+        lifecycle: None,
     }
 }
 
@@ -49,7 +50,7 @@ fn lines(lowered: &Lowered) -> String {
     for step in &lowered.launch.steps {
         match step {
             Step::Symlink { target, .. } if target == "/dev/core" => {}
-            Step::Seccomp { filters } => writeln!(text, "Seccomp {}", filters.len()).unwrap(),
+            Step::Seccomp { filters, .. } => writeln!(text, "Seccomp {}", filters.len()).unwrap(),
             Step::Mount { fstype, target, flags, data, .. } => {
                 let set = [
                     ("ro", flags.read_only),
@@ -115,6 +116,7 @@ fn steps_of_a_plain_container() {
         MaskPath { target: "/sys/devices/virtual/powercap" }
         WorkingDirectory { target: "/", create: true }
         NewSession
+        SessionKeyring
         OomScoreAdj(0)
         Umask(18)
         Seccomp 1
@@ -151,14 +153,15 @@ fn restrictions_come_in_an_order_that_works() {
             "Hostname",
             "WorkingDirectory",
             "ReadonlyRoot",
+            "SessionKeyring",
             "OomScoreAdj",
             "Umask",
             "Groups",
             "Identity",
             "Capabilities",
             "NoNewPrivileges",
-            "Seccomp",
             "WorkingDirectory",
+            "Seccomp",
             "Reaper",
             "Exec",
         ]
@@ -230,6 +233,7 @@ fn exec_joins_everything_and_is_as_restricted() {
     assert_eq!(lowered.launch.namespaces.len(), 6);
     expect_test::expect![[r#"
         NewSession
+        SessionKeyring
         OomScoreAdj(0)
         Umask(18)
         Seccomp 1

@@ -8,7 +8,6 @@ use crate::engine::lower::LowerError;
 
 pub(super) fn check(spec: &Spec) -> Result<(), LowerError> {
     let fields = [
-        ("hooks", spec.hooks().is_some()),
         ("solaris", spec.solaris().is_some()),
         ("windows", spec.windows().is_some()),
         ("vm", spec.vm().is_some()),
@@ -37,17 +36,11 @@ pub(super) fn process(process: &Process) -> Result<(), LowerError> {
 fn linux(linux: &Linux) -> Result<(), LowerError> {
     let resources = linux.resources().as_ref();
     let network = resources.and_then(|resources| resources.network().as_ref());
-    let propagation = linux.rootfs_propagation().as_deref().unwrap_or_default();
-    let mapped = linux.uid_mappings().iter().chain(linux.gid_mappings()).any(|mappings| !mappings.is_empty());
     first(&[
-        ("linux.uidMappings", mapped),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
-        ("linux.timeOffsets", linux.time_offsets().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-        ("linux.rootfsPropagation", !matches!(propagation, "" | "private" | "rprivate" | "slave" | "rslave")),
         ("linux.resources.rdma", resources.is_some_and(|resources| resources.rdma().is_some())),
         ("linux.resources.network", network.is_some_and(|n| n.class_id().is_some() || n.priorities().is_some())),
     ])

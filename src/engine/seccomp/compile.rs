@@ -9,6 +9,7 @@ use oci_spec::runtime::Arch;
 use oci_spec::runtime::LinuxSeccomp;
 use oci_spec::runtime::LinuxSeccompAction as Action;
 use oci_spec::runtime::LinuxSeccompArg;
+use oci_spec::runtime::LinuxSeccompFilterFlag;
 use oci_spec::runtime::LinuxSeccompOperator as Operator;
 
 use crate::engine::seccomp::ENOSYS;
@@ -71,9 +72,6 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, SeccompError> {
     if profile.listener_path().is_some() {
         return unsupported("listenerPath");
     }
-    if let Some(flag) = profile.flags().iter().flatten().next() {
-        return unsupported(&flag.to_string());
-    }
     let default = verdict(profile.default_action(), profile.default_errno_ret())?;
     let mut program = vec![load(ARCHITECTURE)];
     for (audit, column) in architectures(profile) {
@@ -87,6 +85,19 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, SeccompError> {
         return Err(SeccompError::TooLarge(program.len()));
     }
     Ok(program.into_iter().flat_map(Instruction::bytes).collect())
+}
+
+/// The profile's flags as `SECCOMP_FILTER_FLAG_*`.
+///
+/// # Errors
+/// A flag that only makes sense with a listener.
+pub fn flags(profile: &LinuxSeccomp) -> Result<u32, SeccompError> {
+    profile.flags().iter().flatten().try_fold(0, |flags, flag| match flag {
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => Ok(flags | 1),
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => Ok(flags | 2),
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => Ok(flags | 4),
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => Err(SeccompError::Unsupported(flag.to_string())),
+    })
 }
 
 /// Audit number and column of the table for what the profile names and this machine can run.

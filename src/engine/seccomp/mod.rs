@@ -14,6 +14,7 @@ use oci_spec::runtime::LinuxSyscall;
 use crate::engine::capabilities::CapabilitySet;
 
 pub use compile::compile;
+pub use compile::flags;
 pub use profile::parse;
 
 /// Why a filter could not be made.

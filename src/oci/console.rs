@@ -1,0 +1,73 @@
+//! Where the master of a container's terminal goes: to the caller's socket, or to a terminal that we carry for.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::oci::error::OciError;
+use crate::sys::message::{self, Wait};
+use crate::ui::relay::{self, Local, Remote};
+use crate::ui::terminal::RawMode;
+
+/// The end of the socket that the child sends to.
+pub(super) enum Console {
+    /// The caller's (`--console-socket`).
+    Caller(OwnedFd),
+    /// A pair of ours: the child's end, and the one that we receive from.
+    Own { child: OwnedFd, ours: OwnedFd },
+}
+
+/// A connection to the caller's socket.
+pub(super) fn connect(path: &Path) -> Result<OwnedFd, OciError> {
+    let failed = |error: rustix::io::Errno| OciError::io("connect to", path)(error);
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(failed)?;
+    // Socket addresses hold 108 bytes; the caller's path may be longer.
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let node = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(failed)?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", node.as_raw_fd())).map_err(failed)?;
+    rustix::net::connect(&socket, &address).map_err(failed)?;
+    Ok(socket)
+}
+
+impl Console {
+    /// For a process that has a terminal or not.
+    pub(super) fn open(terminal: bool, socket: Option<&Path>, detach: bool) -> Result<Option<Self>, OciError> {
+        match (terminal, socket) {
+            (true, Some(path)) => connect(path).map(|socket| Some(Self::Caller(socket))),
+            (true, None) if detach => {
+                Err(OciError::Usage("a detached process with a terminal needs --console-socket".to_owned()))
+            }
+            (true, None) => {
+                let (child, ours) = message::pair().map_err(OciError::io("make", "a socket"))?;
+                Ok(Some(Self::Own { child, ours }))
+            }
+            (false, Some(_)) => Err(OciError::Usage("--console-socket needs a process with a terminal".to_owned())),
+            (false, None) => Ok(None),
+        }
+    }
+
+    pub(super) fn for_child(&self) -> &OwnedFd {
+        match self {
+            Self::Caller(socket) | Self::Own { child: socket, .. } => socket,
+        }
+    }
+
+    /// Carries bytes between our own streams and the terminal, until the process behind `pidfd` has ended.
+    pub(super) fn carry(self, pidfd: BorrowedFd<'_>) -> Result<(), OciError> {
+        let Self::Own { child, ours } = self else { return Ok(()) };
+        drop(child);
+        let failed = OciError::io("carry for", "the terminal");
+        let received = message::receive(&ours, Wait::Yes);
+        let Some(master) = received.ok().flatten().and_then(|(_, mut descriptors)| descriptors.pop()) else {
+            return Err(OciError::Launch("the terminal did not arrive".to_owned()));
+        };
+        let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
+        let raw = RawMode::enter(stdin.as_fd());
+        let local = Local { stdin: Some(stdin.as_fd()), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+        let carried = relay::relay(Remote::Terminal { master }, local, Some(pidfd));
+        drop(raw);
+        carried.map_err(failed)
+    }
+}

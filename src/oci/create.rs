@@ -1,0 +1,186 @@
+//! `create` and `run`.
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use oci_spec::runtime::{Hook, Hooks, Spec};
+
+use crate::engine::cgroup::{Cgroup, Hierarchies};
+use crate::engine::lower::{self, Extras, Lifecycle, Root};
+use crate::init::{self, Step};
+use crate::oci::arguments::{CreateOptions, Global};
+use crate::oci::bundle::{self, Bundle};
+use crate::oci::console::Console;
+use crate::oci::error::OciError;
+use crate::oci::group;
+use crate::oci::launch::{self, Inheritance, Progress, Starting};
+use crate::oci::state::{Container, Record};
+use crate::oci::wait::Forwarded;
+use crate::oci::{Outcome, delete};
+use crate::sys::process;
+
+/// A container whose process waits for its start, or runs.
+struct Made {
+    container: Container,
+    record: Record,
+    spec: Spec,
+    starting: Starting,
+    console: Option<Console>,
+}
+
+pub(super) fn create(global: &Global, options: &CreateOptions) -> Result<(), OciError> {
+    make(global, options, true).map(drop)
+}
+
+/// Waits for the container's end unless it is detached; its exit status.
+pub(super) fn run(global: &Global, options: &CreateOptions) -> Outcome {
+    let signals = if options.detach { None } else { Some(Forwarded::block()?) };
+    let made = make(global, options, false)?;
+    poststart(&made.record, &made.spec)?;
+    let Some(signals) = signals else { return Ok(0) };
+    let pidfd = made.starting.pidfd.as_fd();
+    let carried = made.console.map_or(Ok(()), |console| console.carry(pidfd));
+    let code = carried.and_then(|()| signals.until_end(made.starting.pid, pidfd));
+    if !options.keep {
+        delete::remove(&made.container, Some(&made.record))?;
+    }
+    code
+}
+
+fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, OciError> {
+    if global.systemd_cgroup {
+        return Err(OciError::Unsupported("--systemd-cgroup".to_owned()));
+    }
+    let bundle = bundle::load(&options.bundle)?;
+    let container = Container::reserve(global, &options.id)?;
+    let mut record = record(&container, &bundle);
+    let made = container
+        .save_config(&bundle.config)
+        .and_then(|()| container.save(&record))
+        .and_then(|()| start(&container, &mut record, &bundle.spec, options, wait));
+    match made {
+        Ok((starting, console)) => Ok(Made { container, record, spec: bundle.spec, starting, console }),
+        Err(error) => {
+            // The first error is the one to tell; hooks that undo what others did still run.
+            let _ = delete::remove(&container, Some(&record));
+            Err(error)
+        }
+    }
+}
+
+fn record(container: &Container, bundle: &Bundle) -> Record {
+    let linux = bundle.spec.linux().as_ref();
+    let wanted = linux.and_then(|linux| linux.cgroups_path().as_deref()).unwrap_or(Path::new(""));
+    Record {
+        oci_version: bundle.spec.version().clone(),
+        id: container.id.clone(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.rootfs.clone(),
+        annotations: bundle.spec.annotations().clone().unwrap_or_default(),
+        created: jiff::Timestamp::now().to_string(),
+        cgroup: group::path(wanted, &container.id),
+        pid: 0,
+        start_time: 0,
+    }
+}
+
+fn start(
+    container: &Container,
+    record: &mut Record,
+    spec: &Spec,
+    options: &CreateOptions,
+    wait: bool,
+) -> Result<(Starting, Option<Console>), OciError> {
+    let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
+    let console = Console::open(terminal, options.io.console_socket.as_deref(), wait || options.detach)?;
+    let hierarchies = Hierarchies::detect()?;
+    let cgroup = group::make(&hierarchies, &record.cgroup, spec)?;
+    let gate = wait.then(|| container.make_gate()).transpose()?;
+    let lowered = lower(record, spec, options, (&hierarchies, &cgroup), gate)?;
+    let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
+    let mut starting = launch::begin(lowered, Some(spec), &with)?;
+    let done = follow(container, record, spec, &mut starting);
+    let done = done.and_then(|()| write_pid_file(options.io.pid_file.as_deref(), starting.pid));
+    match done {
+        Ok(()) => Ok((starting, console)),
+        Err(error) => {
+            starting.abandon();
+            Err(error)
+        }
+    }
+}
+
+fn lower(
+    record: &Record,
+    spec: &Spec,
+    options: &CreateOptions,
+    (hierarchies, cgroup): (&Hierarchies, &Cgroup),
+    gate: Option<(std::os::fd::OwnedFd, std::os::fd::OwnedFd)>,
+) -> Result<lower::Lowered, OciError> {
+    let extras = Extras {
+        root: Root::Bind(record.rootfs.clone()),
+        joined: Vec::new(),
+        cgroup: cgroup.entry()?,
+        cgroup_v1: (!hierarchies.is_unified()).then(|| cgroup.v1_directories()),
+        stdin: true,
+        terminal: None,
+        init: false,
+        lifecycle: Some(Lifecycle { state: record.for_hooks(), gate }),
+    };
+    let mut lowered = lower::lower(spec, extras)?;
+    if options.no_new_keyring {
+        lowered.launch.steps.retain(|step| !matches!(step, Step::SessionKeyring));
+    }
+    Ok(lowered)
+}
+
+/// Lets the process run until it waits to be started, or runs its program.
+fn follow(container: &Container, record: &mut Record, spec: &Spec, starting: &mut Starting) -> Result<(), OciError> {
+    record.pid = starting.pid;
+    record.start_time = process::start_time(starting.pid).unwrap_or(0);
+    container.save(record)?;
+    starting.go_on()?;
+    while starting.progress()? == Progress::Mounted {
+        #[allow(deprecated, reason = "callers still use it")]
+        let prestart = Hooks::prestart;
+        run_hooks(record, spec, prestart, "creating")?;
+        run_hooks(record, spec, Hooks::create_runtime, "creating")?;
+        starting.go_on()?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<(), OciError> {
+    let Some(path) = path else { return Ok(()) };
+    crate::base::disk::replace(path, pid.to_string().as_bytes(), crate::base::disk::Durability::Kill)
+        .map_err(OciError::io("write", path))
+}
+
+/// Hooks of one kind, in this process's namespaces; the first failure ends it.
+fn run_hooks(
+    record: &Record,
+    spec: &Spec,
+    kind: fn(&Hooks) -> &Option<Vec<Hook>>,
+    status: &str,
+) -> Result<(), OciError> {
+    let Some(hooks) = spec.hooks().as_ref() else { return Ok(()) };
+    let hooks = lower::hooks(kind(hooks));
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let pid = (status != "stopped").then_some(record.pid);
+    let state = init::state_json(&record.for_hooks(), status, pid).map_err(OciError::io("write", "the state"))?;
+    for hook in &hooks {
+        init::run_hook(hook, &state)?;
+    }
+    Ok(())
+}
+
+/// The specification has their failures logged only, and the container go on.
+pub(super) fn poststart(record: &Record, spec: &Spec) -> Result<(), OciError> {
+    run_hooks(record, spec, Hooks::poststart, "running")
+}
+
+pub(super) fn poststop(record: &Record, spec: &Spec) -> Result<(), OciError> {
+    run_hooks(record, spec, Hooks::poststop, "stopped")
+}

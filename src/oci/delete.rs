@@ -1,0 +1,48 @@
+//! `delete`, and what is left of a container that could not be made.
+
+use crate::engine::cgroup::CgroupError;
+use crate::oci::arguments::Global;
+use crate::oci::create;
+use crate::oci::error::OciError;
+use crate::oci::group;
+use crate::oci::state::{Container, Record, Status};
+use crate::sys::process;
+
+pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<(), OciError> {
+    let container = match Container::open(global, id) {
+        Err(OciError::NotFound(_)) if force => return Ok(()),
+        container => container?,
+    };
+    let record = container.record()?;
+    let status = record.as_ref().map_or(Status::Creating, |record| container.status(record));
+    if status != Status::Stopped && !force {
+        let (id, status, wanted) = (id.to_owned(), status.name(), Status::Stopped.name());
+        return Err(OciError::WrongStatus { id, status, wanted });
+    }
+    if let Some(record) = &record
+        && let Some(pidfd) = record.process()?
+    {
+        // It can have ended meanwhile.
+        let _ = process::send_signal(&pidfd, libc::SIGKILL);
+        let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, None))
+            .map_err(OciError::io("wait for", "the container"))?;
+    }
+    remove(&container, record.as_ref())
+}
+
+/// Ends what still runs in the container's group, removes the group and the record, and runs the last hooks.
+pub(super) fn remove(container: &Container, record: Option<&Record>) -> Result<(), OciError> {
+    let mut hooks = Ok(());
+    if let Some(record) = record {
+        match group::remove(record) {
+            // Without any hierarchy there is no group either.
+            Err(OciError::Cgroup(CgroupError::NotMounted)) => {}
+            removed => removed?,
+        }
+        hooks = container.config().and_then(|spec| create::poststop(record, &spec));
+    }
+    container.remove()?;
+    // The container is gone whatever they say.
+    hooks
+}

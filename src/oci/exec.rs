@@ -1,0 +1,121 @@
+//! `exec`: a further process in a container.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use oci_spec::runtime::{Capabilities, Capability, Process, Spec};
+
+use crate::engine::lower::{self, Target};
+use crate::oci::Outcome;
+use crate::oci::arguments::{ExecOptions, Global};
+use crate::oci::console::Console;
+use crate::oci::error::OciError;
+use crate::oci::launch::{self, Inheritance, Progress};
+use crate::oci::state::{Container, Status};
+use crate::oci::wait::Forwarded;
+
+pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
+    let container = Container::open(global, &options.id)?;
+    let record = container.made()?;
+    let stopped = |status: Status| OciError::NotRunning { id: options.id.clone(), status: status.name() };
+    let pidfd = record.process()?.ok_or_else(|| stopped(Status::Stopped))?;
+    let status = container.status(&record);
+    if status == Status::Paused {
+        return Err(stopped(status));
+    }
+    let spec = container.config()?;
+    let process = process(&spec, options)?;
+    let console =
+        Console::open(process.terminal() == Some(true), options.io.console_socket.as_deref(), options.detach)?;
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), seccomp };
+    let mut lowered = lower::lower_exec(&process, target, record.group()?.entry()?, true, None)?;
+    lower::check_program(&process, &mut lowered)?;
+    let signals = if options.detach { None } else { Some(Forwarded::block()?) };
+    let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
+    let mut starting = launch::begin(lowered, None, &with)?;
+    let done = starting.go_on().and_then(|()| match starting.progress()? {
+        Progress::Executed => crate::oci::create::write_pid_file(options.io.pid_file.as_deref(), starting.pid),
+        Progress::Mounted | Progress::Waiting => Err(stopped(status)),
+    });
+    if let Err(error) = done {
+        starting.abandon();
+        return Err(error);
+    }
+    let Some(signals) = signals else { return Ok(0) };
+    console.map_or(Ok(()), |console| console.carry(starting.pidfd.as_fd()))?;
+    signals.until_end(starting.pid, starting.pidfd.as_fd())
+}
+
+/// What `--process` says, or the container's own process with what the options change.
+fn process(spec: &Spec, options: &ExecOptions) -> Result<Process, OciError> {
+    if let Some(path) = &options.process {
+        let bytes = fs::read(path).map_err(OciError::io("read", path))?;
+        return serde_json::from_slice(&bytes).map_err(|source| OciError::Json {
+            what: "process",
+            path: path.clone(),
+            source,
+        });
+    }
+    if options.command.is_empty() {
+        return Err(OciError::Usage("the command to run is missing".to_owned()));
+    }
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(options.command.clone()));
+    process.set_terminal(Some(options.tty));
+    if let Some(directory) = &options.cwd {
+        process.set_cwd(Path::new("/").join(directory));
+    }
+    let mut environment = process.env().clone().unwrap_or_default();
+    environment.extend(options.environment.iter().cloned());
+    process.set_env(Some(environment));
+    if options.no_new_privileges {
+        process.set_no_new_privileges(Some(true));
+    }
+    user(&mut process, options)?;
+    add_capabilities(&mut process, &options.capabilities)?;
+    Ok(process)
+}
+
+fn user(process: &mut Process, options: &ExecOptions) -> Result<(), OciError> {
+    let mut user = process.user().clone();
+    if let Some(wanted) = &options.user {
+        let number = |text: &str| {
+            text.parse::<u32>().map_err(|_| OciError::Usage(format!("--user takes numbers, not `{wanted}`")))
+        };
+        let (uid, gid) = wanted.split_once(':').map_or((wanted.as_str(), None), |(uid, gid)| (uid, Some(gid)));
+        user.set_uid(number(uid)?);
+        if let Some(gid) = gid {
+            user.set_gid(number(gid)?);
+        }
+    }
+    if !options.additional_gids.is_empty() {
+        let mut groups = user.additional_gids().clone().unwrap_or_default();
+        groups.extend(&options.additional_gids);
+        user.set_additional_gids(Some(groups));
+    }
+    process.set_user(user);
+    Ok(())
+}
+
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut added = Capabilities::new();
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        added
+            .insert(plain.parse::<Capability>().map_err(|_| OciError::Usage(format!("`{name}` is not a capability")))?);
+    }
+    let mut sets = process.capabilities().clone().unwrap_or_default();
+    let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&added).copied().collect::<Capabilities>());
+    let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+    sets.set_bounding(bounding);
+    sets.set_effective(effective);
+    sets.set_permitted(permitted);
+    process.set_capabilities(Some(sets));
+    Ok(())
+}

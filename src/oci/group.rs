@@ -1,0 +1,130 @@
+//! The container's control group: where it is, `pause`, `resume`, `update`.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Spec};
+
+use crate::engine::cgroup::{Cgroup, Hierarchies};
+use crate::oci::arguments::{Changes, Global};
+use crate::oci::error::OciError;
+use crate::oci::state::{Container, Record, Status};
+
+/// The group's path in every hierarchy, from `linux.cgroupsPath`.
+pub(super) fn path(wanted: &Path, id: &str) -> String {
+    let wanted = wanted.to_string_lossy();
+    let wanted = wanted.trim_matches('/');
+    if wanted.is_empty() { format!("rcompose-oci-{id}") } else { wanted.to_owned() }
+}
+
+pub(super) fn make(hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result<Cgroup, OciError> {
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+    // Whoever names a group looks for it in every hierarchy.
+    let named = linux.is_some_and(|linux| linux.cgroups_path().is_some());
+    let (group, left_out) = if named {
+        Cgroup::create_everywhere(hierarchies, path, &resources)?
+    } else {
+        Cgroup::create(hierarchies, path, &resources)?
+    };
+    for line in left_out {
+        use std::io::Write as _;
+        // Advice only.
+        let _ = writeln!(std::io::stderr(), "rcompose oci: warning: {line}");
+    }
+    Ok(group)
+}
+
+pub(super) fn remove(record: &Record) -> Result<(), OciError> {
+    let group = record.group()?;
+    group.kill()?;
+    Ok(group.remove()?)
+}
+
+fn running(global: &Global, id: &str, wanted: &[Status]) -> Result<(Container, Record), OciError> {
+    let container = Container::open(global, id)?;
+    let record = container.made()?;
+    let status = container.status(&record);
+    if wanted.contains(&status) {
+        return Ok((container, record));
+    }
+    let wanted = wanted.first().map_or("", |status| status.name());
+    Err(OciError::WrongStatus { id: id.to_owned(), status: status.name(), wanted })
+}
+
+pub(super) fn pause(global: &Global, id: &str) -> Result<(), OciError> {
+    let (_, record) = running(global, id, &[Status::Running, Status::Created])?;
+    Ok(record.group()?.freeze()?)
+}
+
+pub(super) fn resume(global: &Global, id: &str) -> Result<(), OciError> {
+    let (_, record) = running(global, id, &[Status::Paused])?;
+    Ok(record.group()?.thaw()?)
+}
+
+pub(super) fn update(global: &Global, id: &str, changes: &Changes) -> Result<(), OciError> {
+    let (_, record) = running(global, id, &[Status::Running, Status::Created, Status::Paused])?;
+    let mut resources = match &changes.file {
+        Some(path) => read(path)?,
+        None => LinuxResources::default(),
+    };
+    for (name, value) in &changes.single {
+        change(&mut resources, name, value)?;
+    }
+    // Rules for devices are not what is updated: containerd sends the container's own again.
+    resources.set_devices(None);
+    record.group()?.update(&Hierarchies::detect()?, &record.cgroup, &resources)?;
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<LinuxResources, OciError> {
+    let mut text = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_end(&mut text).map(drop)
+    } else {
+        fs::read(path).map(|bytes| text = bytes)
+    };
+    read.map_err(OciError::io("read", path))?;
+    serde_json::from_slice(&text).map_err(|source| OciError::Json {
+        what: "linux.resources",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn change(resources: &mut LinuxResources, name: &str, value: &str) -> Result<(), OciError> {
+    let wrong = || OciError::Usage(format!("`{value}` is not a value for --{name}"));
+    let number = || value.parse::<i64>().map_err(|_| wrong());
+    let positive = || value.parse::<u64>().map_err(|_| wrong());
+    let mut memory: LinuxMemory = resources.memory().unwrap_or_default();
+    let mut cpu: LinuxCpu = resources.cpu().clone().unwrap_or_default();
+    match name {
+        "memory" => drop(memory.set_limit(Some(number()?))),
+        "memory-reservation" => drop(memory.set_reservation(Some(number()?))),
+        "memory-swap" => drop(memory.set_swap(Some(number()?))),
+        "cpu-period" => drop(cpu.set_period(Some(positive()?))),
+        "cpu-quota" => drop(cpu.set_quota(Some(number()?))),
+        "cpu-share" => drop(cpu.set_shares(Some(positive()?))),
+        "cpuset-cpus" => drop(cpu.set_cpus(Some(value.to_owned()))),
+        "cpuset-mems" => drop(cpu.set_mems(Some(value.to_owned()))),
+        "pids-limit" => {
+            let mut pids = LinuxPids::default();
+            pids.set_limit(number()?);
+            resources.set_pids(Some(pids));
+        }
+        "blkio-weight" => {
+            let mut io = LinuxBlockIo::default();
+            io.set_weight(Some(value.parse().map_err(|_| wrong())?));
+            resources.set_block_io(Some(io));
+        }
+        _ => return Err(OciError::Unsupported(format!("--{name}"))),
+    }
+    if memory != LinuxMemory::default() {
+        resources.set_memory(Some(memory));
+    }
+    if cpu != LinuxCpu::default() {
+        resources.set_cpu(Some(cpu));
+    }
+    Ok(())
+}

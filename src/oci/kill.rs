@@ -1,0 +1,48 @@
+//! `kill`.
+
+use oci_spec::runtime::LinuxNamespaceType;
+
+use crate::oci::arguments::Global;
+use crate::oci::error::OciError;
+use crate::oci::state::{Container, Status};
+use crate::sys::{process, signals};
+
+pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result<(), OciError> {
+    let number = signals::number(signal).ok_or_else(|| OciError::Signal(signal.to_owned()))?;
+    let container = Container::open(global, id)?;
+    let record = container.made()?;
+    let Some(pidfd) = record.process()? else {
+        if all && number == libc::SIGKILL {
+            // Its first process has ended, and others in its group may not have.
+            return Ok(record.group()?.kill()?);
+        }
+        return Err(OciError::NotRunning { id: id.to_owned(), status: Status::Stopped.name() });
+    };
+    if all && number != libc::SIGKILL {
+        return signal_all(&record.group()?.processes()?, number);
+    }
+    if number == libc::SIGKILL && (all || shares_pids(&container)?) {
+        // The kernel ends the others only with the first process of a pid namespace.
+        return Ok(record.group()?.kill()?);
+    }
+    process::send_signal(&pidfd, number).map_err(|source| match source.raw_os_error() {
+        Some(libc::ESRCH) => OciError::NotRunning { id: id.to_owned(), status: Status::Stopped.name() },
+        _ => OciError::io("signal", format!("process {}", record.pid))(source),
+    })
+}
+
+fn signal_all(pids: &[i32], number: i32) -> Result<(), OciError> {
+    for pid in pids.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
+        // It can have ended meanwhile.
+        if let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            let _ = process::send_signal(pidfd, number);
+        }
+    }
+    Ok(())
+}
+
+fn shares_pids(container: &Container) -> Result<bool, OciError> {
+    let spec = container.config()?;
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    Ok(!namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().is_none()))
+}

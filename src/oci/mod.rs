@@ -1,0 +1,105 @@
+//! The program as an OCI runtime: what podman, docker and containerd call to run a bundle.
+//!
+//! Each call is one short-lived, single-threaded process that forks the container itself; there is no keeper. What must be
+//! known between calls is a directory per container below `--root` (see [`state`]). The engine does the rest: it lowers the
+//! bundle's `config.json` to the same steps as a service's container.
+//!
+//! Sources: the OCI runtime specification 1.2 (`runtime.md`, `config.md`, `config-linux.md`), and for options that it leaves
+//! open what runc(8) and crun(1) take.
+
+mod arguments;
+mod bundle;
+mod console;
+mod create;
+mod delete;
+mod error;
+mod exec;
+mod features;
+mod group;
+mod kill;
+mod launch;
+mod list;
+mod namespaces;
+mod seal;
+mod start;
+mod state;
+mod template;
+mod wait;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::oci::arguments::{Command, Global, LogFormat};
+use crate::oci::error::OciError;
+
+/// The subcommand that leads here, and the name of a link to the program that does, too.
+pub const NAME: &str = "oci";
+pub const LINK_NAME: &str = "rcompose-oci";
+
+/// What the command printed, and the status to exit with.
+type Outcome = Result<u8, OciError>;
+
+/// Runs one command: `arguments` are those after the program's name (and after [`NAME`]).
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let (global, command) = match arguments::parse(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => return failed(&Global::default(), &error),
+    };
+    if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_))
+        && let Err(error) = seal::seal()
+    {
+        return failed(&global, &OciError::io("execute from a read-only mount", "/proc/self/exe")(error));
+    }
+    match run(&global, command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => failed(&global, &error),
+    }
+}
+
+fn run(global: &Global, command: Command) -> Outcome {
+    match command {
+        Command::Help => print(arguments::HELP),
+        Command::Version => print(&features::version()),
+        Command::Features => print(&features::json()?),
+        Command::Spec { bundle, rootless } => template::write(&bundle, rootless).map(|()| 0),
+        Command::Create(options) => create::create(global, &options).map(|()| 0),
+        Command::Run(options) => create::run(global, &options),
+        Command::Start { id } => start::start(global, &id).map(|()| 0),
+        Command::State { id } => print(&list::state(global, &id)?),
+        Command::List { format, quiet } => print(&list::list(global, format, quiet)?),
+        Command::Ps { id, format } => print(&list::processes(global, &id, format)?),
+        Command::Kill { id, signal, all } => kill::kill(global, &id, &signal, all).map(|()| 0),
+        Command::Delete { id, force } => delete::delete(global, &id, force).map(|()| 0),
+        Command::Pause { id } => group::pause(global, &id).map(|()| 0),
+        Command::Resume { id } => group::resume(global, &id).map(|()| 0),
+        Command::Update { id, changes } => group::update(global, &id, &changes).map(|()| 0),
+        Command::Exec(options) => exec::exec(global, &options),
+    }
+}
+
+fn print(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(OciError::io("write to", "standard output"))?;
+    Ok(0)
+}
+
+/// Says what went wrong on standard error, and in the log that the caller reads.
+fn failed(global: &Global, error: &OciError) -> ExitCode {
+    let text = error.with_causes();
+    // Where standard error is closed there is still the log.
+    let _ = writeln!(std::io::stderr(), "rcompose oci: {text}");
+    if let Some(path) = &global.log {
+        let time = jiff::Timestamp::now();
+        let line = match global.log_format {
+            LogFormat::Json => {
+                serde_json::json!({ "level": "error", "msg": text, "time": time.to_string() }).to_string()
+            }
+            LogFormat::Text => format!("time=\"{time}\" level=error msg={text:?}"),
+        };
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        // The caller has the text on standard error as well.
+        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+    }
+    ExitCode::from(error.exit_code())
+}

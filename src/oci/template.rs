@@ -1,0 +1,26 @@
+//! `spec`: a `config.json` to start from.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::oci::error::OciError;
+
+/// Writes it into the bundle; what is there is not replaced.
+pub(super) fn write(bundle: &Path, rootless: bool) -> Result<(), OciError> {
+    let path = bundle.join("config.json");
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut spec = if rootless { Spec::rootless(uid, gid) } else { Spec::default() };
+    let mut process: Process = spec.process().clone().unwrap_or_default();
+    process.set_terminal(Some(true));
+    spec.set_process(Some(process));
+    let text = serde_json::to_string_pretty(&spec).map_err(|source| OciError::Json {
+        what: "specification",
+        path: path.clone(),
+        source,
+    })?;
+    let file = OpenOptions::new().write(true).create_new(true).open(&path);
+    file.and_then(|mut file| writeln!(file, "{text}")).map_err(OciError::io("write", path))
+}

@@ -1,0 +1,256 @@
+//! The life of a container as `runtime.md` of the specification has it: commands, states, hooks.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::bundle::{Bundle, cannot_run, text};
+
+#[test]
+fn a_container_is_created_started_and_deleted() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("lifecycle", "echo started");
+    bundle.set("/annotations", json!({ "org.example.key": "value" }));
+    let pid_file = bundle.outside("pid");
+    let output = bundle.outside("output");
+    let file = fs::File::create(&output).unwrap();
+    let mut create = bundle.command(&["create", "--pid-file", pid_file.to_str().unwrap(), &bundle.id]);
+    assert!(create.stdout(file).status().unwrap().success());
+    let state = bundle.state();
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], bundle.id.as_str());
+    assert_eq!(state["bundle"], bundle.folder.path().canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(state["annotations"]["org.example.key"], "value");
+    assert_eq!(state["pid"].to_string(), fs::read_to_string(&pid_file).unwrap());
+    assert_eq!(fs::read_to_string(&output).unwrap(), "", "the program runs before its start");
+
+    assert!(bundle.fails(&["create", &bundle.id]).contains("exists already"));
+    assert!(bundle.fails(&["delete", &bundle.id]).contains("is created, not stopped"));
+    bundle.start();
+    bundle.wait();
+    assert_eq!(fs::read_to_string(&output).unwrap(), "started\n");
+    assert_eq!(bundle.status(), "stopped");
+    assert!(bundle.fails(&["start", &bundle.id]).contains("is stopped, not created"));
+    assert!(bundle.fails(&["kill", &bundle.id, "KILL"]).contains("container not running"));
+    bundle.ok(&["delete", &bundle.id]);
+    assert!(bundle.fails(&["state", &bundle.id]).contains("does not exist"));
+    assert!(!bundle.ok(&["list", "-q"]).contains(&bundle.id));
+}
+
+#[test]
+fn changes_of_the_bundle_after_create_have_no_effect() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("frozen", "echo first");
+    let output = bundle.create();
+    bundle.set("/process/args", json!(["/bin/echo", "second"]));
+    bundle.start();
+    bundle.wait();
+    assert_eq!(fs::read_to_string(output).unwrap(), "first\n");
+}
+
+#[test]
+fn run_gives_the_exit_status_and_leaves_nothing() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("status", "exit 3");
+    assert_eq!(bundle.oci(&["run", &bundle.id]).status.code(), Some(3));
+    assert_eq!(bundle.ok(&["list", "-q"]), "");
+    let mut bundle = Bundle::new("missing", "");
+    bundle.set("/process/args", json!(["nosuch"]));
+    let error = bundle.fails(&["run", &bundle.id]);
+    assert!(error.contains("exec: \"nosuch\": executable file not found in $PATH"), "{error}");
+    assert_eq!(bundle.ok(&["list", "-q"]), "");
+    let groups = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let groups = groups.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+    for group in groups {
+        let left = format!("{group}/rcompose-oci-{}", bundle.id);
+        assert!(!std::path::Path::new(&left).exists(), "{left} is left");
+    }
+}
+
+#[test]
+fn a_running_container_is_signalled_paused_and_entered() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("running", "trap 'exit 5' USR1; echo ready; while :; do sleep 0.02; done");
+    let output = bundle.create();
+    bundle.start();
+    while fs::read_to_string(&output).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    assert_eq!(
+        bundle.ok(&[
+            "exec",
+            "--env",
+            "A=b c",
+            "--cwd",
+            "/tmp",
+            "--user",
+            "7:8",
+            &bundle.id,
+            "sh",
+            "-c",
+            "echo $A $PWD $(id -u) $(id -g)"
+        ]),
+        "b c /tmp 7 8\n"
+    );
+    assert_eq!(bundle.oci(&["exec", &bundle.id, "sh", "-c", "exit 9"]).status.code(), Some(9));
+    let error = bundle.fails(&["exec", &bundle.id, "nosuch"]);
+    assert!(error.contains("executable file not found in $PATH"), "{error}");
+    let pids: Vec<i32> = serde_json::from_str(&bundle.ok(&["ps", "--format", "json", &bundle.id])).unwrap();
+    assert!(pids.contains(&i32::try_from(bundle.state()["pid"].as_i64().unwrap()).unwrap()));
+    bundle.ok(&["pause", &bundle.id]);
+    assert_eq!(bundle.status(), "paused");
+    assert!(bundle.fails(&["exec", &bundle.id, "true"]).contains("is paused"));
+    bundle.ok(&["resume", &bundle.id]);
+    assert_eq!(bundle.status(), "running");
+    assert!(bundle.fails(&["delete", &bundle.id]).contains("is running, not stopped"));
+    assert!(bundle.fails(&["kill", &bundle.id, "NOSUCH"]).contains("is not a signal"));
+    bundle.ok(&["kill", &bundle.id, "USR1"]);
+    bundle.wait();
+    assert_eq!(bundle.status(), "stopped");
+    bundle.ok(&["delete", &bundle.id]);
+}
+
+/// Each hook appends its name and the state that it got to a file of the host.
+fn with_hooks(bundle: &mut Bundle, kinds: &[&str]) -> std::path::PathBuf {
+    let log = bundle.outside("hooks.log");
+    for kind in kinds {
+        let script = format!("printf '%s %s ' {kind} $(hostname) >>{0}; cat >>{0}; echo >>{0}", log.display());
+        let hook =
+            json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 10 });
+        if bundle.config.get("hooks").is_none() {
+            bundle.set("/hooks", json!({}));
+        }
+        bundle.set(&format!("/hooks/{kind}"), json!([hook]));
+    }
+    log
+}
+
+#[test]
+fn hooks_run_in_their_order_and_places() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("hooks", "true");
+    bundle.set("/hostname", json!("inside"));
+    let log = with_hooks(&mut bundle, &["prestart", "createRuntime", "createContainer", "poststart", "poststop"]);
+    // This one is executed in the container: its file is on a bind mount.
+    let shared = bundle.outside("shared");
+    fs::create_dir(&shared).unwrap();
+    bundle.push("/mounts", json!({ "destination": "/shared", "type": "bind", "source": shared, "options": ["rbind"] }));
+    let script = "echo startContainer $(hostname) $(cat) >/shared/log";
+    bundle.set(
+        "/hooks/startContainer",
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] }]),
+    );
+    bundle.create();
+    assert!(!shared.join("log").exists());
+    let pid = bundle.state()["pid"].clone();
+    bundle.start();
+    bundle.wait();
+    bundle.ok(&["delete", &bundle.id]);
+
+    let log = fs::read_to_string(log).unwrap();
+    let lines: Vec<(&str, &str, Value)> = log
+        .lines()
+        .map(|line| {
+            let mut parts = line.splitn(3, ' ');
+            let (kind, host) = (parts.next().unwrap(), parts.next().unwrap());
+            (kind, host, serde_json::from_str(parts.next().unwrap()).unwrap())
+        })
+        .collect();
+    let own = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let seen: Vec<_> = lines.iter().map(|(kind, _, state)| (*kind, state["status"].as_str().unwrap())).collect();
+    assert_eq!(
+        seen,
+        [
+            ("prestart", "creating"),
+            ("createRuntime", "creating"),
+            ("createContainer", "creating"),
+            ("poststart", "running"),
+            ("poststop", "stopped"),
+        ]
+    );
+    for (kind, host, state) in &lines {
+        // The host name is set after the root has been changed, so `createContainer` sees that of the new namespace: ours.
+        assert_eq!(*host, own, "{kind}");
+        assert_eq!(state["id"], bundle.id.as_str());
+        if *kind != "poststop" {
+            assert_eq!(state["pid"], pid, "{kind}");
+        }
+    }
+    let inside = fs::read_to_string(shared.join("log")).unwrap();
+    assert!(inside.starts_with("startContainer inside {"), "{inside}");
+    assert!(inside.contains(&format!("\"pid\":{pid}")), "{inside}");
+}
+
+#[test]
+fn a_failing_hook_undoes_the_container_and_is_quoted() {
+    if cannot_run() {
+        return;
+    }
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let mut bundle = Bundle::new("failing", "true");
+        let log = with_hooks(&mut bundle, &["poststop"]);
+        let failing = json!([{ "path": "/bin/sh", "args": ["sh", "-c", "echo no luck >&2; exit 4"] }]);
+        bundle.set(&format!("/hooks/{kind}"), failing);
+        let error = bundle.fails(&["create", &bundle.id]);
+        assert!(error.contains("no luck") && error.contains("exit status: 4"), "{kind}: {error}");
+        assert!(bundle.fails(&["state", &bundle.id]).contains("does not exist"));
+        assert!(fs::read_to_string(log).unwrap().starts_with("poststop"), "{kind}");
+    }
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_ended() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("slow", "true");
+    let slow = json!([{ "path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1 }]);
+    bundle.set("/hooks", json!({ "createRuntime": slow }));
+    assert!(bundle.fails(&["create", &bundle.id]).contains("did not end within 1 s"));
+}
+
+#[test]
+fn errors_are_written_to_the_callers_log() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("log", "true");
+    let log = bundle.outside("log");
+    bundle.fails(&["--log", log.to_str().unwrap(), "--log-format", "json", "start", "nosuch"]);
+    let line: Value = serde_json::from_str(fs::read_to_string(log).unwrap().trim()).unwrap();
+    assert_eq!(line["level"], "error");
+    assert_eq!(line["msg"], "container `nosuch` does not exist");
+}
+
+#[test]
+fn descriptors_are_handed_over_only_when_asked() {
+    if cannot_run() {
+        return;
+    }
+    use std::os::fd::AsRawFd;
+    let bundle = Bundle::new("fds", "for fd in 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$fd ] && echo $fd; done; true");
+    let secret = fs::File::open("/etc").unwrap();
+    let with = |preserve: &str| {
+        let fd = secret.as_raw_fd();
+        let script = format!("exec 3<&{fd} 4<&{fd}; exec \"$@\"");
+        let runtime = bundle.command(&["run", "--preserve-fds", preserve, &bundle.id]);
+        let mut shell = std::process::Command::new("/bin/bash");
+        shell.args(["-c", &script, "bash"]).arg(runtime.get_program()).args(runtime.get_args());
+        rustix::io::fcntl_setfd(&secret, rustix::io::FdFlags::empty()).unwrap();
+        let output = shell.current_dir(bundle.folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(with("0"), "");
+    assert_eq!(with("2"), "3\n4\n");
+}

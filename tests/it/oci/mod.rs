@@ -1,0 +1,6 @@
+//! The program as an OCI runtime, judged from outside: its commands, and what processes in its containers see.
+//! As root, with busybox as the root file system.
+
+mod attributes;
+mod bundle;
+mod lifecycle;
