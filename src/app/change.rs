@@ -10,11 +10,13 @@ use crate::control::{Reply, Request, Wait};
 use crate::network::Networks;
 use crate::plan;
 use crate::plan::{Change, ChangeKind, Plan, Recreate};
+use crate::spec::ContainerState;
 use crate::spec::Observed;
 use crate::spec::Phase;
 use crate::spec::ProjectSpec;
 use crate::state::RunState;
 use crate::sys::process::start_time;
+use crate::sys::signals;
 use crate::volume::Volumes;
 
 /// What is told while a change is made.
@@ -37,6 +39,11 @@ impl App {
     pub fn prepare_up(&self, options: &UpOptions) -> Result<Up, AppError> {
         let (mut project, warnings) = self.load_spec(&options.services)?;
         scale(&mut project, &options.scale)?;
+        let attached = options.attach.iter().chain(&options.no_attach).chain(&options.exit_code_from);
+        if let Some(other) = attached.clone().find(|name| !project.services.contains_key(*name)) {
+            let message = format!("cannot attach to services not included in up: {other}");
+            return Err(AppError::Usage(message));
+        }
         self.find_external(&project)?;
         let recreate = match (options.force_recreate || options.renew_anonymous_volumes, options.no_recreate) {
             (true, _) => Recreate::Force,
@@ -160,7 +167,16 @@ impl App {
     /// Whatever fails.
     pub fn kill(&self, options: KillOptions, news: News<'_>) -> Result<(), AppError> {
         let name = self.locate_with(&options.services)?;
-        self.change_running(&name, ChangeKind::Kill { services: options.services, signal: options.signal }, news)
+        if signals::number(&options.signal).is_none() {
+            return Err(AppError::Usage(format!("invalid signal: {}", options.signal)));
+        }
+        let KillOptions { services, signal, .. } = options;
+        let meant = |one: &ContainerState| services.is_empty() || services.contains(&one.service.name);
+        let running = |one: &ContainerState| matches!(one.phase, Phase::Running { .. });
+        if !self.observe(&name, &[])?.containers.iter().any(|one| meant(one) && running(one)) {
+            return Err(AppError::Nothing("no container to kill"));
+        }
+        self.change_running(&name, ChangeKind::Kill { services, signal }, news)
     }
 
     /// Freezes containers, or lets them go on.
@@ -170,7 +186,7 @@ impl App {
     pub fn pause(&self, services: Vec<String>, pause: bool, news: News<'_>) -> Result<(), AppError> {
         let name = self.locate_with(&services)?;
         let observed = self.observe(&name, &[])?;
-        let is_so = |container: &&crate::spec::ContainerState| {
+        let is_so = |container: &&ContainerState| {
             (services.is_empty() || services.contains(&container.service.name))
                 && matches!(container.phase, Phase::Running { paused, .. } if paused == pause)
         };
@@ -200,6 +216,18 @@ impl App {
     pub fn rm(&self, project: &str, options: RmOptions, news: News<'_>) -> Result<(), AppError> {
         let RmOptions { services, stop, volumes, .. } = options;
         self.change(project, ChangeKind::Remove { services, stop, volumes }, news)
+    }
+
+    /// Ends the change that is being made to the project, if there is one.
+    ///
+    /// # Errors
+    /// Wrong files, or a supervisor that cannot be talked to.
+    pub fn cancel(&self) -> Result<(), AppError> {
+        let (project, _) = self.locate()?;
+        match self.session(&project).connect()? {
+            Some(_) => self.change(&project, ChangeKind::Cancel, &mut |_| {}),
+            None => Ok(()),
+        }
     }
 
     /// Stops everything that runs (Ctrl-C of an attached `up`).
@@ -238,6 +266,9 @@ impl App {
         wait: Option<Wait>,
         news: News<'_>,
     ) -> Result<(), AppError> {
+        if self.dry_run {
+            return self.rehearse(project, &change, news);
+        }
         let request = Request::Change { change: Box::new(change), wait };
         self.session(project).request(&request, |reply, _| match reply {
             Reply::Done => Some(Ok(())),
@@ -247,6 +278,25 @@ impl App {
                 None
             }
         })?
+    }
+
+    /// Tells what a change would do, in the words of one that does it.
+    fn rehearse(&self, project: &str, change: &Change, news: News<'_>) -> Result<(), AppError> {
+        let observed = self.observe(project, &change.kind.images())?;
+        let plan = plan::plan(change, &observed)?;
+        plan.warnings.into_iter().for_each(|warning| news(Reply::Warning(warning)));
+        let mut tell = |id: &str, status: &str| {
+            let id = format!("DRY-RUN MODE -  {id}");
+            news(Reply::Progress { id, status: status.to_owned(), text: String::new() });
+        };
+        for name in plan.unchanged {
+            tell(&format!("Container {name}"), "Running");
+        }
+        for (id, begins, done) in plan.steps.iter().map(|step| step.op.words()) {
+            tell(&id, begins);
+            tell(&id, done);
+        }
+        Ok(())
     }
 
     /// What of the project exists, by the state on disk.

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::app::options::ExecOptions;
 use crate::app::{App, AppError};
 use crate::control::{Connection, Exec, Reply, Request};
-use crate::spec::Phase;
 
 /// A process that the supervisor has started for us.
 #[derive(Debug)]
@@ -46,15 +45,7 @@ impl App {
     /// # Errors
     /// No such container; a program that cannot be run ([`AppError::Program`]).
     pub fn exec(&self, options: &ExecOptions, terminal: Option<(u16, u16)>) -> Result<Running, AppError> {
-        let project = self.locate_with(std::slice::from_ref(&options.service))?;
-        let observed = self.observe(&project, &[])?;
-        let container = observed.containers.into_iter().find(|one| {
-            one.service.name == options.service
-                && one.number > 0
-                && options.index.is_none_or(|index| index == one.number)
-                && matches!(one.phase, Phase::Running { .. })
-        });
-        let container = container.ok_or_else(|| AppError::NotRunning { service: options.service.clone() })?;
+        let (project, container) = self.running(&options.service, options.index)?;
         let request = Request::Exec(Box::new(Exec {
             container: container.name,
             command: options.command.clone(),

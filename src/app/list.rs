@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::app::options::{ImagesOptions, LsOptions, PsOptions};
+use crate::app::options::{ImagesOptions, LsOptions, PortOptions, PsOptions, VolumesOptions};
 use crate::app::{App, AppError};
 use crate::image::Store;
+use crate::plan;
 use crate::spec::ContainerState;
-use crate::ui::tables::{self, ImageRow, LsRow};
+use crate::spec::observed::Published;
+use crate::ui::tables::{self, ImageRow, LsRow, VolumeRow};
+use crate::volume::Volumes;
 
 /// A container and the command it runs.
 #[derive(Clone, Debug)]
@@ -101,6 +104,55 @@ impl App {
             rows.push(crate::app::image::row(&image, &container.service.container.image, container.name));
         }
         rows.sort_by(|a, b| a.container.cmp(&b.container));
+        Ok(rows)
+    }
+
+    /// Where a port of a container is published: `ADDRESS:PORT`.
+    ///
+    /// # Errors
+    /// No such service, or the port is not published.
+    pub fn port(&self, options: &PortOptions) -> Result<String, AppError> {
+        let (_, container) = self.running(&options.service, options.index)?;
+        let wanted =
+            |port: &&Published| port.container == options.port && port.protocol.to_string() == options.protocol;
+        match container.ports.iter().find(wanted) {
+            Some(port) => Ok(std::net::SocketAddr::new(port.host_ip, port.host).to_string()),
+            None => {
+                let published: BTreeSet<_> =
+                    container.ports.iter().map(|port| format!("{}/{}", port.container, port.protocol)).collect();
+                let published = published.into_iter().collect::<Vec<_>>().join(", ");
+                let (port, protocol, name) = (options.port, &options.protocol, container.name);
+                Err(AppError::Usage(format!("no port {port}/{protocol} for container {name}: {published}")))
+            }
+        }
+    }
+
+    /// The volumes of the project that exist.
+    ///
+    /// # Errors
+    /// Unreadable state or store.
+    pub fn volumes(&self, options: &VolumesOptions) -> Result<Vec<VolumeRow>, AppError> {
+        let project = self.locate_with(&options.services)?;
+        let observed = self.observe(&project, &[])?;
+        let used: BTreeSet<&str> = observed
+            .containers
+            .iter()
+            .filter(|one| options.services.contains(&one.service.name))
+            .flat_map(|one| plan::volumes_of(&one.service))
+            .collect();
+        let store = Volumes::open(&self.roots.data)?;
+        let mut rows = Vec::new();
+        for (key, spec) in observed.volumes {
+            if !options.services.is_empty() && !used.contains(key.as_str()) {
+                continue;
+            }
+            let mut labels: BTreeMap<String, String> = spec.labels;
+            labels.insert("com.docker.compose.project".to_owned(), project.clone());
+            labels.insert("com.docker.compose.volume".to_owned(), key);
+            let folder = store.get(&spec.name)?.data;
+            rows.push(VolumeRow { name: spec.name, folder, labels });
+        }
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(rows)
     }
 }

@@ -1,5 +1,6 @@
 //! One function per verb over an options struct: loads the project, talks to the supervisor or reads the state on disk.
 
+pub mod attach;
 pub mod change;
 pub mod config;
 pub mod exec;
@@ -32,6 +33,8 @@ pub struct App {
     pub environment: BTreeMap<String, String>,
     /// Which project, and how it is loaded.
     pub load: LoadOptions,
+    /// Tell what a change would do, and do nothing.
+    pub dry_run: bool,
 }
 
 /// Why a verb could not do its work.
@@ -50,8 +53,8 @@ pub enum AppError {
     Io { doing: String, source: io::Error },
     #[error(transparent)]
     Image(#[from] crate::image::Error),
-    #[error("service `{service}` is not running")]
-    NotRunning { service: String },
+    #[error("service `{service}` is not running{}", index.map(|index| format!(" container #{index}")).unwrap_or_default())]
+    NotRunning { service: String, index: Option<u32> },
     #[error("{kind} `{name}` declared as external, but could not be found")]
     ExternalMissing { kind: &'static str, name: String },
     #[error(transparent)]
@@ -60,10 +63,11 @@ pub enum AppError {
     Volume(#[from] crate::volume::Error),
     #[error("no such service: `{service}`")]
     NoService { service: String },
-    #[error("{what} is not supported yet")]
-    NotYet { what: String },
     #[error("{0}")]
     Usage(String),
+    /// There is nothing to do, which is no failure.
+    #[error("{0}")]
+    Nothing(&'static str),
     /// The program could not be run: the status that says why.
     #[error("{}", failed.message)]
     Program { failed: Failed, status: u8 },

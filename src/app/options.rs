@@ -66,7 +66,6 @@ pub struct PsOptions {
     pub no_orphans: bool,
     /// docker's words (`running`, …); empty: any.
     pub status: Vec<String>,
-    pub format: ListFormat,
 }
 
 /// `logs`.
@@ -222,4 +221,30 @@ pub enum ImageCommand {
         references: Vec<String>,
         output: Option<PathBuf>,
     },
+}
+
+/// `attach`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachOptions {
+    pub service: String,
+    /// `None`: the first running one.
+    pub index: Option<u32>,
+}
+
+/// `port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortOptions {
+    pub service: String,
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// `None`: the first running one.
+    pub index: Option<u32>,
+}
+
+/// `volumes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumesOptions {
+    /// Empty: all.
+    pub services: Vec<String>,
 }

@@ -1,13 +1,13 @@
 //! One-off containers.
 
+use std::collections::BTreeMap;
+
 use crate::app::change::News;
-use crate::app::exec::Running;
 use crate::app::options::RunOptions;
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
-use crate::control::{Reply, Request};
+use crate::compose::{self, LoadOptions, VolumeSource};
 use crate::plan::{Change, ChangeKind};
-use crate::spec::Phase;
 use crate::spec::ProjectSpec;
 use crate::spec::RestartPolicy;
 use crate::spec::container::NetworkMode;
@@ -29,12 +29,7 @@ impl App {
     /// # Errors
     /// Wrong files, no such service, options that are not supported yet.
     pub fn prepare_run(&self, options: &RunOptions) -> Result<OneOff, AppError> {
-        for (what, given) in [("`run --volume`", &options.volumes), ("`run --publish`", &options.publish)] {
-            if !given.is_empty() {
-                return Err(AppError::NotYet { what: what.to_owned() });
-            }
-        }
-        let (mut project, warnings) = self.load_spec(std::slice::from_ref(&options.service))?;
+        let (mut project, warnings) = self.load_run(options)?;
         self.find_external(&project)?;
         let environment = self.run_environment(options)?;
         let Some(service) = project.services.get_mut(&options.service) else {
@@ -46,14 +41,15 @@ impl App {
         let container = &mut service.container;
         container.tty = options.terminal;
         container.stdin_open = options.stdin;
-        if !options.service_ports {
+        if !options.service_ports && options.publish.is_empty() {
             container.ports.clear();
         }
         if let (false, NetworkMode::Networks(attachments)) = (options.use_aliases, &mut container.network) {
             attachments.iter_mut().for_each(|attachment| attachment.aliases.clear());
         }
         if let Some(entrypoint) = &options.entrypoint {
-            let words = entrypoint.split_whitespace().map(str::to_owned).collect();
+            let words = compose::split_command(entrypoint);
+            let words = words.ok_or_else(|| AppError::Usage(format!("`{entrypoint}` has a quote without an end")))?;
             container.entrypoint = Some(words);
             container.command = Some(Vec::new());
         }
@@ -91,33 +87,15 @@ impl App {
         self.make(&one.project.name, Change { requested_at: now(), kind }, None, news)
     }
 
-    /// Connects to the container's terminal or input; `None` when it has ended already.
+    /// The container's id.
     ///
     /// # Errors
-    /// When the supervisor cannot be reached.
-    pub fn attach_to(&self, one: &OneOff) -> Result<Option<Running>, AppError> {
-        let mut connection = self.session(&one.project.name).connect_or_start()?;
-        let talking = || "attach to the container".to_owned();
-        connection.send(&Request::Attach { container: one.name.clone() }).map_err(AppError::io(talking()))?;
-        match connection.receive().map_err(AppError::io(talking()))? {
-            Some(Reply::Started { descriptors }) => {
-                let descriptors = connection.receive_descriptors(descriptors).map_err(AppError::io(talking()))?;
-                Ok(Some(Running::new(connection, descriptors)))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// The exit status of a container that has ended.
-    ///
-    /// # Errors
-    /// When the state cannot be read, or it has not ended.
-    pub fn status_of(&self, one: &OneOff) -> Result<i32, AppError> {
-        let observed = self.observe(&one.project.name, &[])?;
-        match observed.containers.into_iter().find(|container| container.name == one.name).map(|found| found.phase) {
-            Some(Phase::Exited(exit)) => Ok(exit.code),
-            _ => Err(AppError::Usage(format!("container `{}` has not ended", one.name))),
-        }
+    /// When the state cannot be read, or it is gone.
+    pub fn id_of(&self, one: &OneOff) -> Result<String, AppError> {
+        let found = self.observe(&one.project.name, &[])?.containers.into_iter().find(|found| found.name == one.name);
+        found
+            .map(|found| found.id.to_string())
+            .ok_or_else(|| AppError::Usage(format!("container `{}` is gone", one.name)))
     }
 
     /// Removes the container, with its anonymous volumes.
@@ -128,16 +106,70 @@ impl App {
         self.change(&one.project.name, ChangeKind::Discard { container: one.name.clone() }, news)
     }
 
+    /// Loads the project with what `--volume` and `--publish` add to the service.
+    fn load_run(&self, options: &RunOptions) -> Result<(ProjectSpec, Vec<Diagnostic>), AppError> {
+        let services = std::slice::from_ref(&options.service);
+        if options.volumes.is_empty() && options.publish.is_empty() {
+            return self.load_spec(services);
+        }
+        let whole = Self { load: LoadOptions { all_resources: true, ..self.load.clone() }, ..self.clone() };
+        let declared = whole.load(services)?.project.volumes;
+        let mut added = BTreeMap::new();
+        let mut mounts = Vec::new();
+        for spec in &options.volumes {
+            let source =
+                compose::volume_source(spec).map_err(|wrong| AppError::Usage(format!("`--volume`: {wrong}")))?;
+            mounts.push(match source {
+                VolumeSource::Path(path) if path.starts_with('.') => {
+                    let rest = spec.get(path.len()..).unwrap_or_default();
+                    format!("{}{rest}", self.load.working_dir.join(&path).display())
+                }
+                VolumeSource::Named(name) if !declared.contains_key(&name) => {
+                    // Not one of the project's: a volume of that very name.
+                    added.insert(name.clone(), serde_json::json!({ "name": name }));
+                    spec.clone()
+                }
+                _ => spec.clone(),
+            });
+        }
+        let overlay = overlay(&options.service, &mounts, &options.publish, &added);
+        let load = LoadOptions { overlay: Some(overlay), ..self.load.clone() };
+        Self { load, ..self.clone() }.load_spec(services)
+    }
+
     /// Variables from files, then those given one by one.
     fn run_environment(&self, options: &RunOptions) -> Result<Vec<(String, Option<String>)>, AppError> {
-        if !options.env_files.is_empty() {
-            return Err(AppError::NotYet { what: "`run --env-from-file`".to_owned() });
+        let mut variables = Vec::new();
+        for file in &options.env_files {
+            let lookup = |name: &str| self.environment.get(name).cloned();
+            let read = compose::env_file(&self.load.working_dir.join(file), &lookup);
+            let read = read.map_err(|wrong| AppError::Input(vec![wrong]))?;
+            variables.extend(read.into_iter().map(|(name, value)| (name, Some(value))));
         }
         let pairs = self.with_values(&options.environment).into_iter();
-        Ok(pairs
-            .filter_map(|pair| pair.split_once('=').map(|(name, value)| (name.to_owned(), Some(value.to_owned()))))
-            .collect())
+        variables
+            .extend(pairs.filter_map(|pair| {
+                pair.split_once('=').map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
+            }));
+        Ok(variables)
     }
+}
+
+/// The Compose file that the flags of `run` amount to. JSON is YAML; a `$` is no variable here.
+fn overlay(
+    service: &str,
+    mounts: &[String],
+    ports: &[String],
+    volumes: &BTreeMap<String, serde_json::Value>,
+) -> String {
+    let text = |value: serde_json::Value| value.to_string().replace('$', "$$");
+    let ports = match ports {
+        [] => String::new(),
+        ports => format!(", ports: !override {}", text(serde_json::json!(ports))),
+    };
+    let (service, mounts, volumes) =
+        (text(serde_json::json!(service)), text(serde_json::json!(mounts)), text(serde_json::json!(volumes)));
+    format!("services: {{{service}: {{volumes: {mounts}{ports}}}}}\nvolumes: {volumes}\n")
 }
 
 /// Twelve random hexadecimal digits.

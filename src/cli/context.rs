@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use crate::app::App;
 use crate::app::AppError;
-use crate::cli::failure::Failure;
+use crate::app::change::News;
+use crate::cli::failure::{Failure, INTERRUPTED};
+use crate::cli::interrupt;
 use crate::cli::root::{ProgressArg, RootArgs, environment};
 use crate::cli::show;
 use crate::state::Roots;
@@ -18,7 +20,6 @@ pub struct Context {
     pub app: App,
     pub ansi: Ansi,
     pub progress: ProgressMode,
-    pub dry_run: bool,
 }
 
 impl Context {
@@ -44,18 +45,35 @@ impl Context {
             ProgressArg::Auto if colour => ProgressMode::Terminal { colour },
             ProgressArg::Auto => ProgressMode::Plain,
         };
-        Ok(Self { app: App { roots, environment, load }, ansi, progress, dry_run: root.dry_run })
+        Ok(Self { app: App { roots, environment, load, dry_run: root.dry_run }, ansi, progress })
     }
 
-    /// Commands that change something, but cannot say beforehand what.
+    /// Commands that change something outside of any plan.
     ///
     /// # Errors
     /// With `--dry-run`.
     pub fn no_dry_run(&self, command: &str) -> Result<(), Failure> {
-        match self.dry_run {
-            true => Err(Failure::not_yet(&format!("{command} --dry-run"))),
+        match self.app.dry_run {
+            true => Err(Failure::new(format!("`{command}` has no `--dry-run`"))
+                .help("commands that change containers, networks and volumes have it")),
             false => Ok(()),
         }
+    }
+
+    /// Makes a change, shown on standard error. Ctrl-C ends it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being made.
+    pub fn change(
+        &self,
+        progress: ProgressMode,
+        title: &'static str,
+        work: impl FnOnce(News<'_>) -> Result<(), AppError> + Send,
+    ) -> Result<(), Failure> {
+        interrupt::cancels(&self.app)?;
+        let made = show::with_progress(progress, title, work);
+        let interrupted = interrupt::over();
+        made.map_err(|error| if interrupted { Failure::reported(INTERRUPTED) } else { self.failure(error) })
     }
 
     pub fn failure(&self, error: AppError) -> Failure {

@@ -7,7 +7,6 @@ use clap::Args;
 use crate::app::options::DownOptions;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, refuse};
-use crate::cli::show;
 use crate::cli::values;
 use std::process::ExitCode;
 
@@ -46,9 +45,7 @@ impl DownArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: DownArgs, context: &Context) -> Result<ExitCode, Failure> {
-    context.no_dry_run("down")?;
     let options = args.options()?;
-    show::with_progress(context.progress, "Running", |news| context.app.down(options, news))
-        .map_err(|error| context.failure(error))?;
+    context.change(context.progress, "Running", |news| context.app.down(options, news))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -43,6 +43,11 @@ impl Failure {
         Self::new(message)
     }
 
+    /// No failure at all: something to say, and exit code 0.
+    pub fn nothing(what: &str) -> Self {
+        Self { message: what.to_owned(), help: None, code: 0 }
+    }
+
     /// A failure whose messages are out already.
     pub const fn reported(code: u8) -> Self {
         Self { message: String::new(), help: None, code }
@@ -68,7 +73,9 @@ impl Failure {
     /// Prints it on standard error.
     #[expect(clippy::print_stderr, reason = "the one place where failures are shown")]
     pub fn report(&self, ansi: Ansi) -> ExitCode {
-        if !self.message.is_empty() {
+        if self.code == 0 {
+            eprintln!("{}", self.message);
+        } else if !self.message.is_empty() {
             let colour = ansi.enabled(std::io::IsTerminal::is_terminal(&std::io::stderr()));
             let label = |text: &str, with: Colour| if colour { with.paint(text) } else { text.to_owned() };
             eprintln!("{} {}", label("error:", Colour::Red), self.message);

@@ -82,6 +82,9 @@ impl ImageArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
+    if !matches!(args, ImageArgs::Ls { .. }) {
+        context.no_dry_run("image")?;
+    }
     let done = match args.options() {
         ImageCommand::Load { input, quiet } => context.app.image_load(input.as_deref()).map(|loaded| {
             let line = |one: Loaded| match one.names.is_empty() {

@@ -5,7 +5,6 @@ use clap::Args;
 use crate::app::options::KillOptions;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::show;
 use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug, Default)]
@@ -30,9 +29,7 @@ impl KillArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: KillArgs, context: &Context) -> Result<ExitCode, Failure> {
-    context.no_dry_run("kill")?;
     let options = args.options();
-    show::with_progress(context.progress, "Killing", |news| context.app.kill(options, news))
-        .map_err(|error| context.failure(error))?;
+    context.change(context.progress, "Killing", |news| context.app.kill(options, news))?;
     Ok(ExitCode::SUCCESS)
 }

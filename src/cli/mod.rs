@@ -1,23 +1,30 @@
 //! Command line: clap types, raw arguments to options, failures to exit codes.
 
+pub mod attach;
 pub mod attached;
+pub mod completion;
 pub mod config;
 pub mod context;
+pub mod create;
 pub mod down;
 pub mod exec;
 pub mod failure;
+pub mod foreground;
 pub mod image;
 pub mod images;
+pub mod interrupt;
 pub mod kill;
 pub mod lint;
 pub mod logs;
 pub mod ls;
 pub mod pause;
+pub mod port;
 pub mod ps;
 pub mod restart;
 pub mod rm;
 pub mod root;
 pub mod run;
+pub mod scale;
 pub mod session;
 pub mod show;
 pub mod start;
@@ -25,6 +32,8 @@ pub mod stop;
 pub mod up;
 pub mod values;
 pub mod version;
+pub mod volumes;
+pub mod wait;
 
 use std::process::ExitCode;
 
@@ -52,6 +61,10 @@ pub enum Command {
     Up(Box<up::UpArgs>),
     /// Stop and remove containers and networks
     Down(down::DownArgs),
+    /// Create what the file says, and start nothing
+    Create(Box<create::CreateArgs>),
+    /// Set how many containers services have
+    Scale(scale::ScaleArgs),
     /// Show what `up` would do, and why (exit code 2: something)
     Plan(Box<up::UpArgs>),
     /// List containers
@@ -60,6 +73,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Run a command in a running container
     Exec(exec::ExecArgs),
+    /// Connect to the streams of a running container
+    Attach(attach::AttachArgs),
     /// Run a one-off container of a service
     Run(Box<run::RunArgs>),
     /// Stop containers
@@ -76,6 +91,12 @@ pub enum Command {
     Unpause(pause::PauseArgs),
     /// Remove stopped containers
     Rm(rm::RmArgs),
+    /// Wait until containers end
+    Wait(wait::WaitArgs),
+    /// Show where a port of a container is published
+    Port(port::PortArgs),
+    /// List the volumes of the project
+    Volumes(volumes::VolumesArgs),
     /// List the images of the containers
     Images(images::ImagesArgs),
     /// Load, import, list, remove, name and save images
@@ -89,6 +110,8 @@ pub enum Command {
     /// List projects
     #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
+    /// Print the completions of a shell: bash, zsh, fish
+    Completion(completion::CompletionArgs),
     /// Show the version
     Version(version::VersionArgs),
     #[command(external_subcommand)]
@@ -96,25 +119,19 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: [&str; 20] = [
+const NOT_YET: [&str; 14] = [
     "alpha",
-    "attach",
     "bridge",
     "build",
     "commit",
     "cp",
-    "create",
     "events",
     "export",
-    "port",
     "publish",
     "pull",
     "push",
-    "scale",
     "stats",
     "top",
-    "volumes",
-    "wait",
     "watch",
     "docker-cli-plugin-hooks",
 ];
@@ -132,6 +149,13 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let context = || Context::new(&cli.root);
     match cli.command {
+        Command::Completion(args) => completion::run(&args),
+        Command::Create(args) => create::run(*args, context()?),
+        Command::Scale(args) => scale::run(args, context()?),
+        Command::Attach(args) => attach::run(args, &context()?),
+        Command::Wait(args) => wait::run(args, &context()?),
+        Command::Port(args) => port::run(args, &context()?),
+        Command::Volumes(args) => volumes::run(args, &context()?),
         Command::Version(args) => version::run(&args),
         Command::Config(args) => config::run(*args, &cli.root),
         Command::Lint(args) => lint::run(args, &cli.root),

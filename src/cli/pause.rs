@@ -6,7 +6,6 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::show;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct PauseArgs {
@@ -18,9 +17,7 @@ pub struct PauseArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: PauseArgs, pause: bool, context: &Context) -> Result<ExitCode, Failure> {
-    let (verb, title) = if pause { ("pause", "Pausing") } else { ("unpause", "Unpausing") };
-    context.no_dry_run(verb)?;
-    show::with_progress(context.progress, title, |news| context.app.pause(args.services, pause, news))
-        .map_err(|error| context.failure(error))?;
+    let title = if pause { "Pausing" } else { "Unpausing" };
+    context.change(context.progress, title, |news| context.app.pause(args.services, pause, news))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use crate::app::list::Listed;
-use crate::app::options::{ListFormat, PsOptions};
+use crate::app::options::PsOptions;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
 use crate::cli::values;
+use crate::ui::format::RowFormat;
 use crate::ui::tables::{self, PsRow};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -41,9 +41,9 @@ pub struct PsArgs {
     /// `status=STATE`
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Option<String>,
-    /// `table` or `json` (one object a line)
-    #[arg(long, default_value = "table", value_parser = values::list_format)]
-    format: ListFormat,
+    /// `table`, `json` (one object a line), or a template such as `{{.Name}}`, `table` before it for a head
+    #[arg(long, default_value = "table", value_parser = values::row_format)]
+    format: RowFormat,
 }
 
 impl PsArgs {
@@ -69,7 +69,6 @@ impl PsArgs {
             no_trunc: self.no_trunc,
             no_orphans: !self.orphans,
             status,
-            format: self.format,
         })
     }
 }
@@ -77,14 +76,11 @@ impl PsArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: PsArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let format = args.format.clone();
     let options = args.options()?;
     let (project, listed) = context.app.ps(&options).map_err(|error| context.failure(error))?;
     if options.quiet {
-        let id = |one: &Listed| match options.no_trunc {
-            true => one.container.id.to_string(),
-            false => one.container.id.short().to_owned(),
-        };
-        return show::lines(listed.iter().map(id));
+        return show::lines(listed.iter().map(|one| one.container.id.to_string()));
     }
     if options.services_only {
         let services: BTreeSet<_> = listed.iter().map(|one| one.container.service.name.clone()).collect();
@@ -94,8 +90,9 @@ pub fn run(args: PsArgs, context: &Context) -> Result<ExitCode, Failure> {
         .iter()
         .map(|one| PsRow { container: &one.container, project: &project, command: one.command.clone() })
         .collect();
-    show::text(&match options.format {
-        ListFormat::Table => tables::ps(&rows, options.no_trunc, show::now()),
-        ListFormat::Json => tables::ps_json(&rows, options.no_trunc, show::now()),
-    })
+    let text = match &format {
+        RowFormat::Table => tables::ps(&rows, options.no_trunc, show::now()),
+        format => format.render(&tables::ps_objects(&rows, options.no_trunc, show::now())).map_err(Failure::new)?,
+    };
+    show::text(&text)
 }

@@ -7,7 +7,6 @@ use clap::Args;
 use crate::app::options::RestartOptions;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::show;
 use crate::cli::values;
 use std::process::ExitCode;
 
@@ -33,9 +32,7 @@ impl RestartArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: RestartArgs, context: &Context) -> Result<ExitCode, Failure> {
-    context.no_dry_run("restart")?;
     let options = args.options();
-    show::with_progress(context.progress, "Restarting", |news| context.app.restart(options, news))
-        .map_err(|error| context.failure(error))?;
+    context.change(context.progress, "Restarting", |news| context.app.restart(options, news))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -35,7 +35,6 @@ impl RmArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: RmArgs, context: &Context) -> Result<ExitCode, Failure> {
-    context.no_dry_run("rm")?;
     let options = args.options();
     let (project, names) = context.app.removable(&options).map_err(|error| context.failure(error))?;
     if names.is_empty() {
@@ -46,7 +45,6 @@ pub fn run(args: RmArgs, context: &Context) -> Result<ExitCode, Failure> {
     if !options.force && !show::confirmed("Are you sure? [yN] ")? {
         return Ok(ExitCode::SUCCESS);
     }
-    show::with_progress(context.progress, "Removing", |news| context.app.rm(&project, options, news))
-        .map_err(|error| context.failure(error))?;
+    context.change(context.progress, "Removing", |news| context.app.rm(&project, options, news))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,20 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::app::logs::{Ended, Selection};
+use crate::app::attach::Target;
 use crate::app::options::RunOptions;
-use crate::app::run::OneOff;
 use crate::cli::context::Context;
 use crate::cli::exec::on_terminal;
 use crate::cli::failure::{Failure, refuse};
-use crate::cli::session;
+use crate::cli::foreground;
+use crate::cli::interrupt;
 use crate::cli::show;
 use crate::control::Reply;
-use crate::logs::{Line, Stream};
 use crate::ui::progress::ProgressMode;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 #[derive(Args, Clone, Debug)]
@@ -136,75 +132,45 @@ impl RunArgs {
 /// # Errors
 /// Whatever keeps the container from being started.
 pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
-    context.no_dry_run("run")?;
     let options = args.options()?;
     let one = context.app.prepare_run(&options).map_err(|error| context.failure(error))?;
     show::diagnostics(&one.warnings, context.ansi);
     let progress = if options.quiet { ProgressMode::Quiet } else { context.progress };
     // Of the container itself people see what it does.
     let own = format!("Container {}", one.name);
-    let started = show::with_progress(progress, "Running", |news| {
+    let started = context.change(progress, "Running", |news| {
         context.app.run(&one, &mut |reply| {
             if !matches!(&reply, Reply::Progress { id, .. } if *id == own) {
                 news(reply);
             }
         })
     });
-    if let Err(error) = started {
+    if let Err(failure) = started {
         // What could not be started is of no use to anybody.
         drop(context.app.discard(&one, &mut |_| {}));
-        return Err(context.failure(error));
+        return Err(failure);
+    }
+    if context.app.dry_run {
+        return Ok(ExitCode::SUCCESS);
     }
     if options.detach {
-        return show::lines([one.name]);
+        let id = context.app.id_of(&one).map_err(|error| context.failure(error))?;
+        return show::lines([id]);
     }
-    let code = attend(&one, &options, context)?;
+    let target = Target {
+        project: one.project.name.clone(),
+        container: one.name.clone(),
+        terminal: options.terminal,
+        stdin: options.stdin,
+    };
+    let code = if options.terminal {
+        foreground::attend_terminal(context, &target)?
+    } else {
+        interrupt::forwards(&context.app, &target)?;
+        foreground::attend(context, &target, options.stdin, 0)?
+    };
     if options.remove {
         context.app.discard(&one, &mut |_| {}).map_err(|error| context.failure(error))?;
     }
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
-}
-
-/// Stays with the container until it has ended.
-fn attend(one: &OneOff, options: &RunOptions, context: &Context) -> Result<i32, Failure> {
-    if options.terminal {
-        let running = context.app.attach_to(one).map_err(|error| context.failure(error))?;
-        let Some(mut running) = running else {
-            return context.app.status_of(one).map_err(|error| context.failure(error));
-        };
-        session::pass_on(&mut running, true, true)?;
-        return running.wait().map_err(|error| context.failure(error));
-    }
-    if options.stdin {
-        let running = context.app.attach_to(one).map_err(|error| context.failure(error))?;
-        if let Some(input) = running.and_then(|mut running| running.descriptors.pop()) {
-            // Ends with our input or with the program.
-            std::thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut File::from(input)));
-        }
-    }
-    show_output(one, context).map_err(|error| Failure::new(format!("cannot follow the output: {error}")))
-}
-
-/// Prints what the container prints, on the same streams, and returns its exit status.
-fn show_output(one: &OneOff, context: &Context) -> io::Result<i32> {
-    let selection = Selection { container: Some(one.name.clone()), ..Selection::default() };
-    let (ended, end) = io::pipe()?;
-    let mut end = Some(end);
-    let mut code = 0;
-    let print = &mut |line: Line<'_>| {
-        let mut out: Box<dyn Write> = match line.stream {
-            Stream::Stdout => Box::new(io::stdout().lock()),
-            Stream::Stderr => Box::new(io::stderr().lock()),
-        };
-        out.write_all(line.text)?;
-        out.write_all(b"\n")?;
-        out.flush()
-    };
-    let over = &mut |over: Ended| {
-        code = over.code;
-        end = None;
-        Ok(())
-    };
-    context.app.follow_project(&one.project.name, &selection, 0, ended.as_fd(), print, over)?;
-    Ok(code)
 }

@@ -66,7 +66,7 @@ pub fn note<W: Write>(progress: &mut Progress<W>, reply: Reply) {
 fn state_of(status: &str) -> ProgressState {
     match status {
         "Error" => ProgressState::Error,
-        "Warning" => ProgressState::Warning,
+        "Warning" | "Canceled" => ProgressState::Warning,
         word if word.ends_with("ing") && word != "Running" => ProgressState::Working,
         "Recreate" => ProgressState::Working,
         _ => ProgressState::Done,
@@ -102,6 +102,7 @@ pub fn failure(error: AppError, ansi: Ansi) -> Failure {
             }
             failed(&first)
         }
+        AppError::Nothing(what) => Failure::nothing(what),
         AppError::Program { failed: one, status } => failed(&one).code(status),
         other => Failure::from_error(&other),
     }

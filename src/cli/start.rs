@@ -7,7 +7,6 @@ use clap::Args;
 use crate::app::options::StartOptions;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::show;
 use crate::cli::values;
 use std::process::ExitCode;
 
@@ -33,9 +32,7 @@ impl StartArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: StartArgs, context: &Context) -> Result<ExitCode, Failure> {
-    context.no_dry_run("start")?;
     let options = args.options();
-    show::with_progress(context.progress, "Starting", |news| context.app.start(options, news))
-        .map_err(|error| context.failure(error))?;
+    context.change(context.progress, "Starting", |news| context.app.start(options, news))?;
     Ok(ExitCode::SUCCESS)
 }

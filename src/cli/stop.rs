@@ -7,7 +7,6 @@ use clap::Args;
 use crate::app::options::StopOptions;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::show;
 use crate::cli::values;
 use std::process::ExitCode;
 
@@ -30,9 +29,7 @@ impl StopArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: StopArgs, context: &Context) -> Result<ExitCode, Failure> {
-    context.no_dry_run("stop")?;
     let options = args.options();
-    show::with_progress(context.progress, "Stopping", |news| context.app.stop(options, news))
-        .map_err(|error| context.failure(error))?;
+    context.change(context.progress, "Stopping", |news| context.app.stop(options, news))?;
     Ok(ExitCode::SUCCESS)
 }

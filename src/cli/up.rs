@@ -20,88 +20,88 @@ const CHANGES: u8 = 2;
 pub struct UpArgs {
     /// Services to start, with what they depend on; all when none is named
     #[arg(value_name = "SERVICE")]
-    services: Vec<String>,
+    pub services: Vec<String>,
     /// Return as soon as everything is started
     #[arg(short, long)]
-    detach: bool,
+    pub detach: bool,
     /// Return when everything is running or healthy
     #[arg(long)]
-    wait: bool,
+    pub wait: bool,
     /// Give up `--wait` after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
-    wait_timeout: Option<Duration>,
+    pub wait_timeout: Option<Duration>,
     /// Recreate containers that have not changed, too
     #[arg(long, conflicts_with = "no_recreate")]
-    force_recreate: bool,
+    pub force_recreate: bool,
     /// Keep containers that exist, even if they have changed
     #[arg(long)]
-    no_recreate: bool,
+    pub no_recreate: bool,
     /// Recreate dependencies, too
     #[arg(long, conflicts_with = "no_recreate")]
-    always_recreate_deps: bool,
+    pub always_recreate_deps: bool,
     /// Recreate with fresh anonymous volumes
     #[arg(short = 'V', long, conflicts_with = "no_recreate")]
-    renew_anon_volumes: bool,
+    pub renew_anon_volumes: bool,
     /// Leave dependencies alone
     #[arg(long)]
-    no_deps: bool,
+    pub no_deps: bool,
     /// Create, but do not start
     #[arg(long, conflicts_with_all = ["detach", "wait"])]
-    no_start: bool,
+    pub no_start: bool,
     /// Remove containers of services that the file does not have
     #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]
-    remove_orphans: bool,
+    pub remove_orphans: bool,
     /// Number of containers of a service
     #[arg(long, value_name = "SERVICE=NUM", value_parser = values::scale)]
-    scale: Vec<(String, u32)>,
+    pub scale: Vec<(String, u32)>,
     /// Seconds to wait for a container to stop, instead of its own grace period
     #[arg(short, long, value_name = "SECONDS", value_parser = values::seconds)]
-    timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
     /// Show the output of these services only
     #[arg(long, value_name = "SERVICE", conflicts_with = "attach_dependencies")]
-    attach: Vec<String>,
+    pub attach: Vec<String>,
     /// Leave out the output of these services
     #[arg(long, value_name = "SERVICE")]
-    no_attach: Vec<String>,
+    pub no_attach: Vec<String>,
     /// Show the output of dependencies, too
     #[arg(long)]
-    attach_dependencies: bool,
+    pub attach_dependencies: bool,
     /// Stop everything when a container stops
     #[arg(long, conflicts_with_all = ["detach", "abort_on_container_failure"])]
-    abort_on_container_exit: bool,
+    pub abort_on_container_exit: bool,
     /// Stop everything when a container fails
     #[arg(long, conflicts_with = "detach")]
-    abort_on_container_failure: bool,
+    pub abort_on_container_failure: bool,
     /// Return the exit code of this service's container; implies --abort-on-container-exit
     #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
-    exit_code_from: Option<String>,
+    pub exit_code_from: Option<String>,
     /// Plain prefixes
     #[arg(long)]
-    no_color: bool,
+    pub no_color: bool,
     /// No prefixes
     #[arg(long)]
-    no_log_prefix: bool,
+    pub no_log_prefix: bool,
     /// The time before each line
     #[arg(long)]
-    timestamps: bool,
+    pub timestamps: bool,
     /// Never build; nothing is built yet anyway
     #[arg(long, hide = true)]
-    no_build: bool,
+    pub no_build: bool,
     #[arg(long, hide = true)]
-    quiet_pull: bool,
+    pub quiet_pull: bool,
     #[arg(long, hide = true)]
-    quiet_build: bool,
+    pub quiet_build: bool,
     /// Answer questions with yes; none is asked
     #[arg(short, long, alias = "y", hide = true)]
-    yes: bool,
+    pub yes: bool,
     #[arg(long, hide = true)]
-    build: bool,
+    pub build: bool,
     #[arg(long, hide = true, value_name = "POLICY")]
-    pull: Option<String>,
+    pub pull: Option<String>,
     #[arg(short, long, hide = true)]
-    watch: bool,
+    pub watch: bool,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    menu: Option<bool>,
+    pub menu: Option<bool>,
 }
 
 impl UpArgs {
@@ -141,15 +141,14 @@ impl UpArgs {
 pub fn run(args: UpArgs, context: Context) -> Result<ExitCode, Failure> {
     let options = args.options()?;
     let up = prepare(&options, &context)?;
-    if context.dry_run {
+    if context.app.dry_run {
         show::text(&planned(&up, &context)?.1)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !options.detach && !options.no_start {
         return attached::run(up, options, context);
     }
-    show::with_progress(context.progress, "Running", |news| context.app.up(&up, news))
-        .map_err(|error| context.failure(error))?;
+    context.change(context.progress, "Running", |news| context.app.up(&up, news))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::app::options::ListFormat;
+use crate::ui::format::RowFormat;
 
 /// `SERVICE=NUM` of `--scale`.
 ///
@@ -35,15 +36,33 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// A transport protocol.
+///
+/// # Errors
+/// When it is none that ports are published for.
+pub fn protocol(text: &str) -> Result<String, String> {
+    match text.to_lowercase() {
+        known if matches!(known.as_str(), "tcp" | "udp") => Ok(known),
+        _ => Err(format!("`{text}` is neither `tcp` nor `udp`")),
+    }
+}
+
+/// How rows of a list are printed.
+///
+/// # Errors
+/// For a template that makes no sense.
+pub fn row_format(text: &str) -> Result<RowFormat, String> {
+    RowFormat::parse(text)
+}
+
 /// `table` or `json`.
 ///
 /// # Errors
-/// For anything else; templates are named as not supported yet.
+/// For anything else.
 pub fn list_format(text: &str) -> Result<ListFormat, String> {
     match text {
         "table" | "" => Ok(ListFormat::Table),
         "json" => Ok(ListFormat::Json),
-        _ if text.contains("{{") => Err("templates are not supported yet: use `table` or `json`".to_owned()),
         _ => Err(format!("`{text}` is neither `table` nor `json`")),
     }
 }

@@ -8,6 +8,7 @@ use super::dotenv;
 use super::files::{self, ReadError};
 use super::locate::push_dotenv_error;
 use super::report::Reports;
+use crate::base::diagnostic::{Diagnostic, Place};
 use crate::model::tree::{Map, Mark, Node, Tag, Value};
 
 /// Resolves the variables of every service: bare names, then what `env_file` says of those that are not given.
@@ -176,4 +177,23 @@ pub(super) fn read_variables(
         return None;
     }
     Some(())
+}
+
+/// Variables of a file in the dialect of `.env`, by what `lookup` knows.
+///
+/// # Errors
+/// When it cannot be read, or a line of it makes no sense.
+pub fn env_file(path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, Diagnostic> {
+    let text = files::read(path).map_err(|error| match error {
+        ReadError::Missing => {
+            Diagnostic::error("missing-file", None, format!("cannot open `{}`: no such file", path.display()))
+        }
+        ReadError::Other(diagnostic) => diagnostic,
+    })?;
+    let mut variables = BTreeMap::new();
+    dotenv::parse(&text, &mut variables, lookup).map_err(|error| {
+        let place = Place { file: Arc::new(path.to_owned()), line: error.line, column: 1, length: 0 };
+        Diagnostic::error("invalid-env-file", Some(place), error.message)
+    })?;
+    Ok(variables)
 }

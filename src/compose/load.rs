@@ -66,6 +66,15 @@ impl Loader<'_> {
                 return None;
             }
         };
+        self.parse(path, named, &text)
+    }
+
+    /// The file that a command's flags amount to.
+    pub(super) fn overlay(&mut self, text: &str) -> Option<Input> {
+        self.parse(Path::new("command line"), Mark::default(), text)
+    }
+
+    fn parse(&mut self, path: &Path, named: Mark, text: &str) -> Option<Input> {
         let sources = &mut self.reports.sources.0;
         let known = sources.iter().position(|source| source.as_path() == path);
         let index = known.unwrap_or_else(|| {

@@ -52,6 +52,9 @@ use locate::Location;
 use report::Reports;
 use select::Disabled;
 
+pub use environment::env_file;
+pub use shell::split as split_command;
+pub use short::{VolumeSource, volume_source};
 pub use variables::Variable;
 
 /// What to load and how.
@@ -66,6 +69,8 @@ pub struct LoadOptions {
     /// Active profiles; empty: `COMPOSE_PROFILES`.
     pub profiles: Vec<String>,
     pub env_files: Vec<PathBuf>,
+    /// The text of one more Compose file, merged over the others: what flags of a command add.
+    pub overlay: Option<String>,
     /// Services named on the command line; empty means all. Their profiles become active; services that they do
     /// not need are dropped.
     pub services: Vec<String>,
@@ -163,12 +168,15 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
     let home = location.environment.get("HOME").cloned();
     let mut loader = Loader { options, home, reports };
     let inputs: Vec<_> = location.files.iter().map(|file| loader.read(file, Mark::default())).collect();
-    let inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
+    let mut inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
     if inputs.iter().all(|input| input.documents.is_empty()) {
         let shown = location.files.iter().map(|file| format!("`{}`", file.display())).collect::<Vec<_>>().join(", ");
         let message = format!("empty compose file: {shown}");
         loader.reports.error_with_help("empty-file", Mark::default(), message, "it needs at least `services:`");
         return None;
+    }
+    if let Some(text) = &options.overlay {
+        inputs.push(loader.overlay(text)?);
     }
     let folder = location.working_dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let interpolate = !options.no_interpolate;
@@ -223,7 +231,7 @@ fn resolve(options: &LoadOptions, merged: Merged, reports: &mut Reports) -> Opti
     select::enable(&mut tree, &mut disabled, &options.services, &mut profiles);
     environment::services(&mut tree, &location.environment, &options.working_dir, reports);
     if !options.services.is_empty() {
-        select::services(&mut tree, &options.services, &disabled, reports)?;
+        select::services(&mut tree, &options.services, &mut disabled, reports)?;
     }
     if !options.all_resources {
         select::drop_unused(&mut tree);

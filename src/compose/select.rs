@@ -50,8 +50,14 @@ pub(super) fn enable(tree: &mut Node, disabled: &mut Disabled, names: &[String],
     *disabled = apply_profiles(tree, active);
 }
 
-/// Keeps the services of the given names and those that they depend on. `None` when one is not there.
-pub(super) fn services(tree: &mut Node, names: &[String], disabled: &Disabled, reports: &mut Reports) -> Option<()> {
+/// Keeps the services of the given names and those that they depend on; the others are as those of other profiles.
+/// `None` when one is not there.
+pub(super) fn services(
+    tree: &mut Node,
+    names: &[String],
+    disabled: &mut Disabled,
+    reports: &mut Reports,
+) -> Option<()> {
     let services = tree.get_mut("services").and_then(Node::as_map_mut)?;
     let mut kept: BTreeSet<String> = BTreeSet::new();
     let mut waiting: Vec<(String, bool)> = names.iter().map(|name| (name.clone(), true)).collect();
@@ -70,7 +76,9 @@ pub(super) fn services(tree: &mut Node, names: &[String], disabled: &Disabled, r
             }
         }
     }
-    services.retain(|name, _| kept.contains(name.as_ref()));
+    let (keep, rest) = std::mem::take(services).into_iter().partition(|(name, _)| kept.contains(name.as_ref()));
+    *services = keep;
+    disabled.extend::<Map>(rest);
     for (_, (_, service)) in services.iter_mut() {
         if let Some(dependencies) = service.get_mut("depends_on").and_then(Node::as_map_mut) {
             dependencies.retain(|name, _| kept.contains(name.as_ref()));

@@ -2,7 +2,7 @@
 
 /// Words of `line`. Quotes and backslashes work as in a shell, and an unquoted `;`, `&`, `|`, `<` or `>` ends the
 /// command: what follows is dropped, as the reference does. `None` when a quote is not closed.
-pub(super) fn split(line: &str) -> Option<Vec<String>> {
+pub fn split(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word = String::new();
     let (mut single, mut double, mut back, mut dollar) = (false, false, false, false);

@@ -104,6 +104,27 @@ struct VolumeSpec {
     selinux: Option<String>,
 }
 
+/// What is mounted by a short volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeSource {
+    Anonymous,
+    Path(String),
+    Named(String),
+}
+
+/// The source of a short volume, as it is written.
+///
+/// # Errors
+/// When it is none.
+pub fn volume_source(spec: &str) -> Result<VolumeSource, String> {
+    let source = parse_volume(spec)?.source;
+    Ok(match source.as_str() {
+        "" => VolumeSource::Anonymous,
+        path if is_path(path) => VolumeSource::Path(source),
+        _ => VolumeSource::Named(source),
+    })
+}
+
 /// The container path of a short volume.
 pub(super) fn volume_target(spec: &str) -> Option<String> {
     parse_volume(spec).ok().map(|volume| volume.target)

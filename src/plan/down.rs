@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::PlanError;
 use super::graph;
 use super::step::{Op, Plan, Reason};
-use super::up::{networks_of, volumes_of};
+use super::up::{networks_of, parents_of, volumes_of};
 use crate::spec::ContainerState;
 use crate::spec::Observed;
 use crate::spec::Phase;
@@ -72,8 +72,8 @@ impl Down<'_> {
             plan.push(Op::RemoveNetwork { key: key.clone(), name }, Reason::Asked, removals.to_vec());
         }
         for (key, spec) in observed.volumes.iter().filter(|(_, spec)| self.volumes && !spec.external) {
-            // What the file declares external by now is not ours any more.
-            if project.and_then(|project| project.volumes.get(key)).is_some_and(|spec| spec.external) {
+            // What the file declares external by now, or not at all, is not ours any more.
+            if project.is_some_and(|project| project.volumes.get(key).is_none_or(|spec| spec.external)) {
                 continue;
             }
             let name = &spec.name;
@@ -155,31 +155,49 @@ pub(super) fn restart(
         Phase::Exited(exit) => container.stopped_by_user || exit.at < requested_at,
     };
     let asked: Vec<_> = replicas().filter(|c| names.contains(c.service.name.as_str())).filter(undone).collect();
-    let stops = stop_all(&mut plan, &asked, timeout, &Reason::Asked);
-    let depends = graph::made_dependencies(asked.iter().copied());
-    let mut starts = BTreeMap::<&str, Vec<usize>>::new();
+    let mut steps = BTreeMap::<&str, Vec<usize>>::new();
     let mut left = asked;
     while !left.is_empty() {
-        let waits = |container: &&ContainerState| {
-            let of = depends.get(container.service.name.as_str());
-            of.is_some_and(|of| left.iter().any(|other| of.contains(other.service.name.as_str())))
+        // All at once, but for those that want to be restarted after what they depend on, or live in its namespaces.
+        let along = |container: &ContainerState, other: &str| {
+            let follows = container.service.depends_on.get(other).is_some_and(|how| how.restart);
+            (follows && !no_deps) || parents_of(&container.service).any(|parent| parent == other)
         };
-        let (later, now): (Vec<_>, Vec<_>) = left.iter().copied().partition(waits);
+        let waits = |container: &&ContainerState| left.iter().any(|other| along(container, &other.service.name));
+        let (mut later, mut now): (Vec<_>, Vec<_>) = left.iter().copied().partition(waits);
+        if now.is_empty() {
+            // What exists may be older than the file, and go round in a circle.
+            std::mem::swap(&mut later, &mut now);
+        }
         for container in now {
-            let service = container.service.name.as_str();
-            let needs: Vec<usize> = stops.get(container.name.as_str()).copied().into_iter().collect();
-            let reason = if needs.is_empty() { Reason::Asked } else { Reason::Follows };
-            let step = plan.push(Op::Start { name: container.name.clone() }, reason, needs);
-            let of = depends.get(service).into_iter().flatten();
-            let after = of.flat_map(|other| starts.get(other).cloned().unwrap_or_default()).collect();
+            let op = match container.phase {
+                Phase::Running { .. } => restart_op(container, timeout),
+                _ => Op::Start { name: container.name.clone() },
+            };
+            let step = plan.push(op, Reason::Asked, Vec::new());
+            let before = steps.iter().filter(|(service, _)| along(container, service));
+            let after = before.flat_map(|(_, steps)| steps.clone()).collect();
             if let Some(step) = plan.steps.get_mut(step) {
                 step.after = after;
             }
-            starts.entry(service).or_default().push(step);
+            steps.entry(container.service.name.as_str()).or_default().push(step);
         }
         left = later;
     }
     plan
+}
+
+fn restart_op(container: &ContainerState, timeout: Option<Duration>) -> Op {
+    Op::Restart {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        signal: signal_of(container),
+        grace: timeout.unwrap_or(container.service.stop_grace),
+    }
+}
+
+fn signal_of(container: &ContainerState) -> String {
+    container.service.stop_signal.clone().unwrap_or_else(|| "SIGTERM".to_owned())
 }
 
 /// Stops the running ones among `containers`, each after those that depend on it. Returns the steps by container name.
@@ -236,7 +254,7 @@ pub(super) fn stop_op(container: &ContainerState, timeout: Option<Duration>, rec
     Op::Stop {
         id: container.id.clone(),
         name: container.name.clone(),
-        signal: container.service.stop_signal.clone().unwrap_or_else(|| "SIGTERM".to_owned()),
+        signal: signal_of(container),
         grace: timeout.unwrap_or(container.service.stop_grace),
         recreate,
     }

@@ -15,6 +15,7 @@ use crate::spec::ProjectSpec;
 
 pub use lower::lower;
 pub use step::{FieldChange, Op, Plan, Reason, Step};
+pub use up::volumes_of;
 
 /// A change that a person asks for. It can be planned again at any time: a half-done change continues where it was,
 /// because what was created or started since `requested_at` counts as done.
@@ -77,6 +78,8 @@ pub enum ChangeKind {
         name: String,
         no_deps: bool,
     },
+    /// End the change that is being made, and keep what is made by then (Ctrl-C).
+    Cancel,
     /// Remove one container, by name, with its anonymous volumes (`run --rm`).
     Discard {
         container: String,
@@ -119,6 +122,7 @@ impl ChangeKind {
             Self::Remove { .. } => "rm",
             Self::Run { .. } => "run",
             Self::Discard { .. } => "rm",
+            Self::Cancel => "Ctrl-C",
         }
     }
 
@@ -177,6 +181,7 @@ pub fn plan(change: &Change, observed: &Observed) -> Result<Plan, PlanError> {
         }
         ChangeKind::Kill { services, signal } => Ok(down::kill(services, signal, observed)),
         ChangeKind::Pause { services, pause } => Ok(down::pause(services, *pause, observed)),
+        ChangeKind::Cancel => Ok(Plan::default()),
         ChangeKind::Discard { container } => Ok(down::discard(container, observed)),
         ChangeKind::Remove { services, stop, volumes } => Ok(down::remove(services, *stop, *volumes, observed)),
     }

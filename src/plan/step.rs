@@ -77,6 +77,13 @@ pub enum Op {
         /// To be followed by a new container in its place.
         recreate: bool,
     },
+    /// Signal, grace period, SIGKILL, and the same container again.
+    Restart {
+        id: ContainerId,
+        name: String,
+        signal: String,
+        grace: Duration,
+    },
     Kill {
         id: ContainerId,
         name: String,
@@ -183,6 +190,37 @@ impl fmt::Display for Reason {
 }
 
 impl Op {
+    /// Progress id (`Container NAME`) and docker compose's words for it: when it begins and when it is done.
+    pub fn words(&self) -> (String, &'static str, &'static str) {
+        let container = |name: &String| format!("Container {name}");
+        match self {
+            Self::CreateNetwork { spec, .. } if spec.external => {
+                (format!("Network {}", spec.name), "Looking up", "Found")
+            }
+            Self::CreateVolume { spec, .. } if spec.external => {
+                (format!("Volume {}", spec.name), "Looking up", "Found")
+            }
+            Self::CreateNetwork { spec, .. } => (format!("Network {}", spec.name), "Creating", "Created"),
+            Self::RemoveNetwork { name, .. } => (format!("Network {name}"), "Removing", "Removed"),
+            Self::CreateVolume { spec, .. } => (format!("Volume {}", spec.name), "Creating", "Created"),
+            Self::RemoveVolume { name } => (format!("Volume {name}"), "Removing", "Removed"),
+            Self::Create { name, recreate: true, .. } => (container(name), "Recreate", "Recreated"),
+            Self::Create { name, .. } => (container(name), "Creating", "Created"),
+            Self::Start { name } => (container(name), "Starting", "Started"),
+            Self::Stop { name, .. } => (container(name), "Stopping", "Stopped"),
+            Self::Restart { name, .. } => (container(name), "Restarting", "Started"),
+            Self::Kill { name, .. } => (container(name), "Killing", "Killed"),
+            Self::Pause { name, pause: true, .. } => (container(name), "Pausing", "Paused"),
+            Self::Pause { name, pause: false, .. } => (container(name), "Unpausing", "Unpaused"),
+            Self::Remove { name, .. } => (container(name), "Removing", "Removed"),
+            Self::Wait { containers, condition, service, .. } => {
+                let id = containers.first().map_or_else(|| service.clone(), container);
+                let met = if *condition == Condition::ServiceCompletedSuccessfully { "Exited" } else { "Healthy" };
+                (id, "Waiting", met)
+            }
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Self::CreateNetwork { spec, .. } if spec.external => format!("find external network {}", spec.name),
@@ -195,6 +233,7 @@ impl Op {
             Self::Create { name, recreate: true, .. } => format!("recreate container {name}"),
             Self::Start { name } => format!("start container {name}"),
             Self::Stop { name, .. } => format!("stop container {name}"),
+            Self::Restart { name, .. } => format!("restart container {name}"),
             Self::Kill { name, signal, .. } => format!("send {signal} to container {name}"),
             Self::Pause { name, pause: true, .. } => format!("pause container {name}"),
             Self::Pause { name, pause: false, .. } => format!("unpause container {name}"),

@@ -444,7 +444,7 @@ impl<'a> Up<'a> {
                 self.plan.unchanged.push(container.name.clone());
             }
         }
-        for number in 1.. {
+        for number in taken.last().map_or(1, |last| last + 1).. {
             if taken.len() >= wanted {
                 break;
             }
@@ -539,7 +539,8 @@ pub(super) fn networks_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
     attachments.iter().map(|attachment| attachment.network.as_str())
 }
 
-pub(super) fn volumes_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
+/// Keys of the volumes that a service mounts.
+pub fn volumes_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
     service.container.mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::Volume { key, .. } => Some(key.as_str()),
         _ => None,
@@ -547,7 +548,7 @@ pub(super) fn volumes_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
 }
 
 /// Services whose namespaces this one lives in.
-fn parents_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
+pub(super) fn parents_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
     let network = match &service.container.network {
         NetworkMode::Service(name) => Some(name.as_str()),
         _ => None,

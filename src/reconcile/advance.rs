@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tokio::time::{Instant, sleep};
 
 use super::Failure;
-use super::change::{Next, Running, Stage, StepState, words};
+use super::change::{Next, Running, Stage, StepState};
 use super::gate::{Verdict, judge};
 use super::live::Live;
 use super::run::{Event, Reconciler, describe, new_container, stops};
@@ -38,7 +38,7 @@ impl<R: Runtime> Reconciler<R> {
     fn begin_steps(&mut self) {
         while let Some(running) = self.running.as_mut().filter(|running| running.stage == Stage::Steps) {
             match running.next() {
-                Some(Next::Cancel(step)) => running.set(step, StepState::Cancelled),
+                Some(Next::Cancel(step)) => running.cancel(step),
                 Some(Next::Begin(step)) => self.begin_step(step),
                 None => break,
             }
@@ -49,7 +49,7 @@ impl<R: Runtime> Reconciler<R> {
         let Some(running) = &mut self.running else { return };
         running.set(id, StepState::Running);
         let Some(op) = running.step(id).map(|step| step.op.clone()) else { return };
-        let (name, begins, _) = words(&op);
+        let (name, begins, _) = op.words();
         running.say(name, begins, String::new());
         match self.work(&op) {
             Some(Ok(work)) => {
@@ -93,6 +93,15 @@ impl<R: Runtime> Reconciler<R> {
                 let hooks = if live.is_paused() { Vec::new() } else { live.state.service.pre_stop.clone() };
                 Work::Stop { id, hooks, signal, grace, ended }
             }
+            Op::Restart { id, signal, grace, .. } => {
+                let live = self.lives.get_mut(id)?;
+                live.state.stopped_by_user = true;
+                live.streak = 0;
+                live.since = Instant::now();
+                let (id, signal, grace, ended) = (id.clone(), signal.clone(), *grace, live.ended.subscribe());
+                let hooks = if live.is_paused() { Vec::new() } else { live.state.service.pre_stop.clone() };
+                Work::Restart { id, hooks, signal, grace, ended }
+            }
             Op::Kill { id, signal, .. } => {
                 let live = self.lives.get_mut(id)?;
                 let stops = stops(&live.state, signal);
@@ -122,7 +131,7 @@ impl<R: Runtime> Reconciler<R> {
         }
         let Some(running) = &mut self.running else { return };
         let Some(step) = running.step(id) else { return };
-        let (name, _, done) = words(&step.op);
+        let (name, _, done) = step.op.words();
         let text = step.text.clone();
         match result {
             Ok(_) => {
@@ -145,7 +154,7 @@ impl<R: Runtime> Reconciler<R> {
         let mut failed = Vec::new();
         for id in running.gates() {
             if running.interrupted.is_some() {
-                running.set(id, StepState::Cancelled);
+                running.cancel(id);
                 moved = true;
                 continue;
             }
@@ -205,7 +214,7 @@ impl<R: Runtime> Reconciler<R> {
     pub(super) fn gate_failed(&mut self, id: usize, failure: Failure) {
         let Some(running) = &mut self.running else { return };
         let Some(step) = running.step(id) else { return };
-        let (name, _, _) = words(&step.op);
+        let (name, _, _) = step.op.words();
         if matches!(step.op, Op::Wait { required: false, .. }) {
             running.warn(format!("optional {}", failure.message));
             running.set(id, StepState::Done);

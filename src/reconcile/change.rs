@@ -105,6 +105,16 @@ impl Running {
         }
     }
 
+    /// A step that is not made after all; of starts and waits a person is told, who waits for them.
+    pub(super) fn cancel(&mut self, id: usize) {
+        self.set(id, StepState::Cancelled);
+        if let Some(step) = self.step(id)
+            && matches!(step.op, Op::Start { .. } | Op::Wait { .. })
+        {
+            self.say(step.op.words().0, "Canceled", String::new());
+        }
+    }
+
     /// The first pending step that may begin or never will.
     pub(super) fn next(&self) -> Option<Next> {
         self.plan.steps.iter().filter(|step| self.state(step.id) == StepState::Pending).find_map(|step| {
@@ -135,9 +145,11 @@ impl Running {
             return true;
         }
         self.plan.steps.iter().filter(|step| !self.state(step.id).ended()).any(|step| match &step.op {
-            Op::Start { name } | Op::Stop { name, .. } | Op::Kill { name, .. } | Op::Remove { name, .. } => {
-                name == container
-            }
+            Op::Start { name }
+            | Op::Stop { name, .. }
+            | Op::Restart { name, .. }
+            | Op::Kill { name, .. }
+            | Op::Remove { name, .. } => name == container,
             _ => false,
         })
     }
@@ -212,31 +224,5 @@ impl Running {
         }
         names.reverse();
         names.join(" -> ")
-    }
-}
-
-/// Progress id and words of a step: when it begins and when it is done.
-pub(super) fn words(op: &Op) -> (String, &'static str, &'static str) {
-    let container = |name: &String| format!("Container {name}");
-    match op {
-        Op::CreateNetwork { spec, .. } if spec.external => (format!("Network {}", spec.name), "Looking up", "Found"),
-        Op::CreateVolume { spec, .. } if spec.external => (format!("Volume {}", spec.name), "Looking up", "Found"),
-        Op::CreateNetwork { spec, .. } => (format!("Network {}", spec.name), "Creating", "Created"),
-        Op::RemoveNetwork { name, .. } => (format!("Network {name}"), "Removing", "Removed"),
-        Op::CreateVolume { spec, .. } => (format!("Volume {}", spec.name), "Creating", "Created"),
-        Op::RemoveVolume { name } => (format!("Volume {name}"), "Removing", "Removed"),
-        Op::Create { name, recreate: true, .. } => (container(name), "Recreate", "Recreated"),
-        Op::Create { name, .. } => (container(name), "Creating", "Created"),
-        Op::Start { name } => (container(name), "Starting", "Started"),
-        Op::Stop { name, .. } => (container(name), "Stopping", "Stopped"),
-        Op::Kill { name, .. } => (container(name), "Killing", "Killed"),
-        Op::Pause { name, pause: true, .. } => (container(name), "Pausing", "Paused"),
-        Op::Pause { name, pause: false, .. } => (container(name), "Unpausing", "Unpaused"),
-        Op::Remove { name, .. } => (container(name), "Removing", "Removed"),
-        Op::Wait { containers, condition, service, .. } => {
-            let id = containers.first().map_or_else(|| service.clone(), container);
-            let met = if *condition == Condition::ServiceCompletedSuccessfully { "Exited" } else { "Healthy" };
-            (id, "Waiting", met)
-        }
     }
 }

@@ -159,7 +159,11 @@ impl<R: Runtime> Reconciler<R> {
         };
         let preempts = matches!(
             command.change.kind,
-            ChangeKind::Stop { .. } | ChangeKind::Down { .. } | ChangeKind::Kill { .. } | ChangeKind::Remove { .. }
+            ChangeKind::Stop { .. }
+                | ChangeKind::Down { .. }
+                | ChangeKind::Kill { .. }
+                | ChangeKind::Remove { .. }
+                | ChangeKind::Cancel
         );
         if preempts {
             running.interrupted.get_or_insert(verb);

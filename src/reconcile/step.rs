@@ -27,6 +27,7 @@ pub(super) enum Work {
     Create(Box<NewContainer>),
     Start { id: ContainerId },
     Stop { id: ContainerId, hooks: Vec<HookSpec>, signal: String, grace: Duration, ended: watch::Receiver<bool> },
+    Restart { id: ContainerId, hooks: Vec<HookSpec>, signal: String, grace: Duration, ended: watch::Receiver<bool> },
     Kill { id: ContainerId, signal: String, stops: bool, ended: watch::Receiver<bool> },
     Pause { id: ContainerId, pause: bool },
     Remove { id: ContainerId, volumes: bool },
@@ -55,6 +56,11 @@ pub(super) async fn execute<R: Runtime>(runtime: Rc<R>, work: Work) -> Result<Ou
         Work::Stop { id, hooks, signal, grace, ended } => {
             run_hooks(&*runtime, &id, "pre_stop", hooks).await?;
             stop(&*runtime, id, signal, grace, ended).await?;
+        }
+        Work::Restart { id, hooks, signal, grace, ended } => {
+            run_hooks(&*runtime, &id, "pre_stop", hooks).await?;
+            stop(&*runtime, id.clone(), signal, grace, ended).await?;
+            return start(&*runtime, id).await;
         }
         Work::Kill { id, signal, stops, ended } => kill(&*runtime, id, signal, stops, ended).await?,
         Work::Remove { id, volumes } => {

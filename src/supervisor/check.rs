@@ -42,8 +42,27 @@ impl Host {
                 }
             }
             problems.extend(self.check_ports(new));
+            problems.extend(self.check_name(new));
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// A name that the file gives is no other project's.
+    fn check_name(&self, new: &NewContainer) -> Option<RuntimeError> {
+        let name = new.service.container_name.as_ref()?;
+        let others = self.roots.projects().ok()?.into_iter().filter(|other| *other != self.project);
+        let holds = |other: &String| {
+            let containers = self.roots.project(other).load().unwrap_or_default();
+            containers.iter().any(|container| container.config.name == *name)
+        };
+        let other = others.into_iter().find(holds)?;
+        Some(RuntimeError {
+            message: format!(
+                "service `{}`: the container name `{name}` is already in use by project `{other}`",
+                new.service.name
+            ),
+            help: Some(format!("`rcompose -p {other} down` frees it; or give the container another `container_name`")),
+        })
     }
 
     /// A fixed port is free, or it is held by the container that this one replaces.

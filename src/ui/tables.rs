@@ -14,7 +14,7 @@ use crate::ui::human;
 const SECOND: i64 = 1_000_000_000;
 
 /// Columns three spaces apart, each as wide as its widest cell and at least `least`.
-fn table(head: &[&str], rows: &[Vec<String>], least: usize) -> String {
+pub(super) fn table(head: &[&str], rows: &[Vec<String>], least: usize) -> String {
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -64,9 +64,9 @@ pub fn ps(rows: &[PsRow<'_>], no_trunc: bool, now: i64) -> String {
     table(&["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"], &rows, 10)
 }
 
-/// `ps --format json`: one object a line.
-pub fn ps_json(rows: &[PsRow<'_>], no_trunc: bool, now: i64) -> String {
-    rows.iter().map(|row| format!("{}\n", ps_object(row, no_trunc, now))).collect()
+/// What `ps --format json` and templates show of each container.
+pub fn ps_objects(rows: &[PsRow<'_>], no_trunc: bool, now: i64) -> Vec<Value> {
+    rows.iter().map(|row| ps_object(row, no_trunc, now)).collect()
 }
 
 fn ps_object(row: &PsRow<'_>, no_trunc: bool, now: i64) -> Value {
@@ -323,6 +323,32 @@ pub fn image_ls(rows: &[ImageRow], now: i64) -> String {
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();
     table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows, 10)
+}
+
+/// A volume in `volumes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRow {
+    pub name: String,
+    /// Where its files are.
+    pub folder: std::path::PathBuf,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The `volumes` table.
+pub fn volumes(rows: &[VolumeRow]) -> String {
+    let rows: Vec<_> = rows.iter().map(|row| vec!["local".to_owned(), row.name.clone()]).collect();
+    table(&["DRIVER", "VOLUME NAME"], &rows, 10)
+}
+
+/// What `volumes --format json` and templates show of each volume.
+pub fn volume_objects(rows: &[VolumeRow]) -> Vec<Value> {
+    let object = |row: &VolumeRow| {
+        let labels: Vec<_> = row.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        json!({"Availability": "N/A", "Driver": "local", "Group": "N/A", "Labels": labels.join(","), "Links": "N/A",
+            "Mountpoint": row.folder.display().to_string(), "Name": row.name, "Scope": "local", "Size": "N/A",
+            "Status": "N/A"})
+    };
+    rows.iter().map(object).collect()
 }
 
 #[cfg(test)]

@@ -77,8 +77,8 @@ fn an_empty_ps_has_dockers_columns() {
 #[test]
 fn ps_json_has_dockers_keys() {
     let web = container("web", 1, Phase::Created, vec![port("127.0.0.1", 18390, 80)]);
-    let text = ps_json(&[PsRow { container: &web, project: "clioracle", command: words("true") }], false, NOW);
-    let object: Value = serde_json::from_str(text.trim_end()).unwrap();
+    let rows = [PsRow { container: &web, project: "clioracle", command: words("true") }];
+    let object = ps_objects(&rows, false, NOW).remove(0);
     let keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "Command CreatedAt ExitCode Health ID Image Labels LocalVolumes Mounts Name Names Networks Ports Project \
                     Publishers RunningFor Service Size State Status";

@@ -369,7 +369,7 @@ fn recreation_can_be_forbidden() {
 }
 
 #[test]
-fn scale_takes_the_smallest_free_numbers_and_removes_the_highest() {
+fn scale_takes_the_next_numbers_and_removes_the_highest() {
     let scaled = |count: u32| format!("services: {{web: {{image: app, scale: {count}}}}}");
     check(
         World::after_up(&scaled(1)),
@@ -388,10 +388,10 @@ fn scale_takes_the_smallest_free_numbers_and_removes_the_highest() {
         world,
         up(&scaled(3)),
         expect![[r#"
-        0 create container p-web-2: it does not exist
-        1 start container p-web-2 needs 0
-        unchanged: p-web-1 p-web-3
-    "#]],
+            0 create container p-web-4: it does not exist
+            1 start container p-web-4 needs 0
+            unchanged: p-web-1 p-web-3
+        "#]],
     );
     check(
         World::after_up(&scaled(3)),
@@ -428,10 +428,10 @@ fn scaling_down_keeps_containers_that_are_right() {
         world,
         up(one),
         expect![[r#"
-        0 stop container p-web-2: only 1 wanted
-        1 remove container p-web-2 needs 0
-        unchanged: p-web-1
-    "#]],
+            0 stop container p-web-3: only 1 wanted
+            1 remove container p-web-3 needs 0
+            unchanged: p-web-2
+        "#]],
     );
 }
 

@@ -196,40 +196,33 @@ fn stop_goes_against_the_dependencies_and_leaves_dependents_of_what_is_named() {
 }
 
 #[test]
-fn restart_stops_against_and_starts_along_the_dependencies() {
+fn restart_takes_all_at_once_but_those_that_want_to_follow() {
     let restart =
         |services: &[&str], no_deps| ChangeKind::Restart { services: names(services), timeout: None, no_deps };
     check(
         World::after_up(CHAIN),
         restart(&[], false),
         expect![[r#"
-        0 stop container p-far-1: asked for
-        1 stop container p-far-2: asked for
-        2 stop container p-web-1: asked for after 0,1
-        3 stop container p-db-1: asked for after 2
-        4 start container p-db-1 needs 3
-        5 start container p-web-1 needs 2 after 4
-        6 start container p-far-1 needs 0 after 5
-        7 start container p-far-2 needs 1 after 5
-    "#]],
+            0 restart container p-db-1: asked for
+            1 restart container p-far-1: asked for
+            2 restart container p-far-2: asked for
+            3 restart container p-web-1: asked for after 0
+        "#]],
     );
     check(
         World::after_up(CHAIN),
         restart(&["db"], false),
         expect![[r#"
-        0 stop container p-web-1: asked for
-        1 stop container p-db-1: asked for after 0
-        2 start container p-db-1 needs 1
-        3 start container p-web-1 needs 0 after 2
-    "#]],
+            0 restart container p-db-1: asked for
+            1 restart container p-web-1: asked for after 0
+        "#]],
     );
     check(
         World::after_up(CHAIN),
         restart(&["db"], true),
         expect![[r#"
-        0 stop container p-db-1: asked for
-        1 start container p-db-1 needs 0
-    "#]],
+            0 restart container p-db-1: asked for
+        "#]],
     );
     let mut world = World::after_up(CHAIN);
     world.exit("p-far-1", 1);
@@ -237,10 +230,9 @@ fn restart_stops_against_and_starts_along_the_dependencies() {
         world,
         restart(&["far"], false),
         expect![[r#"
-        0 stop container p-far-2: asked for
-        1 start container p-far-1: asked for
-        2 start container p-far-2 needs 0
-    "#]],
+            0 start container p-far-1: asked for
+            1 restart container p-far-2: asked for
+        "#]],
     );
 }
 
@@ -256,7 +248,7 @@ fn restart_after_a_crash_goes_on_where_it_was() {
         world.apply(&first.op);
         lefts.push(left.steps.len());
     }
-    assert_eq!(lefts, [8, 7, 6, 5, 4, 3, 2, 1], "every stop and every start happens once");
+    assert_eq!(lefts, [4, 3, 2, 1], "every restart happens once");
     let done = plan(&change, &world.seen(&change.kind)).unwrap();
     assert_eq!(text(&done), "");
 }

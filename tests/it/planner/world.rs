@@ -180,6 +180,13 @@ impl World {
                 container.stopped_by_user = true;
                 container.phase = Phase::Exited(Exit { code: 143, oom: false, at: now });
             }
+            Op::Restart { name, .. } => {
+                let container = self.container(name);
+                assert!(matches!(container.phase, Phase::Running { .. }), "{name} restarted while it does not run");
+                container.stopped_by_user = false;
+                let health = container.service.health.as_ref().map(|_| Health::Healthy);
+                container.phase = Phase::Running { pid: 2, started_at: now, health, paused: false };
+            }
             Op::Kill { name, .. } => {
                 let container = self.container(name);
                 container.stopped_by_user = true;

@@ -1,0 +1,67 @@
+//! A container that this process stays with until it ends: its output here, our input and signals there.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use crate::app::App;
+use crate::app::attach::Target;
+use crate::app::logs::{Ended, Selection};
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::session;
+use crate::logs::{Line, Stream};
+
+/// Stays with a container until it has ended; its exit status. Output from `since` on (nanoseconds since the epoch).
+///
+/// # Errors
+/// When the connection fails.
+pub fn attend(context: &Context, target: &Target, stdin: bool, since: i64) -> Result<i32, Failure> {
+    let app = &context.app;
+    if stdin {
+        let running = app.attach_to(&target.project, &target.container).map_err(|error| context.failure(error))?;
+        if let Some(input) = running.and_then(|mut running| running.descriptors.pop()) {
+            // Ends with our input or with the program.
+            std::thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut File::from(input)));
+        }
+    }
+    show_output(app, target, since).map_err(|error| Failure::new(format!("cannot follow the output: {error}")))
+}
+
+/// Stays with a one-off container on our terminal until it has ended.
+///
+/// # Errors
+/// When the connection fails.
+pub fn attend_terminal(context: &Context, target: &Target) -> Result<i32, Failure> {
+    let failure = |error| context.failure(error);
+    let running = context.app.attach_to(&target.project, &target.container).map_err(failure)?;
+    let Some(mut running) = running else {
+        return context.app.status_of(&target.project, &target.container).map_err(failure);
+    };
+    session::pass_on(&mut running, true, true)?;
+    running.wait().map_err(failure)
+}
+
+/// Prints what the container prints, on the same streams, and returns its exit status.
+fn show_output(app: &App, target: &Target, since: i64) -> io::Result<i32> {
+    let selection = Selection { container: Some(target.container.clone()), ..Selection::default() };
+    let (ended, end) = io::pipe()?;
+    let mut end = Some(end);
+    let mut code = 0;
+    let print = &mut |line: Line<'_>| {
+        let mut out: Box<dyn Write> = match line.stream {
+            Stream::Stdout => Box::new(io::stdout().lock()),
+            Stream::Stderr => Box::new(io::stderr().lock()),
+        };
+        out.write_all(line.text)?;
+        out.write_all(b"\n")?;
+        out.flush()
+    };
+    let over = &mut |over: Ended| {
+        code = over.code;
+        end = None;
+        Ok(())
+    };
+    app.follow_project(&target.project, &selection, since, ended.as_fd(), print, over)?;
+    Ok(code)
+}

@@ -1,0 +1,220 @@
+//! Commands and flags as a person gives them to `docker compose`, with real containers of the host image.
+
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Project, Ran, can_run_containers, eventually, finish, kill};
+
+const IDLE: &str = "image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL";
+
+/// `rcompose -p OTHER ARGS` with the same root and folder.
+fn beside(project: &Project, other: &str, args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
+    command.args(["-p", other]).args(args).current_dir(project.folder()).env("RCOMPOSE_ROOT", project.root());
+    command.stdin(Stdio::null()).output().unwrap().into()
+}
+
+#[test]
+fn run_takes_volumes_ports_files_and_entrypoints() {
+    if !can_run_containers("run_takes_volumes_ports_files_and_entrypoints") {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:\n  a: {{{IDLE}, environment: {{A: one, B: one, C: one}}, volumes: ['data:/data']}}\nvolumes: {{data: {{}}}}\n"
+    ));
+    project.write("vars", "B=two\nC=two\n");
+    let script = "echo $A $B $C; ls /mine; echo x > /data/file; echo y > /more/file";
+    let args = [
+        "run",
+        "--rm",
+        "-T",
+        "-e",
+        "C=three",
+        "--env-from-file",
+        "vars",
+        "-v",
+        "./:/mine:ro",
+        "-v",
+        "data:/data",
+        "-v",
+        "more:/more",
+        "-l",
+        "a=b",
+        "a",
+        "sh",
+        "-c",
+        script,
+    ];
+    let ran = project.run(&args).ok();
+    assert_eq!(ran.out.lines().next(), Some("one two three"));
+    assert!(ran.out.contains("compose.yaml"), "{}", ran.out);
+    let again = project.run(&["run", "--rm", "-T", "-v", "more:/more", "a", "cat", "/data/file", "/more/file"]).ok();
+    assert_eq!(again.out, "x\ny\n");
+    let quoted = project.run(&["run", "--rm", "-T", "--entrypoint", "sh -c 'echo \"a  b\"'", "a"]).ok();
+    assert_eq!(quoted.out, "a  b\n");
+    project.run(&["run", "--rm", "-T", "-v", "a::b", "a"]).fails(1);
+    project.run(&["run", "--rm", "-T", "-p", "nonsense", "a"]).fails(1);
+    assert!(project.ps().is_empty(), "a run that could not be left something");
+    // What only `run` named is not the project's, so it stays.
+    project.run(&["down", "-v"]).ok();
+    assert!(project.root().join("data/volumes/more").exists());
+    beside(&project, &project.name, &["-f", "compose.yaml", "down", "-v"]).ok();
+    std::fs::remove_file(project.folder().join("compose.yaml")).unwrap();
+    project.run(&["down", "-v"]).ok();
+    project.assert_nothing_left();
+}
+
+#[test]
+fn create_scale_port_volumes_and_wait() {
+    if !can_run_containers("create_scale_port_volumes_and_wait") {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:
+  web: {{{IDLE}, ports: ['127.0.0.1::80'], volumes: ['data:/data'], depends_on: [db]}}
+  db: {{{IDLE}}}
+volumes: {{data: {{}}}}
+"
+    ));
+    project.run(&["create"]).ok();
+    assert!(project.ps().iter().all(|container| container["State"] == "created"));
+    project.run(&["up", "-d"]).ok();
+    let port = project.run(&["port", "web", "80"]).ok().out;
+    assert!(port.starts_with("127.0.0.1:"), "{port}");
+    let missing = project.run(&["port", "web", "81"]).fails(1);
+    assert!(missing.err.contains("80/tcp"), "{}", missing.err);
+    let scaled = project.run(&["scale", "db=3"]).ok();
+    assert!(!scaled.err.contains("orphan"), "{}", scaled.err);
+    project.run(&["up", "-d", "--remove-orphans", "--scale", "db=1", "db"]).ok();
+    assert_eq!(project.ps().len(), 2, "a service that was not named is no orphan");
+    let names = project.run(&["ps", "--format", "{{.Service}}={{upper .State}}"]).ok().out;
+    assert_eq!(names, "db=RUNNING\nweb=RUNNING\n");
+    assert_eq!(project.run(&["volumes", "-q"]).ok().out, format!("{}_data\n", project.name));
+    let waiting = project.spawn(&["wait", "web"]);
+    // It has nothing to say until the end, so what it waits for may come before or after.
+    project.run(&["kill", "web"]).ok();
+    let waited = finish(waiting);
+    let before = waited.code == 1 && waited.err.contains("no containers");
+    assert!(before || (waited.code == 137 && waited.out.contains("exited with status code 137")), "{}", waited.err);
+    assert!(project.run(&["kill", "web"]).ok().err.contains("no container to kill"));
+    assert!(project.run(&["kill", "-s", "NONSENSE"]).fails(1).err.contains("invalid signal: NONSENSE"));
+    project.down();
+}
+
+#[test]
+fn dry_runs_change_nothing() {
+    if !can_run_containers("dry_runs_change_nothing") {
+        return;
+    }
+    let project = Project::new(&format!("services:\n  a: {{{IDLE}}}\n"));
+    project.run(&["up", "-d"]).ok();
+    let id = project.container("a")["ID"].clone();
+    for command in ["down", "stop", "restart", "kill"] {
+        let ran = project.run(&[command, "--dry-run"]).ok();
+        let line = format!(" DRY-RUN MODE -  Container {}-a-1  ", project.name);
+        assert!(ran.err.contains(&line), "{command}: {}", ran.err);
+    }
+    project.run(&["rm", "-fs", "--dry-run"]).ok();
+    project.run(&["run", "--dry-run", "a"]).ok();
+    project.run(&["exec", "--dry-run", "a", "true"]).fails(1);
+    let after = project.ps();
+    assert_eq!((after.len(), &after[0]["ID"], &after[0]["State"]), (1, &id, &"running".into()));
+    project.down();
+}
+
+#[test]
+fn an_interrupt_ends_the_change_and_keeps_what_is_made() {
+    if !can_run_containers("an_interrupt_ends_the_change_and_keeps_what_is_made") {
+        return;
+    }
+    let never = "healthcheck: {test: [CMD, 'false'], interval: 100s, retries: 100}";
+    let project = Project::new(&format!(
+        "services:\n  db: {{{IDLE}, {never}}}\n  web: {{{IDLE}, depends_on: {{db: {{condition: service_healthy}}}}}}\n"
+    ));
+    let up = project.spawn(&["up", "-d"]);
+    eventually("db runs", || {
+        let running = |one: &serde_json::Value| one["Service"] == "db" && one["State"] == "running";
+        project.ps().iter().any(running).then_some(())
+    });
+    kill(i32::try_from(up.id()).unwrap(), Signal::SIGINT);
+    let ran = finish(up).fails(130);
+    assert!(ran.err.contains("web-1  Canceled"), "{}", ran.err);
+    assert_eq!(project.container("db")["State"], "running");
+    assert_eq!(project.container("web")["State"], "created");
+    project.run(&["up", "-d", "--no-deps", "web"]).ok();
+    project.down();
+}
+
+#[test]
+fn a_client_that_is_killed_changes_nothing_for_the_project() {
+    if !can_run_containers("a_client_that_is_killed_changes_nothing_for_the_project") {
+        return;
+    }
+    let slow = "healthcheck: {test: [CMD, test, -e, /tmp/go], interval: 100ms, retries: 100}";
+    let project = Project::new(&format!(
+        "services:\n  db: {{{IDLE}, {slow}}}\n  web: {{{IDLE}, depends_on: {{db: {{condition: service_healthy}}}}}}\n"
+    ));
+    let mut up = project.spawn(&["up", "-d"]);
+    eventually("db runs", || {
+        let running = |one: &serde_json::Value| one["Service"] == "db" && one["State"] == "running";
+        project.ps().iter().any(running).then_some(())
+    });
+    up.kill().unwrap();
+    up.wait().unwrap();
+    project.run(&["exec", "-T", "db", "touch", "/tmp/go"]).ok();
+    eventually("the change goes on", || (project.container("web")["State"] == "running").then_some(()));
+    project.down();
+}
+
+#[test]
+fn a_signal_to_run_reaches_its_container() {
+    if !can_run_containers("a_signal_to_run_reaches_its_container") {
+        return;
+    }
+    let project = Project::new("services:\n  a: {image: rcompose/host}\n");
+    let script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done";
+    let run = project.spawn(&["run", "--rm", "-T", "a", "sh", "-c", script]);
+    eventually("the program is ready", || {
+        let ready = |one: &serde_json::Value| one["State"] == "running";
+        let name = project.ps().into_iter().find(ready)?["Name"].as_str()?.to_owned();
+        let logs = project.root().join("data/projects").join(&project.name).join("containers");
+        let folder = std::fs::read_dir(logs).ok()?.next()?.ok()?.path().join("log");
+        let ready = std::fs::read_dir(folder).ok()?.any(|file| {
+            let text = file.ok().and_then(|file| std::fs::read(file.path()).ok()).unwrap_or_default();
+            text.starts_with(b"ready")
+        });
+        ready.then_some(name)
+    });
+    kill(i32::try_from(run.id()).unwrap(), Signal::SIGINT);
+    let ran = finish(run).fails(5);
+    assert_eq!(ran.out, "ready\ncaught\n");
+    project.down();
+}
+
+#[test]
+fn a_container_name_is_one_projects() {
+    if !can_run_containers("a_container_name_is_one_projects") {
+        return;
+    }
+    let project = Project::new("services: {}\n");
+    let name = format!("{}-only", project.name);
+    project.write("compose.yaml", &format!("services:\n  a: {{{IDLE}, container_name: {name}}}\n"));
+    project.run(&["up", "-d"]).ok();
+    let other = format!("{}b", project.name);
+    let refused = beside(&project, &other, &["up", "-d"]).fails(1);
+    assert!(refused.err.contains(&name) && refused.err.contains(&format!("`{}`", project.name)), "{}", refused.err);
+    assert_eq!(beside(&project, &other, &["ps", "-aq"]).ok().out, "");
+    beside(&project, &other, &["down"]).ok();
+    project.down();
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let project = Project::new("services: {}\n");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = project.run(&["completion", shell]).ok().out;
+        assert!(script.contains("remove-orphans") && script.contains("scale"), "{shell}");
+    }
+    project.run(&["completion", "nonsense"]).fails(1);
+}
