@@ -4,8 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -28,8 +29,10 @@ pub(super) enum Moved {
 }
 
 pub(super) struct LogFile {
-    data: File,
-    index: File,
+    folder: PathBuf,
+    stream: Stream,
+    /// Data and index; made with the first byte, since many containers never write to one of their streams.
+    files: Option<(File, File)>,
     /// Length of the data file.
     end: u64,
     /// Length of the index file.
@@ -45,32 +48,51 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the files of a stream at their end, making them (and the folder) when missing.
+    /// Opens the files of a stream at their end. Those that are missing (and the folder) are made when there is output.
     pub(super) fn open(folder: &Path, stream: Stream) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        let mut file = Self {
+            folder: folder.to_owned(),
+            stream,
+            files: None,
+            end: 0,
+            index_end: 0,
+            indexed: 0,
+            start: 0,
+            releasable: true,
+            last_time: 0,
+        };
+        if folder.join(stream.data_file()).try_exists()? {
+            file.make()?;
+        }
+        Ok(file)
+    }
+
+    /// Opens the files, making them when missing, and finds their ends.
+    fn make(&mut self) -> io::Result<()> {
         let open = |name| {
-            let path = folder.join(name);
+            let path = self.folder.join(name);
             // Not in append mode: splice(2) refuses such files.
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
         };
-        let (data, index) = (open(stream.data_file())?, open(stream.index_file())?);
-        let end = data.metadata()?.len();
-        let index_end = index.metadata()?.len() / Record::SIZE as u64 * Record::SIZE as u64;
-        let last = match index_end.checked_sub(Record::SIZE as u64) {
+        let data = open(self.stream.data_file()).or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                return Err(error);
+            }
+            fs::create_dir_all(&self.folder)?;
+            open(self.stream.data_file())
+        })?;
+        let index = open(self.stream.index_file())?;
+        self.end = data.metadata()?.len();
+        self.index_end = index.metadata()?.len() / Record::SIZE as u64 * Record::SIZE as u64;
+        let last = match self.index_end.checked_sub(Record::SIZE as u64) {
             Some(offset) => read_record(&index, offset)?,
             None => Record { time: 0, end: 0 },
         };
-        let start = first_data(&data, end)?;
-        Ok(Self {
-            data,
-            index,
-            end,
-            index_end,
-            indexed: last.end.min(end),
-            start,
-            releasable: true,
-            last_time: last.time,
-        })
+        self.indexed = last.end.min(self.end);
+        self.start = first_data(&data, self.end)?;
+        self.last_time = last.time;
+        self.files = Some((data, index));
+        Ok(())
     }
 
     pub(super) fn last_time(&self) -> i64 {
@@ -81,8 +103,15 @@ impl LogFile {
     pub(super) fn take(&mut self, pipe: BorrowedFd<'_>, time: i64) -> io::Result<Moved> {
         // What could not be indexed the last time (the disk was full) comes first.
         self.record(time)?;
+        if self.files.is_none() {
+            match waiting(pipe)? {
+                Moved::Bytes => self.make()?,
+                nothing => return Ok(nothing),
+            }
+        }
+        let Some((data, _)) = &self.files else { return Ok(Moved::Empty) };
         let mut offset = self.end;
-        match splice(pipe, None, &self.data, Some(&mut offset), BATCH, SpliceFlags::NONBLOCK) {
+        match splice(pipe, None, data, Some(&mut offset), BATCH, SpliceFlags::NONBLOCK) {
             Ok(0) => Ok(Moved::End),
             Ok(count) => {
                 self.end += count as u64;
@@ -96,11 +125,9 @@ impl LogFile {
 
     /// Appends a record for what has none yet.
     pub(super) fn record(&mut self, time: i64) -> io::Result<()> {
-        if self.indexed >= self.end {
-            return Ok(());
-        }
+        let Some((_, index)) = self.files.as_ref().filter(|_| self.indexed < self.end) else { return Ok(()) };
         let record = Record { time, end: self.end };
-        self.index.write_all_at(&record.to_bytes(), self.index_end)?;
+        index.write_all_at(&record.to_bytes(), self.index_end)?;
         self.index_end += Record::SIZE as u64;
         self.indexed = self.end;
         self.last_time = time;
@@ -115,21 +142,33 @@ impl LogFile {
     /// Gives about so many bytes of the oldest output back to the file system.
     pub(super) fn release(&mut self, bytes: u64) -> io::Result<()> {
         let keep_from = (self.start + bytes).next_multiple_of(BLOCK).min(self.end / BLOCK * BLOCK);
-        if !self.releasable || keep_from <= self.start {
+        let Some((data, index)) = self.files.as_ref().filter(|_| self.releasable && keep_from > self.start) else {
             return Ok(());
-        }
-        if !punch(&self.data, keep_from)? {
+        };
+        if !punch(data, keep_from)? {
             self.releasable = false;
             return Ok(());
         }
         self.start = keep_from;
-        let first = partition(&self.index, self.index_end, |record| record.end <= keep_from)?;
+        let first = partition(index, self.index_end, |record| record.end <= keep_from)?;
         let bytes = first.saturating_sub(Record::SIZE as u64) / BLOCK * BLOCK;
         if bytes > 0 {
-            punch(&self.index, bytes)?;
+            punch(index, bytes)?;
         }
         Ok(())
     }
+}
+
+/// What a pipe holds, without taking it.
+fn waiting(pipe: BorrowedFd<'_>) -> io::Result<Moved> {
+    let mut polled = [PollFd::new(&pipe, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec::default()))?;
+    let [polled] = polled;
+    Ok(match polled.revents() {
+        events if events.contains(PollFlags::IN) => Moved::Bytes,
+        events if events.contains(PollFlags::HUP) => Moved::End,
+        _ => Moved::Empty,
+    })
 }
 
 /// Releases the first `length` bytes; false: the file system cannot, so the file grows on.

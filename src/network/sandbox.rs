@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoVeth};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::RouteMessage;
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -168,10 +170,9 @@ fn connect(outside: &Netlink, inside: &Netlink, netns: BorrowedFd<'_>, interface
         peer = peer.address(mac.to_vec());
     }
     let host = host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
-    outside.send(&netlink::encode(RouteNetlinkMessage::NewLink(host.build()), ACK | CREATE | EXCLUSIVE))?;
-
-    // A container reaches itself through its own published port: the bridge must send frames back where they came from.
-    fs::write(format!("/sys/class/net/{host_name}/brport/hairpin_mode"), "1")?;
+    let mut batch = netlink::encode(RouteNetlinkMessage::NewLink(host.build()), ACK | CREATE | EXCLUSIVE);
+    batch.extend(netlink::encode(RouteNetlinkMessage::NewLink(hairpin(&host_name)), ACK));
+    outside.send(&batch)?;
 
     let index = link_index(inside, &interface.name)?;
     let mut batch = netlink::encode(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()), ACK);
@@ -186,6 +187,17 @@ fn connect(outside: &Netlink, inside: &Netlink, netns: BorrowedFd<'_>, interface
         }
     }
     inside.send(&batch).map(drop)
+}
+
+/// A container reaches itself through its own published port: the bridge must send frames back where they came from. The
+/// file in /sys that does the same makes the writer spin while anybody else changes a link.
+fn hairpin(port: &str) -> LinkMessage {
+    let mut message = LinkUnspec::new_with_name(port).build();
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+    ]));
+    message
 }
 
 fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {

@@ -16,7 +16,6 @@ use crate::spec::HealthSpec;
 use crate::spec::ServiceSpec;
 use crate::spec::container::{Mount, MountSource, MountsOf};
 use crate::state::ContainerConfig;
-use crate::state::StateFile;
 use crate::supervisor::failure::{because, failure};
 use crate::supervisor::host::Host;
 use crate::volume::NewVolume;
@@ -56,7 +55,6 @@ impl Host {
         let folder = self.dir.container(&id);
         let made = fs::DirBuilder::new().recursive(true).mode(0o710).create(&folder);
         made.and_then(|()| self.dir.write_config(&config))
-            .and_then(|()| self.dir.write_state(&id, &StateFile::default()))
             .map_err(|error| because(format!("cannot create `{}`", folder.display()), &error))?;
         self.observe_one(&id)
     }

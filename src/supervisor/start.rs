@@ -109,7 +109,8 @@ impl Host {
         group: &str,
     ) -> Result<(Spec, Root), RuntimeError> {
         let container = &config.service.container;
-        let root = root(image, folder).map_err(|error| because("cannot make the container's directories", &error))?;
+        let root = root(image, folder, self.dir.run().join("rootfs"))
+            .map_err(|error| because("cannot make the container's directories", &error))?;
         let view = self.view(image).map_err(|error| because("cannot look into the image", &error))?;
         let mut volumes = self.fill_volumes(config, &view)?;
         let contents = self.dir.run().join("contents").join(config.id.as_str());
@@ -203,7 +204,9 @@ impl Host {
         }
         state.run = None;
         state.restarts = restarts;
-        self.write_state(id, &state)?;
+        if state != record.state {
+            self.write_state(id, &state)?;
+        }
         match fs::remove_file(self.dir.exit_file(id)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(because("cannot remove the last exit record", &error))
@@ -300,8 +303,10 @@ impl Host {
     }
 }
 
-/// The container's root as an overlay of its own folder on the image.
-fn root(image: &Image, folder: &Path) -> std::io::Result<Root> {
+/// The container's root as an overlay of its own folder on the image. `at`: where it is mounted, in the container's own mount
+/// namespace, so that one folder serves all.
+fn root(image: &Image, folder: &Path, at: PathBuf) -> std::io::Result<Root> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(&at)?;
     let private = |name: &str| -> std::io::Result<PathBuf> {
         let path = folder.join(name);
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&path)?;
@@ -310,7 +315,6 @@ fn root(image: &Image, folder: &Path) -> std::io::Result<Root> {
     let overlay = |lower: Vec<PathBuf>, upper: &str, work: &str| -> std::io::Result<Overlay> {
         Ok(Overlay { lower, upper: private(upper)?, work: private(work)?, volatile: true })
     };
-    let at = private("rootfs")?;
     let mut trees = Vec::new();
     for (number, tree) in image.binds.iter().enumerate() {
         let target = tree.target.to_string_lossy().into_owned();

@@ -46,11 +46,11 @@ struct AttachAttributes {
     flags: u32,
 }
 
-/// Loads a device program and attaches it to a cgroup2 directory; it stays as long as the cgroup does.
+/// Loads a device program, for any number of cgroups.
 ///
 /// # Errors
 /// What the kernel says: `EPERM` without `CAP_BPF` and `CAP_NET_ADMIN`, `EINVAL` for a program its verifier refuses.
-pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+pub fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd> {
     let load = LoadAttributes {
         program_type: BPF_PROG_TYPE_CGROUP_DEVICE,
         instruction_count: u32::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
@@ -65,10 +65,17 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[Instruction]) ->
     let loaded = bpf(BPF_PROG_LOAD, &load)?;
     let fd = i32::try_from(loaded).map_err(|_| io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel has just made this descriptor for us and nothing else knows it.
-    let loaded = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a loaded device program to a cgroup2 directory; it stays as long as the cgroup does.
+///
+/// # Errors
+/// What the kernel says.
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let attach = AttachAttributes {
         target: cgroup.as_raw_fd().cast_unsigned(),
-        program: loaded.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
         kind: BPF_CGROUP_DEVICE,
         flags: BPF_F_ALLOW_MULTI,
     };

@@ -11,12 +11,14 @@ mod devices;
 mod hierarchy;
 mod limits;
 
+use std::cell::RefCell;
 use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::io::Write as _;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ use rustix::process::Signal;
 use crate::engine::cgroup::hierarchy::V2;
 use crate::engine::cgroup::limits::Limits;
 use crate::sys::bpf;
+use crate::sys::bpf::Instruction;
 
 pub use hierarchy::Hierarchies;
 
@@ -82,6 +85,22 @@ pub struct Cgroup {
     v2: Option<PathBuf>,
     /// Controller and directory.
     v1: Vec<(String, PathBuf)>,
+}
+
+thread_local! {
+    /// The device program that was loaded last. Most containers have the same one, and the kernel's check of it takes longer
+    /// than making the group.
+    static LOADED: RefCell<Option<(Vec<Instruction>, OwnedFd)>> = const { RefCell::new(None) };
+}
+
+fn with_loaded<T>(program: Vec<Instruction>, action: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+    LOADED.with_borrow_mut(|last| {
+        let loaded = match last.take() {
+            Some((known, loaded)) if known == program => loaded,
+            _ => bpf::load_device_program(&program)?,
+        };
+        action(last.insert((program, loaded)).1.as_fd())
+    })
 }
 
 impl Cgroup {
@@ -231,7 +250,8 @@ impl Cgroup {
         let Some(rules) = devices::effective(rules) else { return Ok(()) };
         if let Some(group) = &self.v2 {
             let directory = open_directory(group)?;
-            let attached = bpf::attach_device_program(directory.as_fd(), &devices::program(&rules));
+            let attached =
+                with_loaded(devices::program(&rules), |program| bpf::attach_device_program(directory.as_fd(), program));
             return attached.map_err(CgroupError::io("attach the device program to", group));
         }
         let Some(mount) = hierarchies.v1.get("devices") else {
