@@ -7,6 +7,7 @@ use crate::app::options::RunOptions;
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::compose::{self, LoadOptions, VolumeSource};
+use crate::control::Connection;
 use crate::plan::{Change, ChangeKind};
 use crate::spec::ProjectSpec;
 use crate::spec::RestartPolicy;
@@ -71,6 +72,15 @@ impl App {
             None => format!("{}-{}-run-{}", project.name, options.service, slug()?),
         };
         Ok(OneOff { project, service: options.service.clone(), name, no_deps: options.no_deps, warnings })
+    }
+
+    /// Keeps the project's supervisor from ending, although nothing may run, for as long as the connection lives: there is
+    /// something left to do after the container has ended.
+    ///
+    /// # Errors
+    /// When the supervisor cannot be reached or started.
+    pub fn stay(&self, one: &OneOff) -> Result<Connection, AppError> {
+        Ok(self.session(&one.project.name).connect_or_start()?)
     }
 
     /// Starts the container, after what it depends on.

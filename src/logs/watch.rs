@@ -34,6 +34,15 @@ pub fn follow(
     how: Follow<'_>,
     emit: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
+    // The kernel takes some 20 ms to close an inotify instance: none is made when everything has ended already.
+    if let Some(sources) = (how.rescan)()? {
+        reader.update(sources)?;
+        reader.read(emit)?;
+        (how.settled)()?;
+        if is_readable(how.stop)? {
+            return Ok(());
+        }
+    }
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let mut watched = HashSet::new();
     let mut rescan = true;
@@ -100,6 +109,13 @@ fn wait(inotify: &Inotify, stop: BorrowedFd<'_>) -> io::Result<bool> {
     }
     let [_, stop] = ready;
     Ok(!stop.any().unwrap_or(true))
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO)?;
+    let [polled] = polled;
+    Ok(polled.any().unwrap_or(true))
 }
 
 /// Reads the events; true: something besides the growing of log files has happened.
