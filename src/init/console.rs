@@ -13,8 +13,7 @@ use crate::sys::message::{self, Wait};
 /// Magic of devpts (`<linux/magic.h>`).
 const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
 
-/// Opens a terminal in the devpts of `root`, makes it the controlling terminal and the standard streams, and sends the
-/// master over `to`.
+/// Opens a terminal in the devpts of `root`, makes it the standard streams, and sends the master over `to`.
 pub(super) fn open(root: &OwnedFd, to: BorrowedFd<'_>, rows: u16, columns: u16, bind: bool) -> Result<(), Fault> {
     let what = "/dev/pts/ptmx";
     let master = inroot::open_without_links(root, "dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY).at(what)?;
@@ -27,13 +26,17 @@ pub(super) fn open(root: &OwnedFd, to: BorrowedFd<'_>, rows: u16, columns: u16, 
     tcsetwinsize(&master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).at("window size")?;
     if bind {
         let clone = mounts::clone_tree(&slave, false).at("/dev/console")?;
-        let on = inroot::make_file(root, "dev/console").at("/dev/console")?;
+        let on = inroot::make_file_without_links(root, "dev", "console").at("/dev/console")?;
         mounts::attach(&clone, &on).at("/dev/console")?;
     }
-    rustix::process::setsid().at("new session")?;
-    rustix::process::ioctl_tiocsctty(&slave).at("controlling terminal")?;
     rustix::stdio::dup2_stdin(&slave).at("terminal")?;
     rustix::stdio::dup2_stdout(&slave).at("terminal")?;
     rustix::stdio::dup2_stderr(&slave).at("terminal")?;
     message::send(to, b"m", &[master.as_fd()], Wait::Yes).at("handing over the terminal")
+}
+
+/// Makes the terminal that is standard input the controlling one of a new session.
+pub(super) fn control() -> Result<(), Fault> {
+    rustix::process::setsid().at("new session")?;
+    rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).at("controlling terminal")
 }

@@ -88,6 +88,16 @@ pub(super) fn make_file(root: impl AsFd, target: &str) -> Result<OwnedFd, Errno>
     Err(Errno::LOOP)
 }
 
+/// A file in a directory that is there, or an empty one made; no symbolic link is followed, to neither of them. `O_PATH`.
+pub(super) fn make_file_without_links(root: impl AsFd, directory: &str, name: &str) -> Result<OwnedFd, Errno> {
+    let directory = open_without_links(root, directory, OFlags::PATH | OFlags::DIRECTORY)?;
+    let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match fs::openat(&directory, name, create, Mode::from_raw_mode(0o644)) {
+        Ok(_) | Err(Errno::EXIST) => open_without_links(&directory, name, OFlags::PATH),
+        Err(error) => Err(error),
+    }
+}
+
 /// The directory above a path, made where missing, and the last name of the path.
 pub(super) fn make_parent(root: impl AsFd, target: &str) -> Result<(OwnedFd, &str), Errno> {
     let (above, name) = split(target);

@@ -13,6 +13,7 @@ mod mounts;
 mod reaper;
 mod restrict;
 mod run;
+mod spawn;
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -22,7 +23,8 @@ use serde::{Deserialize, Serialize};
 pub use hooks::{HookError, run_hook, state_json};
 pub use reaper::{REAPER_ROLE, reaper_main};
 pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, WAITING};
-pub use run::{Inherited, Streams, launch_steps, prepare_binds};
+pub use run::{Inherited, Streams, prepare_binds};
+pub use spawn::spawn;
 
 /// Index into the file descriptors sent along with a message.
 pub type Slot = usize;
@@ -184,8 +186,8 @@ pub enum Step {
         target: String,
         to: String,
     },
-    /// Opens a pseudo-terminal in the container's devpts, hands the master to the keeper, makes the slave
-    /// stdin/stdout/stderr and the controlling terminal, and binds it on /dev/console when `bind_console`.
+    /// Opens a pseudo-terminal in the container's devpts, hands the master to the parent, makes the slave
+    /// stdin/stdout/stderr, and binds it on /dev/console when `bind_console`.
     Console {
         bind_console: bool,
     },
@@ -215,6 +217,10 @@ pub enum Step {
     },
     /// Remounts the root read-only.
     ReadonlyRoot,
+    /// Makes a mount of an earlier step read-only.
+    ReadonlyMount {
+        target: String,
+    },
     /// Bind-remounts a path read-only; a missing path is not an error.
     ReadonlyPath {
         target: String,
@@ -243,6 +249,8 @@ pub enum Step {
     Umask(u32),
     /// New session; for processes without a terminal.
     NewSession,
+    /// New session, with the terminal of [`Step::Console`] as the controlling one.
+    TerminalSession,
     Groups(Vec<u32>),
     /// `setgid` and `setuid`, keeping capabilities for the [`Step::Capabilities`] that follows.
     Identity {
@@ -271,6 +279,10 @@ pub enum Step {
     },
     /// Stays as pid 1 that reaps orphans and forwards signals; the next steps run in its child.
     Reaper,
+    /// Goes on in a new process, a child of this one's parent, in the pid namespace that is joined: nobody there can look into
+    /// it before it is as confined as its program, and has let go of all that is the host's. After it only a session, a filter
+    /// and [`Step::Exec`].
+    Rebirth,
     /// `execve(2)`. `argv[0]` without a slash is looked up in `PATH` of `env`.
     Exec {
         argv: Vec<CString>,

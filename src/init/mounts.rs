@@ -257,11 +257,12 @@ pub(super) fn attach(detached: &OwnedFd, on: &OwnedFd) -> Result<(), Errno> {
 
 /// Makes `root` the root of this mount namespace and lets go of the old one.
 pub(super) fn pivot(root: &OwnedFd) -> Result<OwnedFd, Fault> {
+    let old = host_directory(Path::new("/"))?;
     rustix::process::fchdir(root).at("entering the root")?;
     rustix::process::pivot_root(".", ".").at("pivot_root")?;
     // The old root lies over the new one now; slave mounts inside it must not carry the unmounting to the host.
-    mount::mount_change(".", mount::MountPropagationFlags::DOWNSTREAM | mount::MountPropagationFlags::REC)
-        .at("detaching the old root")?;
+    rustix::process::fchdir(&old).at("detaching the old root")?;
+    propagate(&old, Propagation { kind: PropagationKind::Slave, recursive: true }).at("detaching the old root")?;
     mount::unmount(".", mount::UnmountFlags::DETACH).at("detaching the old root")?;
     rustix::process::chdir("/").at("/")?;
     host_directory(Path::new("/"))
@@ -269,6 +270,11 @@ pub(super) fn pivot(root: &OwnedFd) -> Result<OwnedFd, Fault> {
 
 pub(super) fn readonly_root(root: &OwnedFd) -> Result<(), Fault> {
     set_attributes(root, &read_only(), false).at("/")
+}
+
+pub(super) fn readonly_mount(root: &OwnedFd, target: &str) -> Result<(), Fault> {
+    let mount = inroot::open(root, target, OFlags::PATH | OFlags::DIRECTORY).at(target)?;
+    set_attributes(not_the_root(root, mount, target)?, &read_only(), false).at(target)
 }
 
 fn read_only() -> MountAttributes {

@@ -94,32 +94,54 @@ pub fn prepare_binds(launch: &Launch, slots: &[OwnedFd]) -> Result<BTreeMap<usiz
 }
 
 /// Runs the launch's steps in a child that was just forked. Returns only when that failed (and has been reported): with
-/// the status to exit with.
-pub fn launch_steps(launch: &Launch, inherited: &Inherited<'_>) -> i32 {
+/// the status to exit with. `born` is for [`Step::Rebirth`]: the pid of the new process goes there, or why there is none.
+pub(super) fn launch_steps(launch: &Launch, inherited: &Inherited<'_>, born: Option<BorrowedFd<'_>>) -> i32 {
     // From here on no process of a container may look into this one (memory, /proc/PID/exe, descriptors).
     let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("dumpable");
-    match hidden.and_then(|()| wait_for_go(inherited.go)) {
+    let goes = match born {
+        Some(_) => hidden.and_then(|()| enter_v1_groups(launch, inherited)).map(|()| true),
+        None => hidden.and_then(|()| wait_for_go(inherited.go)),
+    };
+    match goes {
         Ok(true) => {}
         // Nobody is left who would want this process.
         Ok(false) => return 1,
-        Err(error) => return report(inherited.status, None, error),
+        Err(error) => return report(inherited.status, born, None, error),
     }
-    let mut child = match enter(launch, inherited) {
+    let mut child = match enter(launch, inherited, born) {
         Ok(child) => child,
-        Err(error) => return report(inherited.status, None, error),
+        Err(error) => return report(inherited.status, born, None, error),
     };
     for (index, step) in launch.steps.iter().enumerate() {
         if let Err(error) = child.apply(index, step) {
-            return report(child.status, Some(index), error);
+            return report(child.status, child.born, Some(index), error);
         }
     }
-    report(child.status, None, Fault { errno: libc::EINVAL, detail: "the steps end without a program".to_owned() })
+    let error = Fault { errno: libc::EINVAL, detail: "the steps end without a program".to_owned() };
+    report(child.status, child.born, None, error)
+}
+
+fn enter_v1_groups(launch: &Launch, inherited: &Inherited<'_>) -> Result<(), Fault> {
+    for &slot in &launch.cgroup.v1 {
+        // The writer itself.
+        rustix::io::write(slot_of(inherited, slot)?, b"0").at("entering the cgroup")?;
+    }
+    Ok(())
 }
 
 /// Tells the parent. When it is gone the report has no reader, and the exit status is all there is.
-fn report(to: BorrowedFd<'_>, step: Option<usize>, Fault { errno, detail }: Fault) -> i32 {
+fn report(
+    to: BorrowedFd<'_>,
+    born: Option<BorrowedFd<'_>>,
+    step: Option<usize>,
+    Fault { errno, detail }: Fault,
+) -> i32 {
     let failure = LaunchFailure { step, errno, detail };
-    if let Ok(bytes) = postcard::to_extend(&failure, vec![FAILED]) {
+    if let Some(born) = born {
+        if let Ok(bytes) = postcard::to_allocvec(&failure) {
+            let _ = rustix::io::write(born, &bytes);
+        }
+    } else if let Ok(bytes) = postcard::to_extend(&failure, vec![FAILED]) {
         let _ = rustix::io::write(to, &bytes);
     }
     1
@@ -136,13 +158,15 @@ struct Child<'a> {
     inherited: &'a Inherited<'a>,
     /// Where it reports to.
     status: BorrowedFd<'a>,
+    /// Until [`Step::Rebirth`].
+    born: Option<BorrowedFd<'a>>,
     /// What targets refer to.
     root: OwnedFd,
     /// The host's, opened before the container's own files are in sight.
     proc: OwnedFd,
 }
 
-fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>) -> Result<Child<'a>, Fault> {
+fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<BorrowedFd<'a>>) -> Result<Child<'a>, Fault> {
     rustix::process::umask(Mode::empty());
     let (stdin, stdout, stderr) = match inherited.streams {
         Streams::Pipes { stdin, stdout, stderr } => (stdin, stdout, stderr),
@@ -153,10 +177,12 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>) -> Result<Child<'a>,
     rustix::stdio::dup2_stderr(stderr).at("standard error")?;
     let proc = restrict::host_proc()?;
     // The user namespace first, for the rights in the others; the mount namespace last, as it changes what paths mean.
-    use NamespaceKind::{Cgroup, Ipc, Mount, Net, Time, User, Uts};
-    for wanted in [User, Time, Ipc, Uts, Net, Cgroup, Mount] {
+    use NamespaceKind::{Cgroup, Ipc, Mount, Net, Pid, Time, User, Uts};
+    for wanted in [User, Pid, Time, Ipc, Uts, Net, Cgroup, Mount] {
         for namespace in &launch.namespaces {
             match *namespace {
+                // Its parent has done that for it.
+                Namespace::Join(Pid, _) if born.is_none() => {}
                 Namespace::Join(kind, slot) if kind == wanted => {
                     process::enter_namespace(slot_of(inherited, slot)?, kind.flag())
                         .at(format!("joining the {kind:?} namespace"))?;
@@ -174,7 +200,7 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>) -> Result<Child<'a>,
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).at("/")?;
-    Ok(Child { inherited, status: inherited.status, root, proc })
+    Ok(Child { inherited, status: inherited.status, born, root, proc })
 }
 
 fn slot_of<'a>(inherited: &'a Inherited<'_>, slot: Slot) -> Result<&'a OwnedFd, Fault> {
@@ -213,6 +239,7 @@ impl Child<'_> {
             | Step::Symlink { .. }
             | Step::Console { .. }
             | Step::ReadonlyRoot
+            | Step::ReadonlyMount { .. }
             | Step::RootPropagation(_)
             | Step::ReadonlyPath { .. }
             | Step::MaskPath { .. }
@@ -229,8 +256,24 @@ impl Child<'_> {
                 self.status = slot_of(self.inherited, *result)?.as_fd();
                 Ok(())
             }
+            Step::Rebirth => self.rebirth(),
             _ => self.process(step),
         }
+    }
+
+    /// Returns in the new process; this one ends.
+    fn rebirth(&mut self) -> Result<(), Fault> {
+        let Some(born) = self.born else { return fault(libc::EINVAL, "nobody waits for a new process") };
+        let preserved = (3..).take(self.inherited.preserved as usize);
+        let keep: Vec<RawFd> = preserved.chain([self.status.as_raw_fd(), born.as_raw_fd()]).collect();
+        process::close_inherited(&keep);
+        if let Some(pid) = process::clone_sibling(self.inherited.single).at("making the process")? {
+            // Without its number the parent takes it for ended.
+            let written = rustix::io::write(born, &pid.to_ne_bytes());
+            process::exit_now(i32::from(written.is_err()));
+        }
+        self.born = None;
+        Ok(())
     }
 
     /// Steps about files inside the root.
@@ -256,6 +299,7 @@ impl Child<'_> {
                 Streams::Pipes { .. } => fault(libc::EINVAL, "a terminal was not asked for"),
             },
             Step::ReadonlyRoot => mounts::readonly_root(root),
+            Step::ReadonlyMount { target } => mounts::readonly_mount(root, target),
             Step::RootPropagation(propagation) => mounts::propagate(root, *propagation).at("/"),
             Step::ReadonlyPath { target } => mounts::readonly_path(root, target),
             Step::MaskPath { target } => mounts::mask(root, target),
@@ -291,6 +335,7 @@ impl Child<'_> {
             },
             Step::Hooks { hooks, state, status } => hooks::run_in_child(&self.proc, hooks, state, status),
             Step::FindProgram { argv, env } => exec::find(argv, env),
+            Step::TerminalSession => console::control(),
             Step::NewSession => rustix::process::setsid().map(drop).at("new session"),
             Step::Groups(groups) => restrict::groups(groups),
             Step::Identity { uid, gid } => restrict::identity(*uid, *gid),

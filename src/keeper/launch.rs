@@ -9,12 +9,11 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::init::Launch;
 use crate::init::LaunchFailure;
-use crate::init::Stdio;
 use crate::init::{self, Inherited, Streams};
 use crate::init::{ABOUT_TO_EXECUTE, FAILED};
-use crate::init::{Namespace, NamespaceKind};
+use crate::init::{Stdio, Step};
 use crate::sys::message::{self, Wait};
-use crate::sys::process::{self, Child, SingleThreaded};
+use crate::sys::process::{Child, SingleThreaded};
 
 /// What a container may print while no supervisor reads it. Memory is used as it fills.
 const PIPE_SIZE: usize = 1 << 20;
@@ -23,7 +22,6 @@ const PIPE_SIZE: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Launcher {
     single: SingleThreaded,
-    pid_namespace: OwnedFd,
     null: OwnedFd,
     exe: OwnedFd,
 }
@@ -61,8 +59,7 @@ fn failed(step: Option<usize>, error: &io::Error, detail: &str) -> LaunchFailure
 impl Launcher {
     pub(super) fn new(single: SingleThreaded) -> io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?.into();
-        let pid_namespace = File::open("/proc/self/ns/pid")?.into();
-        Ok(Self { single, pid_namespace, null, exe: File::open("/proc/self/exe")?.into() })
+        Ok(Self { single, null, exe: File::open("/proc/self/exe")?.into() })
     }
 
     /// Clones the child, which then waits for [`Starting::release`].
@@ -70,26 +67,10 @@ impl Launcher {
         let binds = init::prepare_binds(launch, &slots)?;
         let before = |error: &io::Error| failed(None, error, "making the process");
         let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).map_err(|error| before(&error.into()));
-        let slot = |slot: usize| {
-            slots.get(slot).ok_or_else(|| failed(None, &io::Error::from_raw_os_error(libc::EBADF), "slot"))
-        };
         let (go_read, go) = pipe(PipeFlags::empty())?;
         let (status, status_write) = pipe(PipeFlags::empty())?;
         rustix::fs::fcntl_setfl(&status, OFlags::NONBLOCK).map_err(|error| before(&error.into()))?;
 
-        let mut flags = 0;
-        let mut join = None;
-        for namespace in &launch.namespaces {
-            match *namespace {
-                Namespace::New(kind) => flags |= kind.clone_flag(),
-                Namespace::Join(NamespaceKind::Pid, index) => join = Some(slot(index)?),
-                Namespace::Join(..) => {}
-            }
-        }
-        let cgroup = launch.cgroup.v2.map(slot).transpose()?.map(AsFd::as_fd);
-        for &index in &launch.cgroup.v1 {
-            slot(index)?;
-        }
         let (theirs, ends) = self.streams(launch.stdio).map_err(|error| before(&error))?;
         let inherited = Inherited {
             slots: &slots,
@@ -101,19 +82,10 @@ impl Launcher {
             exe: self.exe.as_fd(),
             single: self.single,
         };
-        if let Some(namespace) = join {
-            process::enter_namespace(namespace, libc::CLONE_NEWPID)
-                .map_err(|error| failed(None, &error, "joining the pid namespace"))?;
-        }
-        let keep = inherited.descriptors();
-        let child = process::clone_child(self.single, flags, cgroup, &keep, || init::launch_steps(launch, &inherited));
-        if join.is_some() {
-            // Our own is an ancestor of every namespace we can enter, so this cannot be refused; were it, all later
-            // processes would be born in the wrong place.
-            process::enter_namespace(&self.pid_namespace, libc::CLONE_NEWPID).map_err(|error| before(&error))?;
-        }
-        let child = child.map_err(|error| before(&error))?;
-        let v1 = launch.cgroup.v1.clone();
+        let child = init::spawn(launch, &inherited)?;
+        // A process that was born anew is in its groups already.
+        let reborn = launch.steps.iter().any(|step| matches!(step, Step::Rebirth));
+        let v1 = if reborn { Vec::new() } else { launch.cgroup.v1.clone() };
         Ok((child, Box::new(Starting { go, status, report: Vec::new(), ends, slots, v1 })))
     }
 

@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::engine::lower::Lowered;
 use crate::init::{self, ABOUT_TO_EXECUTE, FAILED, MOUNTED, WAITING};
-use crate::init::{Inherited, Launch, LaunchFailure, Namespace, NamespaceKind, Stdio, Step, Streams};
+use crate::init::{Inherited, Launch, LaunchFailure, NamespaceKind, Stdio, Step, Streams};
 use crate::oci::error::OciError;
 use crate::oci::namespaces;
 use crate::sys::process::{self, SingleThreaded};
@@ -79,11 +79,7 @@ pub(super) fn begin(lowered: Lowered, spec: Option<&Spec>, with: &Inheritance<'_
     if let Some(spec) = spec {
         namespaces::prepare_time(&launch, spec)?;
     }
-    let keep = inherited.descriptors();
-    let cgroup = launch.cgroup.v2.and_then(|slot| slots.get(slot)).map(AsFd::as_fd);
-    let flags = clone_flags(&launch, &slots)?;
-    let child = process::clone_child(single, flags, cgroup, &keep, || init::launch_steps(&launch, &inherited))
-        .map_err(|error| OciError::Launch(format!("cannot make the container's process: {error}")))?;
+    let child = init::spawn(&launch, &inherited).map_err(|failure| OciError::launch(&failure, &launch.steps))?;
     let starting =
         Starting { pid: child.pid, pidfd: child.pidfd, steps: launch.steps.clone(), go, status: status.into() };
     if let Err(error) = settle(&launch, &slots, spec, (starting.pid, oom_score)) {
@@ -116,6 +112,10 @@ fn settle(
     spec: Option<&Spec>,
     (pid, oom_score): (i32, Option<i32>),
 ) -> Result<(), OciError> {
+    if launch.steps.iter().any(|step| matches!(step, Step::Rebirth)) {
+        // It has done all that by itself, and may have ended.
+        return Ok(());
+    }
     if let Some(score) = oom_score {
         let path = format!("/proc/{pid}/oom_score_adj");
         std::fs::write(&path, score.to_string()).map_err(OciError::io("write", path))?;
@@ -124,23 +124,6 @@ fn settle(
         rustix::io::write(slot, pid.to_string().as_bytes()).map_err(OciError::io("enter", "the control group"))?;
     }
     spec.map_or(Ok(()), |spec| namespaces::map_users(launch, spec, pid))
-}
-
-/// The flags for the child; pid namespaces to join are entered by this process, for its children.
-fn clone_flags(launch: &Launch, slots: &[OwnedFd]) -> Result<u64, OciError> {
-    let mut flags = 0;
-    for namespace in &launch.namespaces {
-        match *namespace {
-            Namespace::New(kind) => flags |= kind.clone_flag(),
-            Namespace::Join(NamespaceKind::Pid, slot) => {
-                let namespace = slots.get(slot).ok_or(io::ErrorKind::NotFound).map_err(OciError::io("find", "slot"))?;
-                process::enter_namespace(namespace, libc::CLONE_NEWPID)
-                    .map_err(OciError::io("join", "the pid namespace"))?;
-            }
-            Namespace::Join(..) => {}
-        }
-    }
-    Ok(flags)
 }
 
 /// The descriptors that the caller promised are there. Ours came after them.

@@ -320,7 +320,7 @@ fn a_terminal_has_its_size_and_takes_another() {
     let mut launch = world.container(&["sh", "-c", script]);
     launch.stdio = Stdio::Terminal { rows: 11, columns: 22 };
     let pivot = launch.steps.iter().position(|step| matches!(step, Step::PivotRoot)).unwrap();
-    launch.steps.insert(pivot, Step::Console { bind_console: true });
+    launch.steps.splice(pivot..pivot, [Step::Console { bind_console: true }, Step::TerminalSession]);
     world.start("one", launch, &[]);
     let mut master = fs::File::from(world.launched().remove(1));
     let mut seen = String::new();

@@ -15,6 +15,8 @@ mod crash;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod escapes;
+#[cfg(test)]
 mod keeper;
 #[cfg(test)]
 mod main_job;

@@ -21,6 +21,7 @@ use crate::engine::lower::exec;
 use crate::engine::lower::exec_arguments;
 use crate::engine::lower::open_namespace;
 use crate::engine::lower::restrict;
+use crate::engine::lower::session;
 use crate::engine::lower::stdio;
 use crate::engine::lower::unsupported;
 use crate::engine::lower::working_directory;
@@ -79,13 +80,15 @@ pub fn lower_exec(
         return Err(LowerError::Ended(target.pid));
     }
     let stdio = stdio(process, stdin, terminal);
-    let is_terminal = matches!(stdio, Stdio::Terminal { .. });
     let mut steps = Vec::new();
-    if is_terminal {
+    if let Stdio::Terminal { .. } = stdio {
         steps.push(Step::Console { bind_console: false });
     }
-    let filter = restrict::restrict(process, target.seccomp, is_terminal, &mut steps)?;
+    let filter = restrict::restrict(process, target.seccomp, &mut steps)?;
     steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: false });
+    steps.push(Step::Rebirth);
+    // A session ends with its first process, so it is the new one that makes it.
+    steps.push(session(stdio));
     steps.extend(filter);
     steps.push(exec(process)?);
     Ok(Lowered { launch: Launch { namespaces, cgroup, stdio, steps }, descriptors: slots.0 })

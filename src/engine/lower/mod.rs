@@ -158,9 +158,9 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
         steps.push(Step::ReadonlyRoot);
     }
-    let terminal = matches!(stdio, Stdio::Terminal { .. });
+    steps.push(session(stdio));
     steps.extend(linux.personality().as_ref().map(restrict::personality).transpose()?);
-    let filter = restrict::restrict(process, linux.seccomp().as_ref(), terminal, &mut steps)?;
+    let filter = restrict::restrict(process, linux.seccomp().as_ref(), &mut steps)?;
     steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: false });
     if let Some(gate) = gate {
         gate.before_program(spec, exec_arguments(process)?, &mut steps);
@@ -245,6 +245,13 @@ fn stdio(process: &Process, stdin: bool, terminal: Option<(u16, u16)>) -> Stdio 
     let asked = process.console_size().map(|size_asked| (size(size_asked.height()), size(size_asked.width())));
     let (rows, columns) = terminal.or(asked).unwrap_or((24, 80));
     Stdio::Terminal { rows, columns }
+}
+
+fn session(stdio: Stdio) -> Step {
+    match stdio {
+        Stdio::Terminal { .. } => Step::TerminalSession,
+        Stdio::Pipes { .. } => Step::NewSession,
+    }
 }
 
 fn working_directory(process: &Process) -> Result<String, LowerError> {

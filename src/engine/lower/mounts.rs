@@ -181,6 +181,9 @@ fn cgroups_v1(
             propagation,
         });
     }
+    if options.flags.read_only {
+        steps.push(Step::ReadonlyMount { target });
+    }
     Ok(())
 }
 

@@ -19,12 +19,8 @@ const DEFAULT_UMASK: u32 = 0o022;
 pub(super) fn restrict(
     process: &Process,
     filter: Option<&LinuxSeccomp>,
-    terminal: bool,
     steps: &mut Vec<Step>,
 ) -> Result<Option<Step>, LowerError> {
-    if !terminal {
-        steps.push(Step::NewSession);
-    }
     steps.push(Step::SessionKeyring);
     let limits = process.rlimits().iter().flatten();
     steps.extend(limits.map(|limit| Step::Rlimit {

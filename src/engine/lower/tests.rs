@@ -153,6 +153,7 @@ fn restrictions_come_in_an_order_that_works() {
             "Hostname",
             "WorkingDirectory",
             "ReadonlyRoot",
+            "TerminalSession",
             "SessionKeyring",
             "OomScoreAdj",
             "Umask",
@@ -232,7 +233,6 @@ fn exec_joins_everything_and_is_as_restricted() {
     let lowered = lower_exec(process, target, cgroup::Entry::default(), true, None).unwrap();
     assert_eq!(lowered.launch.namespaces.len(), 6);
     expect_test::expect![[r#"
-        NewSession
         SessionKeyring
         OomScoreAdj(0)
         Umask(18)
@@ -241,6 +241,8 @@ fn exec_joins_everything_and_is_as_restricted() {
         Identity { uid: 0, gid: 0 }
         Capabilities { bounding: 2818844155, permitted: 2818844155, effective: 2818844155, inheritable: 0, ambient: 0 }
         WorkingDirectory { target: "/", create: false }
+        Rebirth
+        NewSession
         Exec { argv: ["/bin/true"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=box", "HOME=/"] }
     "#]].assert_eq(&lines(&lowered));
 }

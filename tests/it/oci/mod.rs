@@ -2,5 +2,5 @@
 //! As root, with busybox as the root file system.
 
 mod attributes;
-mod bundle;
+pub(crate) mod bundle;
 mod lifecycle;

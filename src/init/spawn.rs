@@ -1,0 +1,94 @@
+//! Making the child that runs a launch's steps.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid as NixPid;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::run::{Inherited, launch_steps};
+use super::{Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
+use crate::sys::process::{self, Child};
+
+/// Makes the process, in its namespaces and its cgroup2. It waits for the go before it runs its steps; with
+/// [`Step::Rebirth`] it does not, enters its v1 groups by itself, and what is returned has done all its steps.
+///
+/// # Errors
+/// What the kernel says, and with [`Step::Rebirth`] a step that failed.
+pub fn spawn(launch: &Launch, inherited: &Inherited<'_>) -> Result<Child, LaunchFailure> {
+    let slot = |slot: Slot| {
+        inherited.slots.get(slot).ok_or_else(|| failed(&io::Error::from_raw_os_error(libc::EBADF), "slot"))
+    };
+    let cgroup = launch.cgroup.v2.map(slot).transpose()?.map(AsFd::as_fd);
+    for &index in &launch.cgroup.v1 {
+        slot(index)?;
+    }
+    if launch.steps.iter().any(|step| matches!(step, Step::Rebirth)) {
+        return reborn(launch, inherited, cgroup);
+    }
+    let mut flags = 0;
+    let mut join = None;
+    for namespace in &launch.namespaces {
+        match *namespace {
+            Namespace::New(kind) => flags |= kind.clone_flag(),
+            Namespace::Join(NamespaceKind::Pid, index) => join = Some(slot(index)?),
+            Namespace::Join(..) => {}
+        }
+    }
+    let own = join.map(|namespace| enter_for_children(namespace)).transpose()?;
+    let keep = inherited.descriptors();
+    let child = process::clone_child(inherited.single, flags, cgroup, &keep, || launch_steps(launch, inherited, None));
+    if let Some(own) = own {
+        // Our own is an ancestor of every namespace we can enter, so this cannot be refused; were it, all later
+        // processes would be born in the wrong place.
+        process::enter_namespace(&own, libc::CLONE_NEWPID).map_err(|error| failed(&error, "making the process"))?;
+    }
+    child.map_err(|error| failed(&error, "making the process"))
+}
+
+/// Has this process's children in another pid namespace; returns its own one.
+fn enter_for_children(namespace: &OwnedFd) -> Result<OwnedFd, LaunchFailure> {
+    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let own = own.map_err(|error| failed(&error.into(), "own pid namespace"))?;
+    process::enter_namespace(namespace, libc::CLONE_NEWPID)
+        .map_err(|error| failed(&error, "joining the pid namespace"))?;
+    Ok(own)
+}
+
+fn reborn(launch: &Launch, inherited: &Inherited<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, LaunchFailure> {
+    let before = |error: &io::Error| failed(error, "making the process");
+    let (born, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| before(&error.into()))?;
+    let mut keep = inherited.descriptors();
+    keep.push(std::os::fd::AsRawFd::as_raw_fd(&tell));
+    let first = process::clone_child(inherited.single, 0, cgroup, &keep, || {
+        launch_steps(launch, inherited, Some(tell.as_fd()))
+    });
+    let first = first.map_err(|error| before(&error))?;
+    drop(tell);
+    let mut text = Vec::new();
+    let read = File::from(born).read_to_end(&mut text);
+    // It ends right after it has told, or failed.
+    while waitpid(NixPid::from_raw(first.pid), None) == Err(nix::errno::Errno::EINTR) {}
+    read.map_err(|error| before(&error))?;
+    match text.split_first_chunk::<4>() {
+        Some((pid, [])) => {
+            let pid = i32::from_ne_bytes(*pid);
+            // It is our child and not reaped yet, so its number can mean nobody else.
+            let pidfd = Pid::from_raw(pid)
+                .ok_or(rustix::io::Errno::SRCH)
+                .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
+            Ok(Child { pid, pidfd: pidfd.map_err(|error| before(&error.into()))? })
+        }
+        _ => Err(postcard::from_bytes(&text).unwrap_or_else(|_| {
+            failed(&io::Error::from_raw_os_error(libc::ESRCH), "the process ended before it executed its program")
+        })),
+    }
+}
+
+fn failed(error: &io::Error, detail: &str) -> LaunchFailure {
+    LaunchFailure { step: None, errno: error.raw_os_error().unwrap_or(libc::EINVAL), detail: detail.to_owned() }
+}

@@ -1,0 +1,78 @@
+//! Attacks from inside a container, as its root, on the host: the published escapes of other engines and the classic ones.
+//!
+//! Each attack runs twice. Against the engine as it is set up for a service (Docker's capabilities, system call filter, masked
+//! and read-only paths) it must fail. Against a configuration that is weakened at the place in question it must succeed, which
+//! shows that it is a real attack and that the test would see it succeed. Weakening is data: another `config.json`, another
+//! option of the caller, or a hook that does a step of the engine's in the naive way.
+//!
+//! | published as | test |
+//! |---|---|
+//! | CVE-2016-9962 | `processes::a_process_that_enters_cannot_be_looked_into` |
+//! | CVE-2019-5736 | `program::the_program_cannot_be_overwritten` |
+//! | CVE-2019-14271 | `program::nothing_is_loaded_from_a_container` |
+//! | CVE-2019-16884, CVE-2025-52881 | `procfs::writes_to_procfs_go_to_procfs` |
+//! | CVE-2019-19921, CVE-2023-27561 | `procfs::proc_cannot_be_elsewhere` |
+//! | CVE-2021-30465 | `mounts::a_target_that_turns_into_a_link_stays_inside` |
+//! | CVE-2022-0185 | `kernel::no_user_namespace_and_no_fsopen` |
+//! | CVE-2022-0492 | `kernel::release_agent_cannot_be_set` |
+//! | CVE-2024-21626 | `descriptors::the_working_directory_is_inside` |
+//! | CVE-2024-23651, CVE-2024-23652 | `mounts::targets_behind_links_are_made_inside` |
+//! | CVE-2025-31133 | `procfs::a_false_null_device_masks_nothing` |
+//! | CVE-2025-52565 | `procfs::a_false_console_is_not_mounted_on` |
+
+mod descriptors;
+mod kernel;
+mod mounts;
+mod processes;
+mod procfs;
+mod program;
+
+use std::process::Output;
+
+use rcompose::engine::capabilities::CapabilitySet;
+use rcompose::engine::seccomp::default_profile;
+use serde_json::json;
+
+use crate::oci::bundle::{Bundle, text};
+
+/// A container as a service's is set up, which runs `script` as root.
+fn container(name: &str, script: &str) -> Bundle {
+    let mut bundle = Bundle::new(&format!("escape-{name}"), script);
+    let profile = default_profile(CapabilitySet::docker_default()).unwrap();
+    bundle.set("/linux/seccomp", serde_json::to_value(profile).unwrap());
+    bundle
+}
+
+/// Weakened: all capabilities, no filter, nothing masked or read-only, all devices.
+fn privileged(bundle: &mut Bundle) {
+    let all: Vec<String> = CapabilitySet::all().to_oci().iter().map(|name| format!("CAP_{name}")).collect();
+    bundle.set("/process/capabilities", json!({ "bounding": all, "effective": all, "permitted": all }));
+    bundle.set("/linux/seccomp", json!(null));
+    bundle.set("/linux/maskedPaths", json!([]));
+    bundle.set("/linux/readonlyPaths", json!([]));
+    bundle.set("/linux/resources", json!({ "devices": [{ "allow": true, "access": "rwm" }] }));
+}
+
+/// Runs the attack as it is and weakened. `succeeded` gets what the container printed.
+fn judge(
+    name: &str,
+    script: &str,
+    prepare: impl Fn(&mut Bundle),
+    weaken: impl Fn(&mut Bundle),
+    succeeded: impl Fn(&Bundle, &str) -> bool,
+) {
+    for weakened in [false, true] {
+        let mut bundle = container(name, script);
+        prepare(&mut bundle);
+        if weakened {
+            weaken(&mut bundle);
+        }
+        let output = bundle.oci(&["run", &bundle.id]);
+        let success = succeeded(&bundle, &text(&output.stdout));
+        assert_eq!(success, weakened, "weakened: {weakened}: {}", everything(&output));
+    }
+}
+
+fn everything(output: &Output) -> String {
+    format!("{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
+}

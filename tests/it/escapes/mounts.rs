@@ -1,0 +1,179 @@
+//! Mount targets and volumes whose names lead elsewhere.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use super::{container, everything};
+use crate::oci::bundle::{Bundle, cannot_run};
+
+fn hook(script: &str) -> serde_json::Value {
+    json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin:/sbin:/usr/sbin"] }])
+}
+
+/// CVE-2024-23651 and CVE-2024-23652 in what they have in common: a link of the image above or at a mount's target has the
+/// engine make, mount on, or remove files of the host.
+#[test]
+fn targets_behind_links_are_made_inside() {
+    if cannot_run() {
+        return;
+    }
+    let prepared = |name: &str| {
+        let mut bundle = container(name, "true");
+        let outside = bundle.outside("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "kept").unwrap();
+        symlink(&outside, bundle.rootfs().join("absolute")).unwrap();
+        symlink("../outside", bundle.rootfs().join("relative")).unwrap();
+        symlink("../outside/file", bundle.rootfs().join("file")).unwrap();
+        let source = bundle.outside("source");
+        fs::write(&source, "source").unwrap();
+        bundle.push("/mounts", json!({ "destination": "/absolute/a", "type": "tmpfs", "source": "tmpfs" }));
+        bundle.push("/mounts", json!({ "destination": "/relative/b", "type": "tmpfs", "source": "tmpfs" }));
+        bundle.push(
+            "/mounts",
+            json!({ "destination": "/relative/c", "type": "bind", "source": source, "options": ["bind"] }),
+        );
+        bundle
+            .push("/mounts", json!({ "destination": "/file", "type": "bind", "source": source, "options": ["bind"] }));
+        bundle
+    };
+    let bundle = prepared("links");
+    let output = bundle.oci(&["run", &bundle.id]);
+    assert!(output.status.success(), "{}", everything(&output));
+    let names = |bundle: &Bundle| {
+        let entries = fs::read_dir(bundle.outside("outside")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&bundle), ["kept"]);
+    // Weakened: made by name.
+    let mut bundle = prepared("links-naive");
+    let root = bundle.rootfs();
+    bundle.set("/hooks", json!({ "createRuntime": hook(&format!("mkdir -p {}/relative/b", root.display())) }));
+    bundle.oci(&["run", &bundle.id]);
+    assert_eq!(names(&bundle), ["b", "kept"]);
+}
+
+/// CVE-2021-30465: another container that shares the volume swaps a directory for a link while the engine mounts below it.
+#[test]
+fn a_target_that_turns_into_a_link_stays_inside() {
+    if cannot_run() {
+        return;
+    }
+    let volume_of = |bundle: &mut Bundle| {
+        let volume = bundle.outside("volume");
+        fs::create_dir_all(volume.join("directory")).unwrap();
+        let outside = bundle.outside("outside");
+        for name in ["one", "two", "three"] {
+            fs::create_dir_all(outside.join(name)).unwrap();
+        }
+        symlink(format!("../../../../../../../..{}", outside.display()), volume.join("link")).unwrap();
+        let bind = json!({ "destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"] });
+        bundle.push("/mounts", bind);
+        for name in ["one", "two", "three"] {
+            let destination = format!("/volume/directory/{name}");
+            bundle.push("/mounts", json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs" }));
+        }
+        volume
+    };
+    // Seen from the container's mount namespace, by the host's names.
+    let look = |bundle: &Bundle, seen: &Path| {
+        hook(&format!(
+            "cd {} && for name in one two three; do [ $(stat -c %d $name) = $(stat -c %d .) ] || echo $name; done >>{}",
+            bundle.outside("outside").display(),
+            seen.display()
+        ))
+    };
+    let mut bundle = container("swap", "true");
+    let volume = volume_of(&mut bundle);
+    let seen = bundle.outside("seen");
+    bundle.set("/hooks", json!({ "createContainer": look(&bundle, &seen) }));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let folder = fs::File::open(&volume).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&folder, "directory", &folder, "link", exchange).unwrap();
+            }
+        });
+        for _ in 0..40 {
+            bundle.oci(&["run", &bundle.id]);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "", "mounted outside");
+    assert_eq!(fs::read_dir(bundle.outside("outside")).unwrap().count(), 3, "something was made outside");
+
+    // Weakened: mounted by name.
+    let mut bundle = container("swap-naive", "true");
+    let volume = volume_of(&mut bundle);
+    fs::remove_dir(volume.join("directory")).unwrap();
+    fs::rename(volume.join("link"), volume.join("directory")).unwrap();
+    let seen = bundle.outside("seen");
+    let naive = hook(&format!("mount -t tmpfs tmpfs {}/directory/one", volume.display()))[0].clone();
+    bundle.set("/hooks", json!({ "createContainer": [naive, look(&bundle, &seen)[0]] }));
+    bundle.oci(&["run", &bundle.id]);
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "one\n");
+}
+
+/// A mount whose target leads to the root would hide everything that protects.
+#[test]
+fn the_root_cannot_be_mounted_over() {
+    if cannot_run() {
+        return;
+    }
+    for target in ["/", "/self", "/../..", "/self/../."] {
+        let mut bundle = container("over", "echo prize");
+        symlink("/", bundle.rootfs().join("self")).unwrap();
+        let root = bundle.rootfs();
+        bundle.push("/mounts", json!({ "destination": target, "type": "bind", "source": root, "options": ["rbind"] }));
+        let error = bundle.fails(&["run", &bundle.id]);
+        assert!(error.contains("leads to the root itself"), "{target}: {error}");
+    }
+}
+
+/// Mounts made inside must not appear on the host, whatever the host's own propagation is.
+#[test]
+fn mounts_do_not_spread_to_the_host() {
+    if cannot_run() {
+        return;
+    }
+    for (weakened, options) in [(false, vec!["rbind"]), (true, vec!["rbind", "rshared"])] {
+        let mut bundle = container("spread", "mkdir -p /volume/inside; mount -t tmpfs none /volume/inside; true");
+        super::privileged(&mut bundle);
+        let volume = bundle.outside("volume");
+        fs::create_dir_all(volume.join("inside")).unwrap();
+        let shared = Shared::make(&volume);
+        bundle
+            .push("/mounts", json!({ "destination": "/volume", "type": "bind", "source": volume, "options": options }));
+        let output = bundle.oci(&["run", &bundle.id]);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let inside = volume.join("inside");
+        let spread = mounts.lines().any(|line| line.split(' ').nth(4) == inside.to_str());
+        drop(shared);
+        assert_eq!(spread, weakened, "{}", everything(&output));
+    }
+}
+
+/// A shared mount on the host for as long as this lives.
+struct Shared(std::path::PathBuf);
+
+impl Shared {
+    fn make(at: &Path) -> Self {
+        rustix::mount::mount_bind(at, at).unwrap();
+        rustix::mount::mount_change(at, rustix::mount::MountPropagationFlags::SHARED).unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}

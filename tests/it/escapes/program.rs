@@ -1,0 +1,102 @@
+//! The engine's own program.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::container;
+use crate::oci::bundle::{Bundle, cannot_run, text};
+
+/// Waits for a process of another program, takes hold of that program, and writes to it once it has ended.
+const OVERWRITE: &str = "
+    echo ready >/tmp/ready
+    i=0
+    while [ $i -lt 4000 ]; do
+        for process in /proc/[0-9]*; do
+            exe=$(readlink $process/exe) || continue
+            case $exe in /bin/busybox) continue ;; esac
+            exec 9<$process/exe || continue
+            kill -9 ${process#/proc/}
+            while [ -e $process ]; do usleep 1000; done
+            for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+                if echo OVERWRITTEN 2>/dev/null >/proc/self/fd/9; then exit 0; fi
+                usleep 20000
+            done
+            exit 1
+        done
+        i=$((i + 1)); usleep 1000
+    done";
+
+/// CVE-2019-5736: a process that enters executes `#!/proc/self/exe`, which is the engine's program; somebody in the container
+/// opens it through /proc and overwrites it.
+#[test]
+fn the_program_cannot_be_overwritten() {
+    if cannot_run() {
+        return;
+    }
+    for weakened in [false, true] {
+        let mut bundle = container("program", OVERWRITE);
+        // The strongest attacker that still is one.
+        bundle.push("/process/capabilities/effective", json!("CAP_SYS_PTRACE"));
+        bundle.push("/process/capabilities/permitted", json!("CAP_SYS_PTRACE"));
+        bundle.push("/process/capabilities/bounding", json!("CAP_SYS_PTRACE"));
+        let program = bundle.outside("busybox");
+        let original = if weakened { "/bin/busybox" } else { env!("CARGO_BIN_EXE_rcompose") };
+        fs::copy(original, &program).unwrap();
+        // It stays as long as nobody writes to the FIFO: the first one reads it as a project, the second one as a file.
+        let (interpreter, fifo) = if weakened { ("cat", "fifo") } else { ("config", "compose.yaml") };
+        let attack = bundle.rootfs().join("attack");
+        fs::write(&attack, format!("#!/proc/self/exe {interpreter}\n")).unwrap();
+        fs::set_permissions(&attack, fs::Permissions::from_mode(0o755)).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let path = bundle.rootfs().join(fifo);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        bundle.create();
+        bundle.start();
+        while !bundle.rootfs().join("tmp/ready").exists() {
+            std::thread::yield_now();
+        }
+        let before = fs::read(&program).unwrap();
+        enter(&bundle, &program, weakened);
+        bundle.wait();
+        let after = fs::read(&program).unwrap();
+        assert_eq!(after != before, weakened, "weakened: {weakened}");
+    }
+}
+
+/// Has `/attack` executed in the container by the program at `path`: with our runtime, or by busybox as a naive one.
+fn enter(bundle: &Bundle, program: &Path, naive: bool) {
+    let mut command = Command::new(program);
+    if naive {
+        let pid = bundle.state()["pid"].to_string();
+        command.args(["nsenter", "-t", &pid, "-m", "-p", "--", "/attack", "/fifo"]);
+    } else {
+        let runtime = bundle.command(&["exec", &bundle.id, "/attack"]);
+        command.args(runtime.get_args());
+    }
+    let output = command.current_dir(bundle.folder.path()).output().unwrap();
+    println!("entered: {} {}", output.status, text(&output.stderr));
+}
+
+/// CVE-2019-14271: a helper that runs in the container's root loads libraries from there. Our program loads none.
+#[test]
+fn nothing_is_loaded_from_a_container() {
+    const PT_DYNAMIC: u32 = 2;
+    const PT_INTERP: u32 = 3;
+    let kinds = |path: &str| {
+        let bytes = fs::read(path).unwrap();
+        let number = |at: usize, size: usize| {
+            bytes[at..at + size].iter().rev().fold(0_usize, |value, byte| value << 8 | usize::from(*byte))
+        };
+        let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+        (0..count).map(|index| number(table + index * size, 4) as u32).collect::<Vec<_>>()
+    };
+    let own = kinds(env!("CARGO_BIN_EXE_rcompose"));
+    assert!(!own.contains(&PT_INTERP), "the program needs a loader");
+    // A program that does: the table is read rightly.
+    let shell = kinds("/bin/sh");
+    assert!(shell.contains(&PT_INTERP) && shell.contains(&PT_DYNAMIC));
+}
