@@ -39,7 +39,7 @@ pub fn spawn(launch: &Launch, inherited: &Inherited<'_>) -> Result<Child, Launch
             Namespace::Join(..) => {}
         }
     }
-    let own = join.map(|namespace| enter_for_children(namespace)).transpose()?;
+    let own = join.map(enter_for_children).transpose()?;
     let keep = inherited.descriptors();
     let child = process::clone_child(inherited.single, flags, cgroup, &keep, || launch_steps(launch, inherited, None));
     if let Some(own) = own {

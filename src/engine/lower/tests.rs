@@ -79,6 +79,7 @@ fn steps_of_a_plain_container() {
         Mount devpts /dev/pts nosuid,noexec newinstance,ptmxmode=0666,mode=0620,gid=5
         Mount sysfs /sys ro,nosuid,nodev,noexec 
         Mount tmpfs /sys/fs/cgroup nosuid,nodev,noexec mode=755
+        ReadonlyMount { target: "/sys/fs/cgroup" }
         Mount mqueue /dev/mqueue nosuid,nodev,noexec 
         Mount tmpfs /dev/shm nosuid,nodev,noexec mode=1777,size=67108864
         Bind { source: 0, target: "/etc/hosts", recursive: true, flags: MountFlags { read_only: false, no_suid: false, no_dev: false, no_exec: false, no_atime: false, rel_atime: false, strict_atime: false }, recursive_flags: false, propagation: Some(Propagation { kind: Private, recursive: true }) }
