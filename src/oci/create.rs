@@ -24,9 +24,13 @@ struct Made {
     container: Container,
     record: Record,
     spec: Spec,
+    cgroup: Cgroup,
     starting: Starting,
     console: Option<Console>,
 }
+
+/// What [`start`] has made.
+type Started = (Starting, Cgroup, Option<Console>);
 
 pub(super) fn create(global: &Global, options: &CreateOptions) -> Result<(), OciError> {
     make(global, options, true).map(drop)
@@ -42,7 +46,8 @@ pub(super) fn run(global: &Global, options: &CreateOptions) -> Outcome {
     let carried = made.console.map_or(Ok(()), |console| console.carry(pidfd));
     let code = carried.and_then(|()| signals.until_end(made.starting.pid, pidfd));
     if !options.keep {
-        delete::remove(&made.container, Some(&made.record))?;
+        group::remove(&made.cgroup)?;
+        delete::forget(&made.container, &made.record, &made.spec)?;
     }
     code
 }
@@ -59,7 +64,7 @@ fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, Oc
         .and_then(|()| container.save(&record))
         .and_then(|()| start(&container, &mut record, &bundle.spec, options, wait));
     match made {
-        Ok((starting, console)) => Ok(Made { container, record, spec: bundle.spec, starting, console }),
+        Ok((starting, cgroup, console)) => Ok(Made { container, record, spec: bundle.spec, cgroup, starting, console }),
         Err(error) => {
             // The first error is the one to tell; hooks that undo what others did still run.
             let _ = delete::remove(&container, Some(&record));
@@ -90,7 +95,7 @@ fn start(
     spec: &Spec,
     options: &CreateOptions,
     wait: bool,
-) -> Result<(Starting, Option<Console>), OciError> {
+) -> Result<Started, OciError> {
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
     let console = Console::open(terminal, options.io.console_socket.as_deref(), wait || options.detach)?;
     let hierarchies = Hierarchies::detect()?;
@@ -102,7 +107,7 @@ fn start(
     let done = follow(container, record, spec, &mut starting);
     let done = done.and_then(|()| write_pid_file(options.io.pid_file.as_deref(), starting.pid));
     match done {
-        Ok(()) => Ok((starting, console)),
+        Ok(()) => Ok((starting, cgroup, console)),
         Err(error) => {
             starting.abandon();
             Err(error)
@@ -127,7 +132,7 @@ fn lower(
         init: false,
         lifecycle: Some(Lifecycle { state: record.for_hooks(), gate }),
     };
-    let mut lowered = lower::lower(spec, extras)?;
+    let mut lowered = lower::lower(&group::own_only(spec, hierarchies, cgroup), extras)?;
     if options.no_new_keyring {
         lowered.launch.steps.retain(|step| !matches!(step, Step::SessionKeyring));
     }

@@ -1,5 +1,7 @@
 //! `delete`, and what is left of a container that could not be made.
 
+use oci_spec::runtime::Spec;
+
 use crate::engine::cgroup::CgroupError;
 use crate::oci::arguments::Global;
 use crate::oci::create;
@@ -33,16 +35,17 @@ pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<(), OciEr
 
 /// Ends what still runs in the container's group, removes the group and the record, and runs the last hooks.
 pub(super) fn remove(container: &Container, record: Option<&Record>) -> Result<(), OciError> {
-    let mut hooks = Ok(());
-    if let Some(record) = record {
-        match group::remove(record) {
-            // Without any hierarchy there is no group either.
-            Err(OciError::Cgroup(CgroupError::NotMounted)) => {}
-            removed => removed?,
-        }
-        hooks = container.config().and_then(|spec| create::poststop(record, &spec));
+    let Some(record) = record else { return container.remove() };
+    match record.group().and_then(|group| group::remove(&group)) {
+        // Without any hierarchy there is no group either.
+        Err(OciError::Cgroup(CgroupError::NotMounted)) => {}
+        removed => removed?,
     }
+    forget(container, record, &container.config()?)
+}
+
+/// Removes the record of a container that has ended; it is gone whatever its last hooks say.
+pub(super) fn forget(container: &Container, record: &Record, spec: &Spec) -> Result<(), OciError> {
     container.remove()?;
-    // The container is gone whatever they say.
-    hooks
+    create::poststop(record, spec)
 }

@@ -1,10 +1,13 @@
 //! The container's control group: where it is, `pause`, `resume`, `update`.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Spec};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNamespaceType, LinuxPids, LinuxResources, Mount, Spec,
+};
 
 use crate::engine::cgroup::{Cgroup, Hierarchies};
 use crate::oci::arguments::{Changes, Global};
@@ -36,8 +39,30 @@ pub(super) fn make(hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result
     Ok(group)
 }
 
-pub(super) fn remove(record: &Record) -> Result<(), OciError> {
-    let group = record.group()?;
+/// A cgroup2 mount shows every group of the host unless the container has a cgroup namespace: then it is its own group that
+/// is shown.
+pub(super) fn own_only<'a>(spec: &'a Spec, hierarchies: &Hierarchies, group: &Cgroup) -> Cow<'a, Spec> {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let own = namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup);
+    let shows = |mount: &Mount| match mount.typ().as_deref() {
+        Some("cgroup2") => true,
+        Some("cgroup") => hierarchies.is_unified(),
+        _ => false,
+    };
+    let (false, Some(directory)) = (own, group.v2_directory()) else { return Cow::Borrowed(spec) };
+    if !spec.mounts().iter().flatten().any(shows) {
+        return Cow::Borrowed(spec);
+    }
+    let mut changed = spec.clone();
+    for mount in changed.mounts_mut().iter_mut().flatten().filter(|mount| shows(mount)) {
+        mount.set_typ(Some("bind".to_owned()));
+        mount.set_source(Some(directory.to_owned()));
+    }
+    Cow::Owned(changed)
+}
+
+/// Ends what is still in the group and removes it.
+pub(super) fn remove(group: &Cgroup) -> Result<(), OciError> {
     group.kill()?;
     Ok(group.remove()?)
 }

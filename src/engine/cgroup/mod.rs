@@ -299,6 +299,11 @@ impl Cgroup {
         &self.v1
     }
 
+    /// The cgroup2 directory, if there is one.
+    pub fn v2_directory(&self) -> Option<&Path> {
+        self.v2.as_deref()
+    }
+
     /// File whose `oom_kill` counter says whether the kernel killed in the group; `None` without a memory limit on v1.
     pub fn oom_counter(&self) -> Option<PathBuf> {
         let v2 = self.v2.as_ref().map(|group| group.join("memory.events")).filter(|path| path.exists());

@@ -76,6 +76,38 @@ fn control_groups_cannot_be_changed() {
     judge("groups", script, |_| {}, weaken, |_, printed| printed.contains("open"));
 }
 
+/// Without a cgroup namespace a cgroup2 mount would show every group of the host.
+#[test]
+fn other_control_groups_cannot_be_seen() {
+    if cannot_run() {
+        return;
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if !mounts.contains(" - cgroup2 ") {
+        println!("skipped: no cgroup2 hierarchy");
+        return;
+    }
+    let script = "find /groups -name cgroup.procs | wc -l";
+    let without_namespace = |bundle: &mut Bundle| {
+        let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+        bundle.push(
+            "/mounts",
+            json!({ "destination": "/groups", "type": "cgroup2", "source": "cgroup2", "options": ["ro"] }),
+        );
+    };
+    let hierarchy = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+    let hierarchy = hierarchy.split(' ').nth(4).unwrap().to_owned();
+    let weaken = |bundle: &mut Bundle| {
+        bundle.config["mounts"].as_array_mut().unwrap().pop();
+        bundle.push(
+            "/mounts",
+            json!({ "destination": "/groups", "type": "bind", "source": hierarchy, "options": ["rbind", "ro"] }),
+        );
+    };
+    judge("see", script, without_namespace, weaken, |_, printed| printed.trim() != "1");
+}
+
 /// The keys of whoever started the container: in his session keyring, which processes inherit.
 #[test]
 fn keys_of_the_caller_stay_outside() {
