@@ -112,6 +112,12 @@ pub enum Command {
     Ls(ls::LsArgs),
     /// Print the completions of a shell: bash, zsh, fish
     Completion(completion::CompletionArgs),
+    /// Run OCI bundles, for podman, docker and containerd
+    #[command(disable_help_flag = true)]
+    Oci {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Show the version
     Version(version::VersionArgs),
     #[command(external_subcommand)]
@@ -156,6 +162,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Wait(args) => wait::run(args, &context()?),
         Command::Port(args) => port::run(args, &context()?),
         Command::Volumes(args) => volumes::run(args, &context()?),
+        // Only after options of ours; `main` knows the way without them.
+        Command::Oci { arguments } => Ok(crate::oci::main(arguments)),
         Command::Version(args) => version::run(&args),
         Command::Config(args) => config::run(*args, &cli.root),
         Command::Lint(args) => lint::run(args, &cli.root),

@@ -51,7 +51,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),
-    ("cli", &["base", "model", "compose", "app", "ui", "control", "state", "image", "logs", "keeper", "supervisor"]),
+    ("cli", &["base", "model", "compose", "app", "ui", "control", "state", "image", "logs", "keeper", "supervisor", "oci"]),
 ];
 
 #[test]
