@@ -5,9 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNamespaceType, LinuxPids, LinuxResources, Mount, Spec,
-};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Mount, Spec};
 
 use crate::engine::cgroup::{Cgroup, Hierarchies};
 use crate::oci::arguments::{Changes, Global};
@@ -39,17 +37,15 @@ pub(super) fn make(hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result
     Ok(group)
 }
 
-/// A cgroup2 mount shows every group of the host unless the container has a cgroup namespace: then it is its own group that
-/// is shown.
+/// Shows the container its own group by binding its directory. A cgroup2 mount would show every group of the host, unless the
+/// container has a cgroup namespace; and it waits for whoever changes groups meanwhile, for milliseconds.
 pub(super) fn own_only<'a>(spec: &'a Spec, hierarchies: &Hierarchies, group: &Cgroup) -> Cow<'a, Spec> {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let own = namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup);
     let shows = |mount: &Mount| match mount.typ().as_deref() {
         Some("cgroup2") => true,
         Some("cgroup") => hierarchies.is_unified(),
         _ => false,
     };
-    let (false, Some(directory)) = (own, group.v2_directory()) else { return Cow::Borrowed(spec) };
+    let Some(directory) = group.v2_directory() else { return Cow::Borrowed(spec) };
     if !spec.mounts().iter().flatten().any(shows) {
         return Cow::Borrowed(spec);
     }

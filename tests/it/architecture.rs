@@ -51,7 +51,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),
-    ("cli", &["base", "model", "compose", "app", "ui", "control", "state", "image", "logs", "keeper", "supervisor", "oci"]),
+    (
+        "cli",
+        &["base", "model", "compose", "app", "ui", "control", "state", "image", "logs", "keeper", "supervisor", "oci"],
+    ),
 ];
 
 #[test]
