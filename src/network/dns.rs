@@ -1,15 +1,16 @@
 //! Names of containers: what a query is answered with. Pure; the sockets are in [`crate::network::dns_server`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use simple_dns::rdata::{A, AAAA, PTR, RData};
+use simple_dns::rdata::{A, AAAA, OPT, PTR, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
 /// Seconds an answer may be kept, as with Docker.
 const TTL: u32 = 600;
-/// What fits a UDP answer without EDNS.
-const UDP_LIMIT: usize = 512;
+/// Bytes that fit a UDP answer without EDNS (RFC 6891), and the most we send with it.
+const UDP_LIMIT: u16 = 512;
+const UDP_MOST: u16 = 4096;
 
 /// A container on a network, as others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,62 +27,94 @@ pub struct Endpoint {
     pub names: Vec<String>,
 }
 
+impl Endpoint {
+    /// Whether it is what a question asks for: by a name in lower case, or by an address that leads back to it.
+    pub fn answers(&self, question: &str) -> bool {
+        if let Some(address) = reverse(question) {
+            return self.addresses.contains(&address);
+        }
+        let name = question.strip_suffix(&format!(".{}", self.network_name.to_ascii_lowercase())).unwrap_or(question);
+        self.names.iter().chain([&self.container]).any(|own| own.eq_ignore_ascii_case(name))
+    }
+}
+
+/// What a container sees others from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct View {
+    pub project: String,
+    /// Ids of its networks, the primary one first.
+    pub networks: Vec<String>,
+    /// Other names are asked of outside servers; not so when all its networks are internal.
+    pub forwards: bool,
+    /// Names of its own for others: the name, and what it means, both in lower case.
+    pub links: BTreeMap<String, String>,
+}
+
 /// The names one container can see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zone {
     names: HashMap<String, Vec<IpAddr>>,
     pointers: HashMap<IpAddr, String>,
-    /// Other names are asked of the host's servers; not so when all its networks are internal.
-    forwards: bool,
 }
 
 /// What to do with a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     Answer(Vec<u8>),
-    /// Not ours: ask the host's servers.
-    Forward,
+    /// A name that is not in the zone.
+    Unknown,
     /// Not a query that can be answered.
     Ignore,
 }
 
 impl Zone {
-    /// The view of a container of `project` on `networks` (ids, the primary one first). A name means the containers
-    /// of the own project before others', and those of the first network that knows it.
-    pub fn new(project: &str, networks: &[String], endpoints: &[Endpoint], forwards: bool) -> Self {
-        let mut zone = Self { forwards, ..Self::default() };
+    /// A name means the containers of the own project before others', and those of the first network that knows it.
+    pub fn new(view: &View, endpoints: &[Endpoint]) -> Self {
+        let mut zone = Self::default();
         for own in [true, false] {
-            for network in networks {
-                let here = endpoints.iter().filter(|e| e.network == *network && (e.project == project) == own);
+            for network in &view.networks {
+                let here = endpoints.iter().filter(|e| e.network == *network && (e.project == view.project) == own);
                 let mut found: HashMap<String, Vec<IpAddr>> = HashMap::new();
                 for endpoint in here {
-                    for name in endpoint.names.iter().chain([&endpoint.container]) {
-                        let name = name.to_ascii_lowercase();
-                        for name in [format!("{name}.{}", endpoint.network_name.to_ascii_lowercase()), name] {
-                            let addresses = found.entry(name).or_default();
-                            for address in &endpoint.addresses {
-                                if !addresses.contains(address) {
-                                    addresses.push(*address);
-                                }
-                            }
-                        }
-                    }
-                    for address in &endpoint.addresses {
-                        let name = format!("{}.{}", endpoint.container, endpoint.network_name);
-                        zone.pointers.entry(*address).or_insert(name);
-                    }
+                    zone.note(endpoint, &mut found);
                 }
                 for (name, addresses) in found {
                     zone.names.entry(name).or_insert(addresses);
                 }
             }
         }
+        for (name, target) in &view.links {
+            if let Some(addresses) = zone.names.get(target).cloned() {
+                zone.names.insert(name.clone(), addresses);
+            }
+        }
         zone
     }
 
-    pub fn forwards(&self) -> bool {
-        self.forwards
+    fn note(&mut self, endpoint: &Endpoint, found: &mut HashMap<String, Vec<IpAddr>>) {
+        for name in endpoint.names.iter().chain([&endpoint.container]) {
+            let name = name.to_ascii_lowercase();
+            for name in [format!("{name}.{}", endpoint.network_name.to_ascii_lowercase()), name] {
+                let addresses = found.entry(name).or_default();
+                for address in &endpoint.addresses {
+                    if !addresses.contains(address) {
+                        addresses.push(*address);
+                    }
+                }
+            }
+        }
+        for address in &endpoint.addresses {
+            let name = format!("{}.{}", endpoint.container, endpoint.network_name);
+            self.pointers.entry(*address).or_insert(name);
+        }
     }
+}
+
+/// The name that is asked for, in lower case and without the last dot; `None` when the query cannot be read.
+pub fn question(query: &[u8]) -> Option<String> {
+    let packet = Packet::parse(query).ok()?;
+    let name = packet.questions.first()?.qname.to_string().to_ascii_lowercase();
+    Some(name.trim_end_matches('.').to_owned())
 }
 
 /// Answers a query out of the zone. Which replica comes first depends on the query's id: resolvers draw it at random, while
@@ -100,11 +133,11 @@ pub fn answer(query: &[u8], zone: &Zone, over_tcp: bool) -> Reply {
     let records: Vec<RData<'_>> = match question.qtype {
         QTYPE::TYPE(TYPE::PTR) => match reverse(name).and_then(|address| zone.pointers.get(&address)) {
             Some(name) => Name::new(name).map(|name| RData::PTR(PTR(name))).into_iter().collect(),
-            None => return elsewhere(zone, query),
+            None => return Reply::Unknown,
         },
         kind => match addresses {
             Some(addresses) => of_type(kind, addresses),
-            None => return elsewhere(zone, query),
+            None => return Reply::Unknown,
         },
     };
     let mut reply = Packet::new_reply(packet.id());
@@ -118,8 +151,13 @@ pub fn answer(query: &[u8], zone: &Zone, over_tcp: bool) -> Reply {
     let owner = &question.qname;
     reply.answers = records.into_iter().map(|data| ResourceRecord::new(owner.clone(), CLASS::IN, TTL, data)).collect();
     reply.questions = vec![question.clone()];
+    let mut limit = UDP_LIMIT;
+    if let Some(opt) = packet.opt() {
+        limit = opt.udp_packet_size.clamp(UDP_LIMIT, UDP_MOST);
+        *reply.opt_mut() = Some(OPT { opt_codes: Vec::new(), udp_packet_size: UDP_MOST, version: 0 });
+    }
     match reply.build_bytes_vec_compressed() {
-        Ok(bytes) if over_tcp || bytes.len() <= UDP_LIMIT => Reply::Answer(bytes),
+        Ok(bytes) if over_tcp || bytes.len() <= usize::from(limit) => Reply::Answer(bytes),
         Ok(_) => {
             reply.answers.clear();
             reply.set_flags(PacketFlag::TRUNCATION);
@@ -127,13 +165,6 @@ pub fn answer(query: &[u8], zone: &Zone, over_tcp: bool) -> Reply {
         }
         Err(_) => failure(query, RCODE::ServerFailure).map_or(Reply::Ignore, Reply::Answer),
     }
-}
-
-fn elsewhere(zone: &Zone, query: &[u8]) -> Reply {
-    if zone.forwards {
-        return Reply::Forward;
-    }
-    failure(query, RCODE::ServerFailure).map_or(Reply::Ignore, Reply::Answer)
 }
 
 /// No records of a type is an empty answer: the name exists.
@@ -192,7 +223,12 @@ mod tests {
             endpoint("q", "n1", "10.0.0.9", "q-web-1", &["web", "cache"]),
             endpoint("p", "n2", "10.2.0.2", "p-db-1", &["db"]),
         ];
-        Zone::new("p", &["n1".to_owned()], &endpoints, true)
+        Zone::new(&view(), &endpoints)
+    }
+
+    fn view() -> View {
+        let links = BTreeMap::from([("db2".to_owned(), "web".to_owned())]);
+        View { project: "p".into(), networks: vec!["n1".into()], forwards: true, links }
     }
 
     fn query(id: u16, name: &str, kind: TYPE) -> Vec<u8> {
@@ -218,24 +254,44 @@ mod tests {
         assert_eq!(ask("WEB", TYPE::A, 0), ["10.0.0.2", "10.0.0.3"]);
         assert_eq!(ask("web", TYPE::A, 1), ["10.0.0.3", "10.0.0.2"]);
         assert_eq!(ask("cache", TYPE::A, 0), ["10.0.0.9"]);
+        assert_eq!(ask("db2", TYPE::A, 0), ["10.0.0.2", "10.0.0.3"], "a link");
         assert_eq!(ask("web.n1_name", TYPE::A, 0), ["10.0.0.2", "10.0.0.3"]);
         assert_eq!(ask("web", TYPE::AAAA, 0), [""; 0]);
         assert_eq!(ask("3.0.0.10.in-addr.arpa", TYPE::PTR, 0), ["p-web-2.n1_name"]);
     }
 
     #[test]
-    fn other_networks_are_not_seen_and_unknown_names_go_out() {
-        assert_eq!(answer(&query(7, "db", TYPE::A), &zone(), false), Reply::Forward);
-        let closed = Zone { forwards: false, ..zone() };
-        let Reply::Answer(bytes) = answer(&query(7, "db", TYPE::A), &closed, false) else { panic!("not answered") };
-        assert_eq!(Packet::parse(&bytes).unwrap().rcode(), RCODE::ServerFailure);
+    fn other_networks_are_not_seen() {
+        assert_eq!(answer(&query(7, "db", TYPE::A), &zone(), false), Reply::Unknown);
+        assert_eq!(answer(&query(7, "2.0.2.10.in-addr.arpa", TYPE::PTR), &zone(), false), Reply::Unknown);
+    }
+
+    #[test]
+    fn a_larger_answer_is_sent_to_who_takes_it() {
+        let many: Vec<_> =
+            (0..60).map(|n| endpoint("p", "n1", &format!("10.0.1.{n}"), &format!("c{n}"), &["web"])).collect();
+        let asked = query(7, "web", TYPE::A);
+        let mut packet = Packet::parse(&asked).unwrap();
+        *packet.opt_mut() = Some(OPT { opt_codes: Vec::new(), udp_packet_size: 1232, version: 0 });
+        let asked = packet.build_bytes_vec().unwrap();
+        let Reply::Answer(whole) = answer(&asked, &Zone::new(&view(), &many), false) else { panic!("not answered") };
+        let reply = Packet::parse(&whole).unwrap();
+        assert!(reply.answers.len() == 60 && reply.opt().is_some());
+    }
+
+    #[test]
+    fn an_endpoint_answers_to_its_names_and_addresses() {
+        let one = endpoint("p", "n1", "10.0.0.2", "p-Web-1", &["web"]);
+        let asked = ["web", "web.n1_name", "p-web-1", "2.0.0.10.in-addr.arpa"];
+        assert!(asked.into_iter().all(|name| one.answers(name)));
+        assert!(!["we", "web.n2_name", "3.0.0.10.in-addr.arpa"].into_iter().any(|name| one.answers(name)));
     }
 
     #[test]
     fn long_answers_are_cut_on_udp_only() {
         let many: Vec<_> =
             (0..60).map(|n| endpoint("p", "n1", &format!("10.0.1.{n}"), &format!("c{n}"), &["web"])).collect();
-        let zone = Zone::new("p", &["n1".to_owned()], &many, true);
+        let zone = Zone::new(&view(), &many);
         let Reply::Answer(cut) = answer(&query(7, "web", TYPE::A), &zone, false) else { panic!("not answered") };
         assert!(Packet::parse(&cut).unwrap().has_flags(PacketFlag::TRUNCATION));
         let Reply::Answer(whole) = answer(&query(7, "web", TYPE::A), &zone, true) else { panic!("not answered") };

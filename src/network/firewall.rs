@@ -3,35 +3,51 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use sha2::{Digest, Sha256};
 
 use crate::network::NetworkError;
 use crate::network::netlink::Netlink;
-use crate::network::nft::{self, Hook, Map, Rule, Transaction};
+use crate::network::nft::{self, ADDRESS4, ADDRESS6, Hook, INET, IPV4, IPV6, Map, PORT, PROTOCOL, Rule, Transaction};
 use crate::network::records::NetworkRecord;
 use crate::spec::Protocol;
+use crate::spec::network::Bridge;
 
-/// Ports published on every address: protocol and port.
-const ANY: Map = Map { name: "published", id: 1, key_types: &[12, 13] };
+/// Ports published on every address: protocol and port. One map per family of the containers' addresses.
+const ANY: Map = Map { name: "published", id: 1, family: IPV4, key_types: &[PROTOCOL, PORT] };
+const ANY6: Map = Map { name: "published6", id: 2, family: IPV6, key_types: &[PROTOCOL, PORT] };
 /// Ports published on one address: address, protocol and port.
-const BOUND: Map = Map { name: "published-on", id: 2, key_types: &[7, 12, 13] };
+const BOUND: Map = Map { name: "published-on", id: 3, family: IPV4, key_types: &[ADDRESS4, PROTOCOL, PORT] };
+const BOUND6: Map = Map { name: "published-on6", id: 4, family: IPV6, key_types: &[ADDRESS6, PROTOCOL, PORT] };
+/// The maps in the order they are asked in.
+const MAPS: [Map; 4] = [BOUND, ANY, BOUND6, ANY6];
 
-const LOOPBACK: Ipv4Network = match Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8) {
+const LOOPBACK: IpNetwork = IpNetwork::V4(match Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8) {
     Some(network) => network,
     None => unreachable!(),
-};
+});
+/// What IPv6 does not forward: connections to these are the proxy's.
+const NEAR: [IpNetwork; 2] = [
+    IpNetwork::V6(match Ipv6Network::new_checked(Ipv6Addr::LOCALHOST, 128) {
+        Some(network) => network,
+        None => unreachable!(),
+    }),
+    IpNetwork::V6(match Ipv6Network::new_checked(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10) {
+        Some(network) => network,
+        None => unreachable!(),
+    }),
+];
 
-/// A published port: where the kernel sends what arrives.
+/// A published port: where the kernel sends what arrives. Both addresses are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Published {
     /// `None`: every address of the host.
-    pub host_ip: Option<Ipv4Addr>,
+    pub host_ip: Option<IpAddr>,
     pub host_port: u16,
     pub protocol: Protocol,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub port: u16,
 }
 
@@ -68,28 +84,47 @@ pub fn apply(table: &ProjectTable<'_>) -> Result<(), NetworkError> {
     sent.map_err(NetworkError::kernel(format!("set the nftables rules of project `{}`", table.project)))
 }
 
-/// Publishes one more port; the project's table must exist.
+/// Publishes more ports, in one transaction; the project's table must exist.
 ///
 /// # Errors
-/// [`NetworkError::Kernel`], `EEXIST` inside when the port leads elsewhere already.
-pub fn publish(project: &str, port: &Published) -> Result<(), NetworkError> {
-    let mut transaction = Transaction::new();
-    let (map, key) = key(port);
-    transaction.add_element(&table_name(project), map.name, &key, port.address, port.port);
+/// [`NetworkError::Kernel`], `EEXIST` inside when a port leads elsewhere already.
+pub fn publish(project: &str, ports: &[Published]) -> Result<(), NetworkError> {
+    let mut transaction = Transaction::new(INET);
+    for port in ports {
+        let (map, key) = key(port);
+        transaction.add_element(&table_name(project), map, &key, port.address, port.port);
+    }
     let sent = on_the_socket(|socket| socket.send(&transaction.end()).map(drop));
-    sent.map_err(NetworkError::kernel(format!("publish port {}/{}", port.host_port, port.protocol)))
+    sent.map_err(NetworkError::kernel(format!("publish {}", listed(ports))))
 }
 
-/// Takes a published port away; one that is not there is fine.
+/// Takes published ports away; those that are not there are fine.
 ///
 /// # Errors
 /// [`NetworkError::Kernel`].
-pub fn unpublish(project: &str, port: &Published) -> Result<(), NetworkError> {
-    let mut transaction = Transaction::new();
-    let (map, key) = key(port);
-    transaction.delete_element(&table_name(project), map.name, &key);
-    let sent = on_the_socket(|socket| socket.send(&transaction.end()).map(drop));
-    gone_is_fine(sent).map_err(NetworkError::kernel(format!("close port {}/{}", port.host_port, port.protocol)))
+pub fn unpublish(project: &str, ports: &[Published]) -> Result<(), NetworkError> {
+    let table = table_name(project);
+    let delete = |ports: &[Published]| {
+        let mut transaction = Transaction::new(INET);
+        for port in ports {
+            let (map, key) = key(port);
+            transaction.delete_element(&table, map, &key);
+        }
+        on_the_socket(|socket| socket.send(&transaction.end()).map(drop))
+    };
+    let deleted = match delete(ports) {
+        // One that is missing undoes the whole transaction.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            ports.iter().try_for_each(|port| gone_is_fine(delete(std::slice::from_ref(port))))
+        }
+        other => other,
+    };
+    deleted.map_err(NetworkError::kernel(format!("close {}", listed(ports))))
+}
+
+fn listed(ports: &[Published]) -> String {
+    let each = ports.iter().map(|port| format!("port {}/{}", port.host_port, port.protocol));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Removes the project's table; one that is not there is fine.
@@ -103,7 +138,7 @@ pub fn remove(project: &str) -> Result<(), NetworkError> {
         if !exists(socket, &name)? {
             return Ok(());
         }
-        let mut transaction = Transaction::new();
+        let mut transaction = Transaction::new(INET);
         transaction.delete_table(&name);
         socket.send(&transaction.end()).map(drop)
     });
@@ -127,7 +162,7 @@ fn on_the_socket<T>(action: impl FnOnce(&Netlink) -> io::Result<T>) -> io::Resul
 }
 
 fn exists(socket: &Netlink, table: &str) -> io::Result<bool> {
-    match socket.send(&nft::table_request(table)) {
+    match socket.send(&nft::table_request(INET, table)) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
@@ -149,34 +184,32 @@ fn key(port: &Published) -> (Map, Vec<u8>) {
     };
     let number = port.host_port.to_be_bytes();
     let tail = [protocol, 0, 0, 0, number[0], number[1], 0, 0];
-    match port.host_ip.filter(|address| !address.is_unspecified()) {
-        None => (ANY, tail.to_vec()),
-        Some(address) => (BOUND, [&address.octets()[..], &tail].concat()),
+    match (port.host_ip.filter(|address| !address.is_unspecified()), port.address) {
+        (None, IpAddr::V4(_)) => (ANY, tail.to_vec()),
+        (None, IpAddr::V6(_)) => (ANY6, tail.to_vec()),
+        (Some(address), IpAddr::V4(_)) => (BOUND, [&nft::octets(address)[..], &tail].concat()),
+        (Some(address), IpAddr::V6(_)) => (BOUND6, [&nft::octets(address)[..], &tail].concat()),
     }
-}
-
-pub(super) fn ipv4_subnets(network: &NetworkRecord) -> impl Iterator<Item = Ipv4Network> + '_ {
-    network.subnets.iter().filter_map(|subnet| match subnet.subnet {
-        IpNetwork::V4(subnet) => Some(subnet),
-        IpNetwork::V6(_) => None,
-    })
 }
 
 /// The whole transaction; `there`: the table exists. Adding it before deleting it makes the deletion valid also when
 /// somebody else has deleted it meanwhile.
 fn build(table: &ProjectTable<'_>, there: bool) -> Vec<u8> {
     let name = table_name(table.project);
-    let mut transaction = Transaction::new();
+    let mut transaction = Transaction::new(INET);
     if there {
         transaction.add_table(&name);
         transaction.delete_table(&name);
     }
     transaction.add_table(&name);
-    transaction.add_map(&name, ANY);
-    transaction.add_map(&name, BOUND);
+    let ipv6 = table.networks.iter().any(|network| network.subnets.iter().any(|subnet| subnet.subnet.is_ipv6()));
+    let maps = || MAPS.into_iter().filter(|map| ipv6 || map.family == IPV4);
+    for map in maps() {
+        transaction.add_map(&name, map);
+    }
     for port in table.published {
         let (map, key) = key(port);
-        transaction.add_element(&name, map.name, &key, port.address, port.port);
+        transaction.add_element(&name, map, &key, port.address, port.port);
     }
     transaction.add_chain(&name, "guard", Hook("filter", nft::PREROUTING, -300));
     transaction.add_chain(&name, "prerouting", Hook("nat", nft::PREROUTING, -100));
@@ -184,47 +217,57 @@ fn build(table: &ProjectTable<'_>, there: bool) -> Vec<u8> {
     transaction.add_chain(&name, "postrouting", Hook("nat", nft::POSTROUTING, 100));
     transaction.add_chain(&name, "forward", Hook("filter", nft::FORWARD, 0));
     for chain in ["prerouting", "output"] {
-        for map in [BOUND, ANY] {
-            transaction.add_rule(&name, chain, Rule::default().local_destination().translate(&map));
+        for map in maps() {
+            let mut rule = Rule::default();
+            if map.family == IPV6 {
+                rule = NEAR.iter().fold(rule, |rule, network| rule.destination(true, *network));
+            }
+            transaction.add_rule(&name, chain, rule.local_destination().translate(map));
         }
     }
-    translate_sources(&mut transaction, &name, table.networks);
-    isolate(&mut transaction, &name, table.networks);
+    let bridges: Vec<_> = table.networks.iter().filter_map(|network| Some((network, network.as_bridge()?))).collect();
+    translate_sources(&mut transaction, &name, &bridges);
+    isolate(&mut transaction, &name, &bridges);
     transaction.end()
 }
 
-fn translate_sources(transaction: &mut Transaction, name: &str, networks: &[NetworkRecord]) {
-    for network in networks {
-        let bridge = &network.bridge;
+fn translate_sources(transaction: &mut Transaction, name: &str, networks: &[(&NetworkRecord, &Bridge)]) {
+    for (network, options) in networks {
+        let link = &network.bridge;
         // route_localnet opens the host's loopback services to the bridge; replies never carry such an address,
         // since the sources of 127/8 are masqueraded.
-        transaction.add_rule(name, "guard", Rule::default().input(false, bridge).destination(LOOPBACK).drop());
-        let from_loopback = Rule::default().output(false, bridge).source(LOOPBACK).translated();
+        transaction.add_rule(name, "guard", Rule::default().input(false, link).destination(false, LOOPBACK).drop());
+        let from_loopback = Rule::default().output(false, link).source(LOOPBACK).translated();
         transaction.add_rule(name, "postrouting", from_loopback.masquerade());
-        for subnet in ipv4_subnets(network) {
-            let hairpin = Rule::default().output(false, bridge).source(subnet).translated();
+        for subnet in network.subnets.iter().map(|subnet| subnet.subnet) {
+            let hairpin = Rule::default().output(false, link).source(subnet).translated();
             transaction.add_rule(name, "postrouting", hairpin.masquerade());
-            if !network.internal {
-                let outbound = Rule::default().source(subnet).output(true, bridge);
-                transaction.add_rule(name, "postrouting", outbound.masquerade());
+            if !network.internal && options.masquerade {
+                let outbound = Rule::default().source(subnet).output(true, link);
+                let address = options.sources.iter().find(|address| address.is_ipv4() == subnet.is_ipv4());
+                let translated = match address {
+                    Some(address) => outbound.source_nat(*address),
+                    None => outbound.masquerade(),
+                };
+                transaction.add_rule(name, "postrouting", translated);
             }
         }
     }
 }
 
 /// Only replies, published ports and the bridge itself get in; from an internal network nothing gets out.
-fn isolate(transaction: &mut Transaction, name: &str, networks: &[NetworkRecord]) {
+fn isolate(transaction: &mut Transaction, name: &str, networks: &[(&NetworkRecord, &Bridge)]) {
     transaction.add_rule(name, "forward", Rule::default().known_connection().accept());
-    for network in networks {
+    for (network, _) in networks.iter().filter(|(_, options)| options.icc) {
         let within = Rule::default().input(false, &network.bridge).output(false, &network.bridge);
         transaction.add_rule(name, "forward", within.accept());
     }
-    for network in networks.iter().filter(|network| network.internal) {
+    for (network, _) in networks.iter().filter(|(network, _)| network.internal) {
         transaction.add_rule(name, "forward", Rule::default().input(false, &network.bridge).drop());
         transaction.add_rule(name, "forward", Rule::default().output(false, &network.bridge).drop());
     }
     transaction.add_rule(name, "forward", Rule::default().translated().accept());
-    for network in networks {
+    for (network, _) in networks.iter().filter(|(_, options)| !options.unprotected) {
         transaction.add_rule(name, "forward", Rule::default().output(false, &network.bridge).drop());
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::network::NetworkError;
 use crate::network::netlink::Netlink;
-use crate::network::nft::{self, Rule, Transaction};
+use crate::network::nft::{self, IPV4, Rule, Transaction};
 use crate::network::records::NetworkRecord;
 
 const TABLE: &str = "filter";
@@ -19,7 +19,7 @@ pub fn admit(record: &NetworkRecord) -> Result<(), NetworkError> {
     let admitted = (|| {
         let socket = Netlink::netfilter()?;
         let Some(chain) = dropping_chain(&socket)? else { return Ok(()) };
-        let mut transaction = Transaction::new();
+        let mut transaction = Transaction::new(IPV4);
         let rules = [Rule::default().input(false, &record.bridge), Rule::default().output(false, &record.bridge)];
         for rule in rules {
             transaction.insert_marked_rule(TABLE, chain, rule.accept(), &mark(record));
@@ -37,10 +37,10 @@ pub fn dismiss(record: &NetworkRecord) -> Result<(), NetworkError> {
     let dismissed = (|| {
         let socket = Netlink::netfilter()?;
         let mark = mark(record);
-        let mut transaction = Transaction::new();
+        let mut transaction = Transaction::new(IPV4);
         let mut any = false;
         for chain in CHAINS {
-            let rules = match socket.dump(&nft::dump_request(Some((TABLE, chain)))) {
+            let rules = match socket.dump(&nft::dump_request(IPV4, Some((TABLE, chain)))) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
                 rules => rules?,
             };
@@ -72,7 +72,7 @@ fn mark(record: &NetworkRecord) -> Vec<u8> {
 fn dropping_chain(socket: &Netlink) -> io::Result<Option<&'static str>> {
     let mut drops = false;
     let mut user = false;
-    for (_, body) in socket.dump(&nft::dump_request(None))? {
+    for (_, body) in socket.dump(&nft::dump_request(IPV4, None))? {
         let attributes = nft::parse(body.get(4..).unwrap_or_default());
         let text = |kind| {
             let value = attributes.iter().find(|(other, _)| *other == kind).map(|(_, value)| *value);

@@ -3,18 +3,24 @@
 //! What outlives a process here: the network records on disk, the bridges and the nft tables. Everything of a container
 //! (its namespace, links, addresses, sockets) hangs on file descriptors and is gone when the last one is closed.
 
-pub mod bridge;
+pub mod conntrack;
 pub mod dns;
+mod dns_forward;
+pub mod dns_others;
 pub mod dns_server;
+pub mod dns_sockets;
 pub mod files;
 pub mod firewall;
 pub mod foreign;
 pub mod ipam;
+mod link;
 mod netlink;
+mod networks;
 mod nft;
 pub mod ports;
 pub mod proxy;
 pub mod records;
+mod routes;
 pub mod sandbox;
 #[cfg(test)]
 mod tests;
@@ -24,10 +30,10 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 
-pub use bridge::Networks;
 pub use firewall::{ProjectTable, Published};
-pub use records::{NetworkRecord, SubnetRecord};
-pub use sandbox::{Interface, Sandbox};
+pub use networks::Networks;
+pub use records::{EndpointRecord, NetworkRecord, SubnetRecord};
+pub use sandbox::{Gateway, Interface, Sandbox};
 
 /// What goes wrong with networks.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +56,10 @@ pub enum NetworkError {
     NotFound { name: String },
     #[error("network `{name}` belongs to project `{project}`")]
     Foreign { name: String, project: String },
-    #[error("network `{network}`: `{value}` is not valid for driver option `{option}`")]
-    Option { network: String, option: String, value: String },
-    #[error("network `{network}`: driver `{driver}` is not supported")]
-    Driver { network: String, driver: String },
+    #[error("link `{link}` of network `{network}` is that of network `{holder}`")]
+    LinkTaken { network: String, link: String, holder: String },
+    #[error("network `{network}`: this host has no link `{link}`")]
+    NoParent { network: String, link: String },
     #[error("`{value}` is not a hardware address")]
     Mac { value: String },
 }

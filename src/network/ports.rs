@@ -86,7 +86,10 @@ fn hold(spec: &PortSpec, port: u16) -> Result<HeldPort, PortError> {
         ipv6: None,
     };
     // SCTP has no sockets where the module is not loaded: the translation alone publishes it.
-    if spec.protocol == Protocol::Sctp {
+    if spec.protocol == Protocol::Sctp && !has_sctp() {
+        if port == 0 {
+            held.host = any_port()?;
+        }
         return Ok(held);
     }
     if spec.host_ip.is_none_or(|address| address.is_ipv4()) {
@@ -110,12 +113,25 @@ fn hold(spec: &PortSpec, port: u16) -> Result<HeldPort, PortError> {
     Ok(held)
 }
 
+fn has_sctp() -> bool {
+    socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::SCTP)).is_ok()
+}
+
+/// A port as the kernel would choose one.
+fn any_port() -> Result<u16, PortError> {
+    open(Ipv4Addr::UNSPECIFIED.into(), 0, Protocol::Tcp).map(|(_, port)| port)
+}
+
 fn open(address: IpAddr, port: u16, protocol: Protocol) -> Result<(OwnedFd, u16), PortError> {
     let address = SocketAddr::new(address, port);
     let opened = (|| {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let kind = if protocol == Protocol::Udp { SocketType::DGRAM } else { SocketType::STREAM };
-        let transport = if protocol == Protocol::Udp { ipproto::UDP } else { ipproto::TCP };
+        let transport = match protocol {
+            Protocol::Tcp => ipproto::TCP,
+            Protocol::Udp => ipproto::UDP,
+            Protocol::Sctp => ipproto::SCTP,
+        };
         let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(transport))?;
         if address.is_ipv6() {
             sockopt::set_ipv6_v6only(&socket, true)?;

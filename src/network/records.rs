@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{self, Durability};
 use crate::network::NetworkError;
+use crate::spec::network::{Bridge, Driver};
 
 /// A network that exists, or of which something may exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,9 +22,13 @@ pub struct NetworkRecord {
     pub name: String,
     /// Project that made it and may remove it.
     pub project: String,
-    /// Name of the bridge link.
+    /// Name of the host's link: the bridge, or what containers' links are on.
     pub bridge: String,
+    /// The link was made for this network, and goes with it.
+    pub owns_link: bool,
+    pub driver: Driver,
     pub mtu: Option<u32>,
+    pub interface_prefix: Option<String>,
     pub internal: bool,
     pub subnets: Vec<SubnetRecord>,
     pub labels: BTreeMap<String, String>,
@@ -33,6 +38,30 @@ pub struct NetworkRecord {
     pub ready: bool,
     /// Address to the id of the container that has it.
     pub leases: BTreeMap<IpAddr, String>,
+    /// Who is on the network, by container id.
+    pub endpoints: BTreeMap<String, EndpointRecord>,
+}
+
+/// A container on a network, for other projects to find it by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    pub project: String,
+    /// The container's name.
+    pub container: String,
+    /// Everything else it answers to.
+    pub names: Vec<String>,
+    /// The host's end of its connection. While there is such a link, the container is there.
+    pub link: String,
+}
+
+impl NetworkRecord {
+    /// Its bridge; `None` for a network of another kind.
+    pub fn as_bridge(&self) -> Option<&Bridge> {
+        match &self.driver {
+            Driver::Bridge(bridge) => Some(bridge),
+            Driver::Shared(_) => None,
+        }
+    }
 }
 
 /// One address range, with its gateway decided.

@@ -1,26 +1,25 @@
-//! Network namespaces of containers: links, addresses, routes, and the DNS sockets inside.
+//! Network namespaces of containers: links, addresses, routes.
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
-};
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::link::{InfoData, InfoPortKind, InfoVeth, IpVlanMode, LinkMessage, MacVlanMode};
+use netlink_packet_route::route::{RouteMessage, RouteScope};
 use nix::sched::{CloneFlags, setns, unshare};
-use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 
 use crate::network::NetworkError;
-use crate::network::bridge::{address_message, link_index};
+use crate::network::dns_sockets::{self, DnsSockets};
+use crate::network::link::{address_message, link_index};
 use crate::network::netlink::{self, ACK, CREATE, EXCLUSIVE, Netlink};
 use crate::network::records::NetworkRecord;
-
-/// Where containers ask for names, UDP and TCP.
-pub const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+use crate::spec::network::{Driver, SharedKind};
 
 /// A container's connection to one network.
 #[derive(Clone, Debug)]
@@ -28,27 +27,33 @@ pub struct Interface<'a> {
     pub network: &'a NetworkRecord,
     /// One per address family, as leased.
     pub addresses: &'a [IpAddr],
+    /// Addresses besides, of link scope.
+    pub link_local: &'a [IpAddr],
     /// `02:42:` and the IPv4 address when `None`.
     pub mac: Option<[u8; 6]>,
     /// Name inside, `eth0` and so on.
     pub name: String,
-    /// Default routes go through this one.
-    pub gateway: bool,
+    /// Name of the host's end, from [`host_link`].
+    pub link: &'a str,
+    /// Families whose default route goes through this one.
+    pub gateway: Gateway,
+    /// Dotted keys below `net`, `IFNAME` standing for the interface, and values.
+    pub sysctls: &'a [(String, String)],
+}
+
+/// Families of default routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    pub ipv4: bool,
+    pub ipv6: bool,
 }
 
 /// A network namespace; its links are gone when this and the processes in it are.
 #[derive(Debug)]
 pub struct Sandbox {
     pub netns: OwnedFd,
-    /// Bound to [`DNS`] inside; `None` where DNS is not ours.
+    /// `None` where DNS is not ours.
     pub dns: Option<DnsSockets>,
-}
-
-/// Non-blocking, the TCP one listening.
-#[derive(Debug)]
-pub struct DnsSockets {
-    pub udp: OwnedFd,
-    pub tcp: OwnedFd,
 }
 
 /// Makes a namespace with `lo` and the given interfaces, all up, and the DNS sockets.
@@ -60,22 +65,24 @@ pub fn create(interfaces: &[Interface<'_>]) -> Result<Sandbox, NetworkError> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let netns = OwnedFd::from(File::open("/proc/thread-self/ns/net")?);
         let inside = Netlink::route()?;
-        let up = LinkUnspec::new_with_index(1).up().build();
-        inside.send(&netlink::encode(RouteNetlinkMessage::SetLink(up), ACK))?;
+        inside.send(&loopback_up())?;
         if !interfaces.iter().any(has_ipv6) {
             ipv6_default(false)?;
         }
-        Ok((netns, inside, dns_sockets()?))
+        Ok((netns, inside, dns_sockets::open(false)?))
     })
     .map_err(NetworkError::kernel("create a network namespace"))?;
-    if !interfaces.is_empty() {
-        let outside = Netlink::route().map_err(NetworkError::kernel("open a netlink socket"))?;
-        for interface in interfaces {
-            connect(&outside, &inside, netns.as_fd(), interface).map_err(NetworkError::kernel(format!(
-                "connect a container to network `{}`",
-                interface.network.name
-            )))?;
-        }
+    let outside = Netlink::route().map_err(NetworkError::kernel("open a netlink socket"))?;
+    let mut batch = Vec::new();
+    for interface in interfaces {
+        let made = make(&outside, netns.as_fd(), interface);
+        made.and_then(|()| configure(interface, &inside, &mut batch)).map_err(connecting(interface))?;
+    }
+    if !batch.is_empty() {
+        inside.send(&batch).map_err(NetworkError::kernel("address the container's links"))?;
+    }
+    for interface in interfaces.iter().filter(|interface| !interface.sysctls.is_empty()) {
+        enter(netns.as_fd(), || interface_settings(interface)).map_err(connecting(interface))?;
     }
     Ok(Sandbox { netns, dns: Some(dns) })
 }
@@ -85,18 +92,26 @@ pub fn create(interfaces: &[Interface<'_>]) -> Result<Sandbox, NetworkError> {
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn create_none() -> Result<Sandbox, NetworkError> {
-    create(&[]).map(|sandbox| Sandbox { dns: None, ..sandbox })
+    let netns = in_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let netns = OwnedFd::from(File::open("/proc/thread-self/ns/net")?);
+        ipv6_default(false)?;
+        Netlink::route()?.send(&loopback_up())?;
+        Ok(netns)
+    });
+    let netns = netns.map_err(NetworkError::kernel("create a network namespace"))?;
+    Ok(Sandbox { netns, dns: None })
 }
 
 /// The namespace of a running process, with new DNS sockets in it: for when the old ones died with their holders.
 ///
 /// # Errors
-/// [`NetworkError::Kernel`]; `EADDRINUSE` inside when the old ones live.
+/// [`NetworkError::Kernel`].
 pub fn reopen(pid: u32) -> Result<Sandbox, NetworkError> {
     let netns = File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from);
     let netns = netns.map_err(NetworkError::kernel(format!("open the network namespace of process {pid}")))?;
-    let dns = enter(netns.as_fd(), dns_sockets)
-        .map_err(NetworkError::kernel(format!("bind {DNS} in the network namespace of process {pid}")))?;
+    let dns = enter(netns.as_fd(), || dns_sockets::open(true))
+        .map_err(NetworkError::kernel(format!("serve names in the network namespace of process {pid}")))?;
     Ok(Sandbox { netns, dns: Some(dns) })
 }
 
@@ -110,9 +125,13 @@ pub fn join(netns: BorrowedFd<'_>, interface: &Interface<'_>) -> Result<(), Netw
             ipv6_default(has_ipv6(interface))?;
             Netlink::route()
         })?;
-        connect(&Netlink::route()?, &inside, netns, interface)
+        make(&Netlink::route()?, netns, interface)?;
+        let mut batch = Vec::new();
+        configure(interface, &inside, &mut batch)?;
+        inside.send(&batch)?;
+        if interface.sysctls.is_empty() { Ok(()) } else { enter(netns, || interface_settings(interface)) }
     })();
-    joined.map_err(NetworkError::kernel(format!("connect a container to network `{}`", interface.network.name)))
+    joined.map_err(connecting(interface))
 }
 
 /// Runs `work` inside a namespace, on a thread of its own: the caller's namespace never changes.
@@ -133,8 +152,12 @@ fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result
     })
 }
 
+fn connecting(interface: &Interface<'_>) -> impl FnOnce(io::Error) -> NetworkError {
+    NetworkError::kernel(format!("connect a container to network `{}`", interface.network.name))
+}
+
 fn has_ipv6(interface: &Interface<'_>) -> bool {
-    interface.addresses.iter().any(IpAddr::is_ipv6)
+    interface.addresses.iter().chain(interface.link_local).any(IpAddr::is_ipv6)
 }
 
 /// Whether links made from now on in this thread's namespace have IPv6. An interface without an IPv6 address gets no
@@ -146,84 +169,130 @@ fn ipv6_default(enabled: bool) -> io::Result<()> {
     }
 }
 
-fn dns_sockets() -> io::Result<DnsSockets> {
-    let udp = UdpSocket::bind(DNS)?;
-    udp.set_nonblocking(true)?;
-    let tcp = TcpListener::bind(DNS)?;
-    tcp.set_nonblocking(true)?;
-    Ok(DnsSockets { udp: udp.into(), tcp: tcp.into() })
+fn loopback_up() -> Vec<u8> {
+    netlink::encode(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(1).up().build()), ACK)
 }
 
-/// One message outside makes the pair, its far end inside at once (moving it later would wait for the kernel's grace
-/// periods), then one batch inside.
-fn connect(outside: &Netlink, inside: &Netlink, netns: BorrowedFd<'_>, interface: &Interface<'_>) -> io::Result<()> {
-    let bridge = nix::net::if_::if_nametoindex(interface.network.bridge.as_str())?;
+/// One message outside makes the link, inside at once: moving it later would wait for the kernel's grace periods.
+fn make(outside: &Netlink, netns: BorrowedFd<'_>, interface: &Interface<'_>) -> io::Result<()> {
+    let parent = nix::net::if_::if_nametoindex(interface.network.bridge.as_str())?;
+    let bridge = match &interface.network.driver {
+        Driver::Shared(shared) => {
+            let link = RouteNetlinkMessage::NewLink(shared_link(netns, interface, parent, shared.kind));
+            return outside.send(&netlink::encode(link, ACK | CREATE | EXCLUSIVE)).map(drop);
+        }
+        Driver::Bridge(bridge) => bridge,
+    };
     let mut peer = LinkUnspec::new_with_name(&interface.name).setns_by_fd(netns.as_raw_fd());
-    let host_name = host_name()?;
-    let mut host = LinkVeth::new(&host_name, &interface.name).controller(bridge).up();
+    let mut host = LinkVeth::new(interface.link, &interface.name).controller(parent).up();
     if let Some(mtu) = interface.network.mtu {
         peer = peer.mtu(mtu);
         host = host.mtu(mtu);
     }
-    let mac = interface.mac.or_else(|| interface.addresses.iter().find_map(mac_of));
-    if let Some(mac) = mac {
-        peer = peer.address(mac.to_vec());
+    if let Some(mac) = mac_of(interface) {
+        peer = peer.address(mac);
     }
-    let host = host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
-    let mut batch = netlink::encode(RouteNetlinkMessage::NewLink(host.build()), ACK | CREATE | EXCLUSIVE);
-    batch.extend(netlink::encode(RouteNetlinkMessage::NewLink(hairpin(&host_name)), ACK));
-    outside.send(&batch)?;
+    let pair = host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build();
+    // A container reaches itself through its own published port: the bridge must send frames back where they came from.
+    let port = LinkMessageBuilder::<LinkBridgePort>::default().name(interface.link).set_port_kind(InfoPortKind::Bridge);
+    let port = port.hairpin(true).isolated(!bridge.icc).build();
+    let mut batch = netlink::encode(RouteNetlinkMessage::NewLink(pair), ACK | CREATE | EXCLUSIVE);
+    batch.extend(netlink::encode(RouteNetlinkMessage::NewLink(port), ACK));
+    outside.send(&batch).map(drop)
+}
 
+fn shared_link(netns: BorrowedFd<'_>, interface: &Interface<'_>, parent: u32, kind: SharedKind) -> LinkMessage {
+    macro_rules! finish {
+        ($link:expr) => {{
+            let mut link = $link.setns_by_fd(netns.as_raw_fd());
+            if let Some(mtu) = interface.network.mtu {
+                link = link.mtu(mtu);
+            }
+            link
+        }};
+    }
+    let macvlan = |mode| {
+        let link = finish!(LinkMacVlan::new(&interface.name, parent, mode));
+        // The only one on its parent has the parent's address.
+        match mac_of(interface).filter(|_| kind != SharedKind::MacvlanPassthru) {
+            Some(mac) => link.address(mac).build(),
+            None => link.build(),
+        }
+    };
+    let ipvlan = |mode| finish!(LinkIpVlan::new(&interface.name, parent, mode)).build();
+    match kind {
+        SharedKind::MacvlanBridge => macvlan(MacVlanMode::Bridge),
+        SharedKind::MacvlanPrivate => macvlan(MacVlanMode::Private),
+        SharedKind::MacvlanVepa => macvlan(MacVlanMode::Vepa),
+        SharedKind::MacvlanPassthru => macvlan(MacVlanMode::Passthrough),
+        SharedKind::IpvlanL2 => ipvlan(IpVlanMode::L2),
+        SharedKind::IpvlanL3 => ipvlan(IpVlanMode::L3),
+        SharedKind::IpvlanL3s => ipvlan(IpVlanMode::L3S),
+    }
+}
+
+/// The messages that bring a link up inside, with its addresses and routes.
+fn configure(interface: &Interface<'_>, inside: &Netlink, batch: &mut Vec<u8>) -> io::Result<()> {
     let index = link_index(inside, &interface.name)?;
-    let mut batch = netlink::encode(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()), ACK);
+    let up = LinkUnspec::new_with_index(index).up().build();
+    batch.extend(netlink::encode(RouteNetlinkMessage::SetLink(up), ACK));
     for address in interface.addresses {
         let Some(subnet) = interface.network.subnets.iter().find(|subnet| subnet.subnet.contains(*address)) else {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         };
         batch.extend(address_message(index, *address, subnet.subnet.prefix()));
-        if interface.gateway && !interface.network.internal {
-            let route = default_route(index, subnet.gateway);
+        let wanted = if address.is_ipv4() { interface.gateway.ipv4 } else { interface.gateway.ipv6 };
+        if wanted {
+            let routed = matches!(&interface.network.driver, Driver::Shared(shared) if shared.kind.is_routed());
+            let route = default_route(index, subnet.gateway, routed);
             batch.extend(netlink::encode(RouteNetlinkMessage::NewRoute(route), ACK | CREATE | EXCLUSIVE));
         }
     }
-    inside.send(&batch).map(drop)
-}
-
-/// A container reaches itself through its own published port: the bridge must send frames back where they came from. The
-/// file in /sys that does the same makes the writer spin while anybody else changes a link.
-fn hairpin(port: &str) -> LinkMessage {
-    let mut message = LinkUnspec::new_with_name(port).build();
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
-    ]));
-    message
-}
-
-fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
-    match gateway {
-        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build(),
-        IpAddr::V6(gateway) => {
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(gateway).output_interface(index).build()
-        }
+    for address in interface.link_local {
+        batch.extend(address_message(index, *address, if address.is_ipv4() { 16 } else { 64 }));
     }
+    Ok(())
 }
 
-/// A name that was never used: a dying link of the same name must not be in the way.
-fn host_name() -> io::Result<String> {
+fn default_route(index: u32, gateway: IpAddr, direct: bool) -> RouteMessage {
+    let mut route = match gateway {
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build(),
+        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build(),
+    };
+    if direct {
+        let is_gateway = |attribute: &_| matches!(attribute, netlink_packet_route::route::RouteAttribute::Gateway(_));
+        route.attributes.retain(|attribute| !is_gateway(attribute));
+        route.header.scope = RouteScope::Link;
+    }
+    route
+}
+
+/// Writes the settings of an interface; this thread is in its namespace.
+fn interface_settings(interface: &Interface<'_>) -> io::Result<()> {
+    for (key, value) in interface.sysctls {
+        // The interface's own name may hold dots.
+        let path = format!("/proc/sys/{}", key.replace('.', "/").replace("IFNAME", &interface.name));
+        fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("`{path}`: {error}")))?;
+    }
+    Ok(())
+}
+
+/// A name for the host's end of a connection, never used before: a dying link of the same name must not be in the way.
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub fn host_link() -> io::Result<String> {
     let mut random = [0; 5];
     rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
     Ok(random.iter().fold("rv-".to_owned(), |name, byte| format!("{name}{byte:02x}")))
 }
 
-fn mac_of(address: &IpAddr) -> Option<[u8; 6]> {
-    match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            Some([0x02, 0x42, a, b, c, d])
-        }
+fn mac_of(interface: &Interface<'_>) -> Option<Vec<u8>> {
+    let derived = interface.addresses.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some([&[0x02, 0x42][..], &address.octets()].concat()),
         IpAddr::V6(_) => None,
-    }
+    });
+    interface.mac.map(Vec::from).or(derived)
 }
 
 /// Takes `02:42:ac:12:00:02` apart.

@@ -9,11 +9,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::ids::ContainerId;
-use crate::network::bridge::link_exists;
-use crate::network::dns::{Endpoint, Zone};
+
+use crate::network::dns::{Endpoint, View, Zone};
+use crate::network::dns_others::Others;
+use crate::network::dns_server::{DnsServer, Served};
+use crate::network::dns_sockets::DNS;
 use crate::network::firewall::{self, ProjectTable, Published};
-use crate::network::sandbox::{self, Interface, Sandbox};
-use crate::network::{NetworkRecord, Networks, dns_server, netlink, nft, ports, proxy};
+use crate::network::link::link_exists;
+use crate::network::sandbox::{self, Gateway, Interface, Sandbox};
+use crate::network::{EndpointRecord, NetworkRecord, Networks, netlink, nft, ports, proxy};
 use crate::spec::{NetworkSpec, PortSpec, Protocol};
 
 /// A project with networks on this host; all of it goes when this is dropped, also by a failed test.
@@ -43,8 +47,9 @@ impl Host {
             internal,
             enable_ipv4: true,
             enable_ipv6: false,
-            driver: None,
-            driver_opts: Default::default(),
+            driver: Default::default(),
+            mtu: None,
+            interface_prefix: None,
             subnets: Vec::new(),
             labels: Default::default(),
             config_hash: "h".into(),
@@ -54,11 +59,31 @@ impl Host {
 
     fn container(&self, network: &NetworkRecord, number: u8) -> (Sandbox, Ipv4Addr) {
         let id = ContainerId::from_bytes([number; 32]);
-        let addresses = self.networks().lease(&network.id, &id, &[]).unwrap();
-        let interface = Interface { network, addresses: &addresses, mac: None, name: "eth0".into(), gateway: true };
+        let endpoint = self.endpoint(number);
+        let link = endpoint.link.clone();
+        let addresses = self.networks().lease(&network.id, &id, &[], endpoint).unwrap();
+        let interface = Interface {
+            network,
+            addresses: &addresses,
+            link_local: &[],
+            mac: None,
+            name: "eth0".into(),
+            link: &link,
+            gateway: Gateway { ipv4: !network.internal, ipv6: !network.internal },
+            sysctls: &[],
+        };
         let sandbox = sandbox::create(&[interface]).unwrap();
         let IpAddr::V4(address) = addresses[0] else { panic!("not IPv4") };
         (sandbox, address)
+    }
+
+    fn endpoint(&self, number: u8) -> EndpointRecord {
+        EndpointRecord {
+            project: self.project.clone(),
+            container: format!("{}-{number}", self.project),
+            names: Vec::new(),
+            link: sandbox::host_link().unwrap(),
+        }
     }
 
     fn apply(&self, networks: &[NetworkRecord], published: &[Published]) {
@@ -115,14 +140,14 @@ fn ask_udp(address: SocketAddr) -> std::io::Result<String> {
 /// Rules of ours in the host's own chains.
 fn admitted(bridge: &str) -> usize {
     let socket = netlink::Netlink::netfilter().unwrap();
-    let rules = |chain| socket.dump(&nft::dump_request(Some(("filter", chain)))).unwrap_or_default();
+    let rules = |chain| socket.dump(&nft::dump_request(nft::IPV4, Some(("filter", chain)))).unwrap_or_default();
     let ours = |body: &Vec<u8>| body.windows(bridge.len()).any(|window| window == bridge.as_bytes());
     ["DOCKER-USER", "FORWARD"].into_iter().flat_map(rules).filter(|(_, body)| ours(body)).count()
 }
 
 fn tables() -> Vec<String> {
     let socket = netlink::Netlink::netfilter().unwrap();
-    let chains = socket.dump(&nft::dump_request(None)).unwrap();
+    let chains = socket.dump(&nft::dump_request(nft::INET, None)).unwrap();
     let table =
         |body: &Vec<u8>| nft::parse(&body[4..]).iter().find(|(kind, _)| *kind == 1).map(|(_, name)| name.to_vec());
     chains.iter().filter_map(|(_, body)| table(body)).map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
@@ -141,7 +166,7 @@ fn containers_meet_on_their_network_only_and_published_ports_are_reached_from_ev
     let networks = [front.clone(), back.clone()];
     let held = ports::reserve(&PortSpec { host_ip: None, host: None, container: 80, protocol: Protocol::Tcp }).unwrap();
     let published =
-        |protocol| Published { host_ip: None, host_port: held.host, protocol, address: web_address, port: 80 };
+        |protocol| Published { host_ip: None, host_port: held.host, protocol, address: web_address.into(), port: 80 };
     host.apply(&networks, &[published(Protocol::Tcp)]);
 
     let inside = |netns: &OwnedFd, address: SocketAddr| sandbox::enter(netns.as_fd(), || ask(address));
@@ -158,11 +183,11 @@ fn containers_meet_on_their_network_only_and_published_ports_are_reached_from_ev
 
     // Replacing the table and adding one element keep what is published.
     host.apply(&networks, &[published(Protocol::Tcp)]);
-    firewall::publish(&host.project, &published(Protocol::Udp)).unwrap();
+    firewall::publish(&host.project, &[published(Protocol::Udp)]).unwrap();
     assert!(ask((Ipv4Addr::LOCALHOST, held.host)).is_ok());
     assert_eq!(ask_udp((Ipv4Addr::LOCALHOST, held.host).into()).unwrap(), gateway.to_string());
-    firewall::unpublish(&host.project, &published(Protocol::Udp)).unwrap();
-    firewall::unpublish(&host.project, &published(Protocol::Udp)).unwrap();
+    firewall::unpublish(&host.project, &[published(Protocol::Udp)]).unwrap();
+    firewall::unpublish(&host.project, &[published(Protocol::Udp)]).unwrap();
 
     let bridges = [front.bridge.clone(), back.bridge.clone()];
     let project = host.project.clone();
@@ -219,9 +244,26 @@ async fn names_are_answered_inside_the_namespace() {
         container: "web-1".into(),
         names: vec!["web".into()],
     };
-    let zone = Zone::new(&host.project, std::slice::from_ref(&network.id), &[endpoint], true);
-    let (publish, view) = tokio::sync::watch::channel(Arc::new(zone));
-    let server = tokio::spawn(dns_server::serve(container.dns.unwrap(), view, Vec::new()));
+    let view = View {
+        project: host.project.clone(),
+        networks: vec![network.id.clone()],
+        forwards: true,
+        links: Default::default(),
+    };
+    let (_publish, zone) = tokio::sync::watch::channel(Arc::new(Zone::new(&view, &[endpoint])));
+    let (_alive, until) = tokio::sync::oneshot::channel();
+    let server = DnsServer::start(|container, error| panic!("{container}: {error}")).unwrap();
+    let served = Served {
+        container: "web-1".into(),
+        sockets: container.dns.unwrap(),
+        netns: container.netns.try_clone().unwrap(),
+        others: Others::new(host.networks().folder(), &host.project, &view.networks),
+        view,
+        zone,
+        servers: Vec::new(),
+        until,
+    };
+    server.serve(served).unwrap();
     let query = {
         let mut packet = simple_dns::Packet::new_query(9);
         let name = simple_dns::Name::new("web").unwrap();
@@ -232,7 +274,7 @@ async fn names_are_answered_inside_the_namespace() {
     let socket = sandbox::enter(container.netns.as_fd(), || UdpSocket::bind("127.0.0.1:0")).unwrap();
     let rounds: u32 = 5000;
     let asked = tokio::task::spawn_blocking(move || {
-        socket.connect(sandbox::DNS).unwrap();
+        socket.connect(DNS).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         let mut buffer = [0; 512];
         let started = Instant::now();
@@ -246,8 +288,6 @@ async fn names_are_answered_inside_the_namespace() {
         last
     });
     assert!(asked.await.unwrap().ends_with(&address.octets()));
-    drop(publish);
-    server.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -279,7 +319,13 @@ fn connections_live_on_and_none_is_refused_while_the_table_is_replaced() {
     let echo = sandbox::enter(web.netns.as_fd(), || TcpListener::bind(("0.0.0.0", 81))).unwrap();
     let spec = PortSpec { host_ip: None, host: None, container: 80, protocol: Protocol::Tcp };
     let (held, held_echo) = (ports::reserve(&spec).unwrap(), ports::reserve(&spec).unwrap());
-    let to = |host_port, port| Published { host_ip: None, host_port, protocol: Protocol::Tcp, address, port };
+    let to = |host_port, port| Published {
+        host_ip: None,
+        host_port,
+        protocol: Protocol::Tcp,
+        address: address.into(),
+        port,
+    };
     let published = [to(held.host, 80), to(held_echo.host, 81)];
     let networks = [network.clone()];
     host.apply(&networks, &published);
@@ -297,7 +343,7 @@ fn connections_live_on_and_none_is_refused_while_the_table_is_replaced() {
     }
     // Published on one address only, it is not to be had on another.
     let IpAddr::V4(gateway) = network.subnets[0].gateway else { panic!("not IPv4") };
-    host.apply(&networks, &[Published { host_ip: Some(gateway), ..to(held_echo.host + 1, 80) }]);
+    host.apply(&networks, &[Published { host_ip: Some(gateway.into()), ..to(held_echo.host + 1, 80) }]);
     assert!(ask((gateway, held_echo.host + 1)).is_ok());
     assert!(ask((Ipv4Addr::LOCALHOST, held_echo.host + 1)).is_err());
 }

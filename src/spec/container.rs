@@ -1,7 +1,7 @@
 //! What a container is asked to be. The image's own configuration is merged in when it is created.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,8 @@ pub struct ContainerSpec {
     pub ports: Vec<PortSpec>,
     /// Name and address; the address may be `host-gateway`.
     pub extra_hosts: Vec<(String, String)>,
+    /// Further names of others that this container alone knows: the name, and the service or container it means.
+    pub links: BTreeMap<String, String>,
     pub dns: Vec<String>,
     pub dns_search: Vec<String>,
     pub dns_opt: Vec<String>,
@@ -144,6 +146,10 @@ pub struct Attachment {
     /// Interface name inside; `ethN` when `None`.
     pub interface: Option<String>,
     pub gw_priority: i64,
+    /// Further addresses of the interface, which are not managed.
+    pub link_local: Vec<IpAddr>,
+    /// Settings below `net` of the interface, `IFNAME` standing for its name: dotted key and value.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// Something mounted into a container.

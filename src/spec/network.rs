@@ -1,7 +1,7 @@
 //! Networks and published ports.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -17,13 +17,82 @@ pub struct NetworkSpec {
     pub internal: bool,
     pub enable_ipv4: bool,
     pub enable_ipv6: bool,
-    pub driver: Option<String>,
-    pub driver_opts: BTreeMap<String, String>,
+    pub driver: Driver,
+    /// Bytes; the kernel's default when `None`.
+    pub mtu: Option<u32>,
+    /// Containers' interfaces are named so, with a number behind; `eth` when `None`.
+    pub interface_prefix: Option<String>,
     /// Empty: taken from the pools.
     pub subnets: Vec<Subnet>,
     pub labels: BTreeMap<String, String>,
     /// SHA-256 (hexadecimal) of the attributes; a difference means recreation.
     pub config_hash: String,
+}
+
+/// What a network is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    Bridge(Bridge),
+    /// Every container has a link of its own on a link of the host.
+    Shared(Shared),
+}
+
+impl Default for Driver {
+    fn default() -> Self {
+        Self::Bridge(Bridge::default())
+    }
+}
+
+/// A bridge of the host, and what the firewall does around it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Name of the link; a random one when `None`.
+    pub name: Option<String>,
+    /// Containers on it reach each other.
+    pub icc: bool,
+    /// What leaves the host carries the host's address.
+    pub masquerade: bool,
+    /// Others may open connections to the containers without a published port.
+    pub unprotected: bool,
+    /// Where ports are published that name no address.
+    pub host_binding: Option<Ipv4Addr>,
+    /// Addresses that masqueraded traffic carries, one per family at most.
+    pub sources: Vec<IpAddr>,
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Self { name: None, icc: true, masquerade: true, unprotected: false, host_binding: None, sources: Vec::new() }
+    }
+}
+
+/// Links on a link of the host (`macvlan` and `ipvlan`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// The host's link, or `LINK.VLAN`, which is made when it is missing; `None`: a link that leads nowhere.
+    pub parent: Option<String>,
+    pub kind: SharedKind,
+}
+
+/// How the links share their parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SharedKind {
+    MacvlanBridge,
+    MacvlanPrivate,
+    MacvlanVepa,
+    MacvlanPassthru,
+    IpvlanL2,
+    IpvlanL3,
+    IpvlanL3s,
+}
+
+impl SharedKind {
+    /// The containers' default route names no gateway.
+    pub fn is_routed(self) -> bool {
+        matches!(self, Self::IpvlanL3 | Self::IpvlanL3s)
+    }
 }
 
 /// One address range of a network.

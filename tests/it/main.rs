@@ -21,6 +21,8 @@ mod keeper;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod networks;
+#[cfg(test)]
 mod oci;
 #[cfg(test)]
 mod planner;

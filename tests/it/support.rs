@@ -14,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A project in a temporary folder, under a root of its own.
 pub(crate) struct Project {
     folder: tempfile::TempDir,
+    root: PathBuf,
     pub(crate) name: String,
 }
 
@@ -64,9 +65,17 @@ impl Project {
         let name = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::Builder::new().prefix("rcompose-test-").tempdir().unwrap();
         fs::create_dir(folder.path().join("project")).unwrap();
-        let project = Self { folder, name };
+        let root = folder.path().join("root");
+        let project = Self { folder, root, name };
         project.write("compose.yaml", compose);
         project
+    }
+
+    /// Another project under the same root directory. It must go first.
+    pub(crate) fn beside(&self, compose: &str) -> Self {
+        let mut other = Self::new(compose);
+        other.root.clone_from(&self.root);
+        other
     }
 
     /// The folder that holds `compose.yaml`.
@@ -75,7 +84,7 @@ impl Project {
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.folder.path().join("root")
+        self.root.clone()
     }
 
     pub(crate) fn write(&self, file: &str, text: &str) {

@@ -41,11 +41,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ("cpu_rt_runtime", |s| s.cpu_rt_runtime.is_some_and(|n| n != 0), "real-time scheduling is not set up"),
     ("credential_spec", |s| s.credential_spec.is_some(), "it exists on Windows only"),
     ("env_file", |s| !s.env_file.is_empty(), "the files were not read into the environment"),
-    (
-        "external_links",
-        |s| !s.external_links.is_empty(),
-        "containers of other projects are reached over a shared external network",
-    ),
     ("gpus", |s| !s.gpus.is_empty(), "devices are not requested by capability; list them in `devices`"),
     (
         "isolation",

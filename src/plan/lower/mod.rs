@@ -4,6 +4,7 @@
 mod attributes;
 mod logging;
 mod mounts;
+mod network_options;
 mod networks;
 mod service;
 

@@ -1,96 +1,127 @@
 //! Networks, attachments and ports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::json;
 
 use super::{Lowering, hash};
+use crate::model::Network;
 use crate::model::Port;
 use crate::model::Service;
 use crate::spec::NetworkSpec;
 use crate::spec::PortSpec;
 use crate::spec::Protocol;
 use crate::spec::container::{Attachment, NetworkMode};
-use crate::spec::network::Subnet;
+use crate::spec::network::{Driver, Subnet};
 
-/// Options of bridges that the network layer honours.
-const KNOWN_OPTIONS: &[&str] = &["com.docker.network.bridge.name", "com.docker.network.driver.mtu"];
+/// The network of `network_mode: bridge`. Docker's is one for all projects; this one is the project's own.
+const BRIDGE: &str = "bridge";
+
+/// The name of one of the networks that Docker always has, when that is what is declared.
+fn predefined(network: &Network) -> Option<&str> {
+    let name = network.name.as_str();
+    (network.external && matches!(name, "host" | "none" | BRIDGE)).then_some(name)
+}
 
 impl Lowering<'_> {
     pub(super) fn networks(&mut self) -> BTreeMap<String, NetworkSpec> {
         let mut networks = BTreeMap::new();
         for (key, network) in &self.project.networks {
-            let path = format!("networks.{key}");
-            if network.driver.as_deref().is_some_and(|driver| !matches!(driver, "" | "bridge" | "default")) {
-                self.not_yet(&format!("{path}.driver"), "networks are bridges");
+            match predefined(network) {
+                Some(BRIDGE) => drop(networks.insert(key.clone(), self.own_bridge())),
+                Some(_) => {}
+                None => drop(networks.insert(key.clone(), self.network(key, network))),
             }
-            if network.ipam.driver.as_deref().is_some_and(|driver| !matches!(driver, "" | "default")) {
-                self.not_yet(&format!("{path}.ipam.driver"), "addresses are managed here");
-            }
-            // Options of other drivers mean nothing to a bridge.
-            let unknown =
-                |name: &&String| name.starts_with("com.docker.network.") && !KNOWN_OPTIONS.contains(&name.as_str());
-            for name in network.driver_opts.keys().filter(unknown) {
-                self.not_yet(&format!("{path}.driver_opts"), &format!("`{name}` is not known here"));
-            }
-            let mut subnets = Vec::new();
-            for (index, pool) in network.ipam.config.iter().enumerate() {
-                let at = |field: &str| format!("{path}.ipam.config.{index}.{field}");
-                let Some(text) = &pool.subnet else {
-                    self.not_yet(&format!("{path}.ipam.config.{index}"), "an address pool needs its `subnet`");
-                    continue;
-                };
-                let Some(subnet) = self.parse(&at("subnet"), text, "a subnet such as `10.1.0.0/16`") else { continue };
-                let range = pool.ip_range.as_ref().and_then(|text| self.parse(&at("ip_range"), text, "a subnet"));
-                let gateway = pool.gateway.as_ref().and_then(|text| self.parse(&at("gateway"), text, "an address"));
-                let mut reserved = BTreeMap::new();
-                for (name, text) in &pool.aux_addresses {
-                    if let Some(address) = self.parse(&at("aux_addresses"), text, "an address") {
-                        reserved.insert(name.clone(), address);
-                    }
-                }
-                subnets.push(Subnet { subnet, range, gateway, reserved });
-            }
-            let (enable_ipv4, enable_ipv6) =
-                (network.enable_ipv4.unwrap_or(true), network.enable_ipv6.unwrap_or(false));
-            let attributes = json!([
-                network.name,
-                network.driver,
-                network.driver_opts,
-                network.internal,
-                enable_ipv4,
-                enable_ipv6,
-                subnets,
-                network.labels
-            ]);
-            let spec = NetworkSpec {
-                name: network.name.clone(),
-                external: network.external,
-                internal: network.internal,
-                enable_ipv4,
-                enable_ipv6,
-                driver: network.driver.clone(),
-                driver_opts: network.driver_opts.clone(),
-                subnets,
-                labels: network.labels.clone(),
-                config_hash: hash(&attributes),
-            };
-            networks.insert(key.clone(), spec);
+        }
+        let by_mode = |service: &Service| service.network_mode.as_deref() == Some(BRIDGE);
+        if self.project.services.values().any(by_mode) {
+            networks.entry(BRIDGE.to_owned()).or_insert_with(|| self.own_bridge());
         }
         networks
+    }
+
+    fn network(&mut self, key: &str, network: &Network) -> NetworkSpec {
+        let path = format!("networks.{key}");
+        if network.ipam.driver.as_deref().is_some_and(|driver| !matches!(driver, "" | "default")) {
+            self.not_yet(&format!("{path}.ipam.driver"), "addresses are managed here");
+        }
+        let options = self.network_options(&path, network);
+        let mut subnets = Vec::new();
+        for (index, pool) in network.ipam.config.iter().enumerate() {
+            let at = |field: &str| format!("{path}.ipam.config.{index}.{field}");
+            let Some(text) = &pool.subnet else {
+                self.not_yet(&format!("{path}.ipam.config.{index}"), "an address pool needs its `subnet`");
+                continue;
+            };
+            let Some(subnet) = self.parse(&at("subnet"), text, "a subnet such as `10.1.0.0/16`") else { continue };
+            let range = pool.ip_range.as_ref().and_then(|text| self.parse(&at("ip_range"), text, "a subnet"));
+            let gateway = pool.gateway.as_ref().and_then(|text| self.parse(&at("gateway"), text, "an address"));
+            let mut reserved = BTreeMap::new();
+            for (name, text) in &pool.aux_addresses {
+                if let Some(address) = self.parse(&at("aux_addresses"), text, "an address") {
+                    reserved.insert(name.clone(), address);
+                }
+            }
+            subnets.push(Subnet { subnet, range, gateway, reserved });
+        }
+        let enable_ipv4 = network.enable_ipv4.or(options.enable_ipv4).unwrap_or(true);
+        let enable_ipv6 = network.enable_ipv6.or(options.enable_ipv6).unwrap_or(false);
+        let attributes = json!([
+            network.name,
+            network.driver,
+            network.driver_opts,
+            network.internal,
+            enable_ipv4,
+            enable_ipv6,
+            subnets,
+            network.labels
+        ]);
+        NetworkSpec {
+            name: network.name.clone(),
+            external: network.external,
+            internal: network.internal,
+            enable_ipv4,
+            enable_ipv6,
+            driver: options.driver,
+            mtu: options.mtu,
+            interface_prefix: options.interface_prefix,
+            subnets,
+            labels: network.labels.clone(),
+            config_hash: hash(&attributes),
+        }
+    }
+
+    fn own_bridge(&self) -> NetworkSpec {
+        NetworkSpec {
+            name: format!("{}_{BRIDGE}", self.project.name),
+            external: false,
+            internal: false,
+            enable_ipv4: true,
+            enable_ipv6: false,
+            driver: Driver::default(),
+            mtu: None,
+            interface_prefix: None,
+            subnets: Vec::new(),
+            labels: BTreeMap::new(),
+            config_hash: hash(&json!([BRIDGE])),
+        }
     }
 
     pub(super) fn network_mode(&mut self, path: &str, service: &Service) -> NetworkMode {
         match service.network_mode.as_deref() {
             None | Some("") => self.attachments(path, service),
+            Some(BRIDGE) => {
+                let mac = service.mac_address.clone();
+                NetworkMode::Networks(vec![Attachment { network: BRIDGE.to_owned(), mac, ..Attachment::default() }])
+            }
             Some("none") => NetworkMode::None,
             Some("host") => NetworkMode::Host,
             Some(mode) => match mode.split_once(':') {
                 Some(("service", name)) => NetworkMode::Service(name.to_owned()),
                 Some(("container", name)) => NetworkMode::Container(name.to_owned()),
                 _ => {
-                    let what = "known are `none`, `host`, `service:NAME` and `container:NAME`";
+                    let what = "known are `bridge`, `none`, `host`, `service:NAME` and `container:NAME`";
                     self.not_yet(&format!("{path}.network_mode"), what);
                     NetworkMode::None
                 }
@@ -99,15 +130,29 @@ impl Lowering<'_> {
     }
 
     fn attachments(&mut self, path: &str, service: &Service) -> NetworkMode {
+        let keys: Vec<&String> = service.networks.keys().collect();
+        for key in &keys {
+            match self.project.networks.get(*key).and_then(predefined) {
+                Some("host") if keys.len() == 1 => return NetworkMode::Host,
+                Some("none") if keys.len() == 1 => return NetworkMode::None,
+                None | Some(BRIDGE) => {}
+                Some(name) => {
+                    let what = format!("a service on the network `{name}` cannot be on another");
+                    self.invalid(&format!("{path}.networks.{key}"), what);
+                }
+            }
+        }
         let mut found = Vec::new();
         for (key, settings) in &service.networks {
             let at = format!("{path}.networks.{key}");
             let settings = settings.clone().unwrap_or_default();
-            if !settings.link_local_ips.is_empty() {
-                self.not_yet(&format!("{at}.link_local_ips"), "link-local addresses are not assigned");
+            let mut link_local = Vec::new();
+            for text in &settings.link_local_ips {
+                link_local.extend(self.parse::<IpAddr>(&format!("{at}.link_local_ips"), text, "an address"));
             }
-            if !settings.driver_opts.is_empty() {
-                self.not_yet(&format!("{at}.driver_opts"), "endpoints have no options");
+            let sysctls = self.endpoint_options(&at, &settings.driver_opts);
+            if let Some(name) = &settings.interface_name {
+                self.link_name(&format!("{at}.interface_name"), name);
             }
             let ipv4 = settings.ipv4_address.as_ref();
             let ipv4 =
@@ -115,16 +160,16 @@ impl Lowering<'_> {
             let ipv6 = settings.ipv6_address.as_ref();
             let ipv6 =
                 ipv6.and_then(|text| self.parse::<Ipv6Addr>(&format!("{at}.ipv6_address"), text, "an IPv6 address"));
-            let mut aliases = settings.aliases;
-            aliases.extend(self.link_aliases(&service.name, key));
             let attachment = Attachment {
                 network: key.clone(),
-                aliases,
+                aliases: settings.aliases,
                 ipv4,
                 ipv6,
                 mac: settings.mac_address,
                 interface: settings.interface_name,
                 gw_priority: settings.gw_priority,
+                link_local,
+                sysctls,
             };
             found.push((settings.priority, attachment));
         }
@@ -136,12 +181,21 @@ impl Lowering<'_> {
         NetworkMode::Networks(attachments)
     }
 
-    /// Names that others give this service in their `links` (`SERVICE:ALIAS`). Everybody in the network can use them:
-    /// there is one name space per network.
-    fn link_aliases(&self, service: &str, network: &str) -> BTreeSet<String> {
-        let linking = self.project.services.values().filter(|other| other.networks.contains_key(network));
-        let links = linking.flat_map(|other| &other.links).filter_map(|link| link.split_once(':'));
-        links.filter(|(name, alias)| *name == service && alias != name).map(|(_, alias)| alias.to_owned()).collect()
+    /// `links` and `external_links`: what this service alone calls others.
+    pub(super) fn links(&self, service: &Service) -> BTreeMap<String, String> {
+        let named = |link: &String| {
+            let (target, name) = link.split_once(':').unwrap_or((link, link));
+            (name.to_ascii_lowercase(), target.to_ascii_lowercase())
+        };
+        let links = service.links.iter().chain(&service.external_links).map(named);
+        links.filter(|(name, target)| name != target).collect()
+    }
+
+    pub(super) fn name_servers(&mut self, path: &str, service: &Service) -> Vec<String> {
+        for server in &service.dns {
+            self.parse::<IpAddr>(&format!("{path}.dns"), server, "an address");
+        }
+        service.dns.clone()
     }
 
     pub(super) fn port(&mut self, path: &str, port: &Port) -> Option<PortSpec> {

@@ -5,22 +5,24 @@ mod names;
 mod networks;
 mod ports;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::base::ids::ContainerId;
 use crate::engine::spec::EtcFiles;
 use crate::network;
-use crate::network::dns::{Endpoint, Zone};
-use crate::network::sandbox::{self, DnsSockets};
-use crate::network::{Interface, NetworkRecord, Networks, Sandbox, firewall};
+use crate::network::dns::{Endpoint, View, Zone};
+use crate::network::dns_server::DnsServer;
+use crate::network::dns_sockets::DnsSockets;
+use crate::network::sandbox;
+use crate::network::{EndpointRecord, Gateway, Interface, NetworkRecord, Networks, Sandbox};
 use crate::runtime::RuntimeError;
 use crate::spec::container::{Attachment, NetworkMode};
 use crate::spec::observed::Published;
@@ -50,18 +52,36 @@ pub(super) struct Connections {
     retired: RefCell<Vec<String>>,
     /// The names are about to be made anew.
     stale: Cell<bool>,
+    /// Started with the first container that needs it.
+    dns: OnceCell<DnsServer>,
+}
+
+/// A container's place on a network.
+#[derive(Debug)]
+struct Joined {
+    record: NetworkRecord,
+    addresses: Vec<IpAddr>,
+    /// Everything it answers to there, besides its own name.
+    names: Vec<String>,
+    /// Name of the host's end of the connection.
+    link: String,
 }
 
 /// A container's tasks and names here.
 #[derive(Debug, Default)]
 struct Open {
     endpoints: Vec<Endpoint>,
-    /// Ids of its networks, the primary one first.
-    networks: Vec<String>,
-    forwards: bool,
-    zone: Option<watch::Sender<Arc<Zone>>>,
+    view: View,
+    names: Option<Names>,
     published: Vec<network::Published>,
     tasks: Vec<AbortHandle>,
+}
+
+/// What a container's DNS server is fed by; it ends when this is dropped.
+#[derive(Debug)]
+struct Names {
+    zone: watch::Sender<Arc<Zone>>,
+    _alive: oneshot::Sender<()>,
 }
 
 impl Drop for Open {
@@ -77,6 +97,7 @@ impl Connections {
             open: RefCell::default(),
             retired: RefCell::default(),
             stale: Cell::default(),
+            dns: OnceCell::default(),
         }
     }
 }
@@ -110,18 +131,21 @@ impl Host {
         attachments: &[Attachment],
         connected: &mut Connected,
     ) -> Result<Vec<IpAddr>, RuntimeError> {
-        let joined = self.lease(config, attachments)?;
-        let gateway = attachments.iter().enumerate().max_by_key(|(n, one)| (one.gw_priority, std::cmp::Reverse(*n)));
-        let gateway = gateway.map(|(n, _)| n);
+        let joined = self.lease(config, attachments, false)?;
+        let gateways = gateways(attachments, &joined);
         let mut interfaces = Vec::new();
-        for (number, (attachment, (record, addresses))) in attachments.iter().zip(&joined).enumerate() {
+        for (number, (attachment, joined)) in attachments.iter().zip(&joined).enumerate() {
             let mac = attachment.mac.as_deref().map(sandbox::parse_mac).transpose();
+            let prefix = joined.record.interface_prefix.as_deref().unwrap_or("eth");
             interfaces.push(Interface {
-                network: record,
-                addresses,
+                network: &joined.record,
+                addresses: &joined.addresses,
+                link_local: &attachment.link_local,
                 mac: mac.map_err(|error| because("`mac_address`", &error))?,
-                name: attachment.interface.clone().unwrap_or_else(|| format!("eth{number}")),
-                gateway: Some(number) == gateway,
+                name: attachment.interface.clone().unwrap_or_else(|| format!("{prefix}{number}")),
+                link: &joined.link,
+                gateway: Gateway { ipv4: gateways.0 == Some(number), ipv6: gateways.1 == Some(number) },
+                sysctls: &attachment.sysctls,
             });
         }
         let sandbox = sandbox::create(&interfaces).map_err(|error| because("cannot connect the container", &error))?;
@@ -132,31 +156,48 @@ impl Host {
         }
         let id = &config.id;
         self.link.hold(&format!("net:{id}"), held).map_err(|error| because("the keeper cannot be reached", &error))?;
-        for (attachment, (_, addresses)) in attachments.iter().zip(&joined) {
-            if let Some(address) = addresses.first() {
+        for (attachment, joined) in attachments.iter().zip(&joined) {
+            if let Some(address) = joined.addresses.first() {
                 connected.addresses.insert(attachment.network.clone(), *address);
             }
         }
-        self.open(config, attachments, &joined, dns)?;
-        let own: Vec<IpAddr> = joined.iter().flat_map(|(_, addresses)| addresses.clone()).collect();
-        connected.ports = self.publish_ports(config, &own)?;
+        self.open(config, &joined, &netns, dns)?;
+        connected.ports = self.publish_ports(config, attachments, &joined)?;
+        let own: Vec<IpAddr> = joined.iter().flat_map(|joined| joined.addresses.clone()).collect();
         connected.netns = Some(netns);
         Ok(own)
     }
 
+    /// The container's places on its networks; `known` when it runs already, with the links it has.
     fn lease(
         &self,
         config: &ContainerConfig,
         attachments: &[Attachment],
-    ) -> Result<Vec<(NetworkRecord, Vec<IpAddr>)>, RuntimeError> {
+        known: bool,
+    ) -> Result<Vec<Joined>, RuntimeError> {
         let mut joined = Vec::new();
         for attachment in attachments {
             let record = self.network_of(&attachment.network)?;
             let wanted: Vec<IpAddr> =
                 attachment.ipv4.map(IpAddr::V4).into_iter().chain(attachment.ipv6.map(IpAddr::V6)).collect();
-            let addresses = self.connections.networks.lease(&record.id, &config.id, &wanted);
+            let mut names = attachment.aliases.clone();
+            if config.number > 0 {
+                names.push(config.service.name.clone());
+            }
+            names.push(config.id.short().to_owned());
+            let link = match record.endpoints.get(config.id.as_str()).filter(|_| known) {
+                Some(endpoint) => endpoint.link.clone(),
+                None => sandbox::host_link().map_err(|error| because("cannot name the container's link", &error))?,
+            };
+            let endpoint = EndpointRecord {
+                project: self.project.clone(),
+                container: config.name.clone(),
+                names: names.clone(),
+                link: link.clone(),
+            };
+            let addresses = self.connections.networks.lease(&record.id, &config.id, &wanted, endpoint);
             let addresses = addresses.map_err(|error| because("cannot give the container an address", &error))?;
-            joined.push((record, addresses));
+            joined.push(Joined { record, addresses, names, link });
         }
         Ok(joined)
     }
@@ -165,26 +206,25 @@ impl Host {
     pub(super) fn reconnect(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
         let config = &record.config;
         let NetworkMode::Networks(attachments) = &config.service.container.network else { return Ok(()) };
-        let joined = self.lease(config, attachments)?;
+        let joined = self.lease(config, attachments, true)?;
         let what = "cannot pick up the container's connection";
         let id = &config.id;
         let mut held = self.link.held(&format!("net:{id}")).map_err(|error| because(what, &error))?.into_iter();
-        let dns = match (held.next(), held.next(), held.next()) {
-            (Some(_), Some(udp), Some(tcp)) => Some(DnsSockets { udp, tcp }),
+        let (netns, dns) = match (held.next(), held.next(), held.next()) {
+            (Some(netns), Some(udp), Some(tcp)) => (netns, Some(DnsSockets { udp, tcp })),
             _ => {
                 let pid = record.state.run.as_ref().and_then(|run| u32::try_from(run.pid).ok()).unwrap_or_default();
                 let Sandbox { netns, dns } = sandbox::reopen(pid).map_err(|error| because(what, &error))?;
-                let mut held = vec![netns];
+                let mut held = vec![copy(&netns)?];
                 if let Some(dns) = &dns {
                     held.extend([copy(&dns.udp)?, copy(&dns.tcp)?]);
                 }
                 self.link.hold(&format!("net:{id}"), held).map_err(|error| because(what, &error))?;
-                dns
+                (netns, dns)
             }
         };
-        self.open(config, attachments, &joined, dns)?;
-        let own: Vec<IpAddr> = joined.into_iter().flat_map(|(_, addresses)| addresses).collect();
-        self.republish(record, &own)
+        self.open(config, &joined, &netns, dns)?;
+        self.republish(record, attachments, &joined)
     }
 
     /// Once everything has been picked up: rules and names as they should be.
@@ -202,11 +242,7 @@ impl Host {
             }
         }
         let Some(open) = open else { return };
-        for rule in &open.published {
-            if let Err(error) = firewall::unpublish(&self.firewall_name(), rule) {
-                self.warn(&because("a port cannot be closed", &error).message);
-            }
-        }
+        self.unpublish(&open.published);
         drop(open);
         self.refresh_zones();
     }
@@ -216,6 +252,18 @@ impl Host {
             self.warn(&because("addresses cannot be given back", &error).message);
         }
     }
+}
+
+/// Which attachments the default routes of IPv4 and IPv6 go through: the one with the highest `gw_priority`, and of those
+/// the first.
+fn gateways(attachments: &[Attachment], joined: &[Joined]) -> (Option<usize>, Option<usize>) {
+    let best = |is: fn(&IpAddr) -> bool| {
+        let both = attachments.iter().zip(joined).enumerate();
+        let leads_out = both.filter(|(_, (_, joined))| !joined.record.internal && joined.addresses.iter().any(is));
+        let best = leads_out.max_by_key(|(number, (one, _))| (one.gw_priority, std::cmp::Reverse(*number)));
+        best.map(|(number, _)| number)
+    };
+    (best(IpAddr::is_ipv4), best(IpAddr::is_ipv6))
 }
 
 fn copy(descriptor: &OwnedFd) -> Result<OwnedFd, RuntimeError> {

@@ -1,20 +1,22 @@
 //! Names of containers: each container's view of them, and the files it has them from.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use super::{Connected, Host, Open};
+use super::{Connected, Host, Joined, Names, Open, copy};
 use crate::engine::spec::EtcFiles;
-use crate::network;
-use crate::network::NetworkRecord;
-use crate::network::dns::{Endpoint, Zone};
+use crate::network::dns::{Endpoint, View, Zone};
+use crate::network::dns_others::Others;
+use crate::network::dns_server::{DnsServer, Served};
+use crate::network::dns_sockets::DnsSockets;
 use crate::network::files::{self, Resolver};
-use crate::network::sandbox::DnsSockets;
 use crate::runtime::RuntimeError;
-use crate::spec::container::{Attachment, NetworkMode};
+use crate::spec::container::NetworkMode;
 use crate::state::ContainerConfig;
 use crate::supervisor::failure::because;
 
@@ -23,53 +25,62 @@ impl Host {
     pub(super) fn open(
         &self,
         config: &ContainerConfig,
-        attachments: &[Attachment],
-        joined: &[(NetworkRecord, Vec<IpAddr>)],
+        joined: &[Joined],
+        netns: &OwnedFd,
         dns: Option<DnsSockets>,
     ) -> Result<(), RuntimeError> {
-        let endpoints = attachments.iter().zip(joined).map(|(attachment, (record, addresses))| {
-            let mut names = attachment.aliases.clone();
-            if config.number > 0 {
-                names.push(config.service.name.clone());
-            }
-            names.push(config.id.short().to_owned());
-            Endpoint {
-                project: self.project.clone(),
-                network: record.id.clone(),
-                network_name: record.name.clone(),
-                addresses: addresses.clone(),
-                container: config.name.clone(),
-                names,
-            }
+        let endpoints = joined.iter().map(|joined| Endpoint {
+            project: self.project.clone(),
+            network: joined.record.id.clone(),
+            network_name: joined.record.name.clone(),
+            addresses: joined.addresses.clone(),
+            container: config.name.clone(),
+            names: joined.names.clone(),
         });
-        let mut open = Open {
-            endpoints: endpoints.collect(),
-            networks: joined.iter().map(|(record, _)| record.id.clone()).collect(),
-            forwards: joined.iter().any(|(record, _)| !record.internal),
-            zone: None,
-            published: Vec::new(),
-            tasks: Vec::new(),
+        let view = View {
+            project: self.project.clone(),
+            networks: joined.iter().map(|joined| joined.record.id.clone()).collect(),
+            forwards: joined.iter().any(|joined| !joined.record.internal),
+            links: config.service.container.links.clone(),
         };
+        let mut open =
+            Open { endpoints: endpoints.collect(), view, names: None, published: Vec::new(), tasks: Vec::new() };
         if let Some(sockets) = dns {
             let (zone, seen) = watch::channel(Arc::default());
-            let servers = config.service.container.dns.iter().filter_map(|server| server.parse().ok()).collect();
-            let host = self.clone();
-            let name = config.name.clone();
-            let serving = tokio::task::spawn_local(async move {
-                if let Err(error) = network::dns_server::serve(sockets, seen, servers).await {
-                    host.warn(&format!("DNS of container `{name}` has ended: {error}"));
-                }
-            });
-            open.tasks.push(serving.abort_handle());
-            open.zone = Some(zone);
+            let (alive, until) = oneshot::channel();
+            let served = Served {
+                container: config.name.clone(),
+                sockets,
+                netns: copy(netns)?,
+                view: open.view.clone(),
+                zone: seen,
+                servers: config.service.container.dns.iter().filter_map(|server| server.parse().ok()).collect(),
+                others: Others::new(self.connections.networks.folder(), &self.project, &open.view.networks),
+                until,
+            };
+            let serving = self.dns_server().and_then(|server| server.serve(served));
+            serving.map_err(|error| because("names cannot be served", &error))?;
+            open.names = Some(Names { zone, _alive: alive });
         }
         self.connections.open.borrow_mut().insert(config.id.clone(), open);
         self.refresh_zones();
         Ok(())
     }
 
+    fn dns_server(&self) -> io::Result<&DnsServer> {
+        if let Some(server) = self.connections.dns.get() {
+            return Ok(server);
+        }
+        let server = DnsServer::start(|container, error| {
+            crate::supervisor::complain(&io::Error::other(format!(
+                "DNS of container `{container}` has ended: {error}"
+            )));
+        })?;
+        Ok(self.connections.dns.get_or_init(|| server))
+    }
+
     /// Has every container's view of the names made anew, once for all changes that happen in one go. That comes before
-    /// any question that is asked from now on: the servers are tasks of this thread, too.
+    /// the container that is about to start runs: its launch waits for the keeper.
     pub(super) fn refresh_zones(&self) {
         if self.connections.stale.replace(true) {
             return;
@@ -85,13 +96,11 @@ impl Host {
         let open = self.connections.open.borrow();
         let endpoints: Vec<Endpoint> = open.values().flat_map(|one| one.endpoints.clone()).collect();
         // Containers on the same networks see the same names: one copy serves them all.
-        let mut made: BTreeMap<(&[String], bool), Arc<Zone>> = BTreeMap::new();
+        let mut made: BTreeMap<&View, Arc<Zone>> = BTreeMap::new();
         for one in open.values() {
-            if let Some(zone) = &one.zone {
-                let view = made
-                    .entry((&one.networks, one.forwards))
-                    .or_insert_with(|| Arc::new(Zone::new(&self.project, &one.networks, &endpoints, one.forwards)));
-                zone.send_replace(Arc::clone(view));
+            if let Some(names) = &one.names {
+                let zone = made.entry(&one.view).or_insert_with(|| Arc::new(Zone::new(&one.view, &endpoints)));
+                names.zone.send_replace(Arc::clone(zone));
             }
         }
     }

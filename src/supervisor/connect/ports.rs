@@ -4,65 +4,132 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use super::{Host, copy};
+use super::{Host, Joined, copy};
 use crate::base::ids::ContainerId;
 use crate::network;
 use crate::network::ports::HeldPort;
-use crate::network::{NetworkRecord, ProjectTable, firewall};
+use crate::network::{NetworkRecord, ProjectTable, conntrack, firewall};
 use crate::runtime::RuntimeError;
 use crate::spec::Protocol;
 use crate::spec::observed::Published;
+use crate::spec::{PortSpec, container::Attachment};
 use crate::state::ContainerConfig;
 use crate::state::ContainerRecord;
 use crate::supervisor::failure::because;
+
+/// Where published ports lead: the container's addresses on a bridge that leads out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Targets {
+    ipv4: Option<IpAddr>,
+    ipv6: Option<IpAddr>,
+    /// Where ports are published that name no address.
+    binding: Option<Ipv4Addr>,
+}
+
+impl Targets {
+    /// As Docker: ports are not published on internal networks, nor on shared links, which others reach themselves.
+    fn new(attachments: &[Attachment], joined: &[Joined]) -> Self {
+        let mut outward: Vec<_> = attachments
+            .iter()
+            .zip(joined)
+            .filter_map(|(attachment, joined)| Some((attachment, joined, joined.record.as_bridge()?)))
+            .filter(|(_, joined, _)| !joined.record.internal)
+            .collect();
+        outward.sort_by_key(|(attachment, ..)| std::cmp::Reverse(attachment.gw_priority));
+        let address = |is: fn(&IpAddr) -> bool| {
+            outward.iter().find_map(|(_, joined, _)| joined.addresses.iter().copied().find(is))
+        };
+        let binding = outward.first().and_then(|(_, _, bridge)| bridge.host_binding);
+        Self { ipv4: address(IpAddr::is_ipv4), ipv6: address(IpAddr::is_ipv6), binding }
+    }
+
+    fn is_empty(self) -> bool {
+        self.ipv4.is_none() && self.ipv6.is_none()
+    }
+
+    /// The kernel's translation within a family; a proxy between families, and for what IPv6 does not forward.
+    fn ways(self, port: &Published) -> (Option<network::Published>, Option<SocketAddr>) {
+        let rule = |address: IpAddr| network::Published {
+            host_ip: (!port.host_ip.is_unspecified()).then_some(port.host_ip),
+            host_port: port.host,
+            protocol: port.protocol,
+            address,
+            port: port.container,
+        };
+        let proxy = |address: IpAddr| SocketAddr::new(address, port.container);
+        if port.host_ip.is_ipv4() {
+            return match self.ipv4 {
+                Some(address) => (Some(rule(address)), None),
+                None => (None, self.ipv6.map(proxy)),
+            };
+        }
+        (self.ipv6.filter(|_| !port.host_ip.is_loopback()).map(rule), self.ipv6.or(self.ipv4).map(proxy))
+    }
+}
 
 impl Host {
     /// Holds the host ports, and has the kernel send what arrives there to the container.
     pub(super) fn publish_ports(
         &self,
         config: &ContainerConfig,
-        own: &[IpAddr],
+        attachments: &[Attachment],
+        joined: &[Joined],
     ) -> Result<Vec<Published>, RuntimeError> {
-        let Some(IpAddr::V4(address)) = own.iter().find(|address| address.is_ipv4()).copied() else {
+        let wanted = &config.service.container.ports;
+        let targets = Targets::new(attachments, joined);
+        if wanted.is_empty() {
             return Ok(Vec::new());
-        };
+        }
+        if targets.is_empty() {
+            self.warn(&format!("ports of container `{}` are not published: no network of it leads out", config.name));
+            return Ok(Vec::new());
+        }
         let mut sockets = Vec::new();
         let mut ports = Vec::new();
-        for spec in &config.service.container.ports {
-            let held = network::ports::reserve(spec);
+        for spec in wanted {
+            let mut spec = spec.clone();
+            spec.host_ip = spec.host_ip.or(targets.binding.map(IpAddr::V4));
+            let held = network::ports::reserve(&spec);
             let held = held.map_err(|error| because(format!("cannot publish port {}", spec.container), &error))?;
-            sockets.extend(held.ipv4.as_ref().map(copy).transpose()?);
-            sockets.extend(held.ipv6.as_ref().map(copy).transpose()?);
-            ports.extend(published(&held));
-            self.carry(&config.id, held, address)?;
+            ports.extend(published(&held, targets));
+            sockets.extend(held.ipv4.into_iter().chain(held.ipv6));
         }
-        if !sockets.is_empty() {
-            let held = self.link.hold(&format!("ports:{}", config.id), sockets);
+        let copies = sockets.iter().map(copy).collect::<Result<Vec<_>, _>>()?;
+        if !copies.is_empty() {
+            let held = self.link.hold(&format!("ports:{}", config.id), copies);
             held.map_err(|error| because("the keeper cannot be reached", &error))?;
+        }
+        let rules = self.carry(&config.id, &ports, sockets, targets);
+        if !rules.is_empty() {
+            firewall::publish(&self.firewall_name(), &rules)
+                .map_err(|error| because("cannot publish the container's ports", &error))?;
+            self.forget_datagrams(&rules);
         }
         Ok(ports)
     }
 
-    /// The kernel's translation for IPv4, a proxy for IPv6.
-    fn carry(&self, id: &ContainerId, held: HeldPort, address: Ipv4Addr) -> Result<(), RuntimeError> {
-        let host_ip = match held.host_ip {
-            None => Some(None),
-            Some(IpAddr::V4(ip)) => Some((!ip.is_unspecified()).then_some(ip)),
-            Some(IpAddr::V6(_)) => None,
-        };
-        if let Some(host_ip) = host_ip {
-            let (protocol, port) = (held.protocol, held.container);
-            let rule = network::Published { host_ip, host_port: held.host, protocol, address, port };
-            firewall::publish(&self.firewall_name(), &rule)
-                .map_err(|error| because(format!("cannot publish port {}", held.host), &error))?;
-            if let Some(open) = self.connections.open.borrow_mut().get_mut(id) {
-                open.published.push(rule);
+    /// Starts the proxies, and notes and returns the rules, of published ports.
+    fn carry(
+        &self,
+        id: &ContainerId,
+        ports: &[Published],
+        sockets: Vec<OwnedFd>,
+        targets: Targets,
+    ) -> Vec<network::Published> {
+        let mut sockets = by_address(sockets);
+        let mut rules = Vec::new();
+        for port in ports {
+            let socket = sockets.remove(&(port.host_ip, port.host, port.protocol));
+            let (rule, target) = targets.ways(port);
+            rules.extend(rule);
+            if let (Some(socket), Some(target)) = (socket, target) {
+                self.proxy(id, socket, port.protocol, target);
             }
         }
-        if let Some(socket) = held.ipv6 {
-            self.proxy(id, socket, held.protocol, SocketAddr::new(address.into(), held.container));
+        if let Some(open) = self.connections.open.borrow_mut().get_mut(id) {
+            open.published.extend(&rules);
         }
-        Ok(())
+        rules
     }
 
     fn proxy(&self, id: &ContainerId, socket: OwnedFd, protocol: Protocol, target: SocketAddr) {
@@ -82,54 +149,61 @@ impl Host {
     }
 
     /// The ports of a container that runs: held sockets go on, lost ones are bound again.
-    pub(super) fn republish(&self, record: &ContainerRecord, own: &[IpAddr]) -> Result<(), RuntimeError> {
-        let Some(IpAddr::V4(address)) = own.iter().find(|address| address.is_ipv4()).copied() else { return Ok(()) };
+    pub(super) fn republish(
+        &self,
+        record: &ContainerRecord,
+        attachments: &[Attachment],
+        joined: &[Joined],
+    ) -> Result<(), RuntimeError> {
+        let targets = Targets::new(attachments, joined);
         let id = &record.config.id;
         let held = self.link.held(&format!("ports:{id}"));
-        let held = held.map_err(|error| because("cannot pick up the published ports", &error))?;
-        let lost = held.is_empty();
-        let mut sockets = by_address(held);
-        let mut kept = Vec::new();
-        for port in &record.state.ports {
-            let mut socket = sockets.remove(&(port.host_ip, port.host, port.protocol));
-            if lost {
-                let spec = crate::spec::PortSpec {
-                    host_ip: Some(port.host_ip),
-                    host: Some((port.host, port.host)),
-                    container: port.container,
-                    protocol: port.protocol,
-                };
-                match network::ports::reserve(&spec) {
-                    Ok(again) => socket = again.ipv4.or(again.ipv6),
-                    Err(error) => self.warn(&because("a published port is lost", &error).message),
-                }
-                kept.extend(socket.as_ref().map(copy).transpose()?);
-            }
-            match port.host_ip {
-                IpAddr::V4(ip) => {
-                    let rule = network::Published {
-                        host_ip: (!ip.is_unspecified()).then_some(ip),
-                        host_port: port.host,
-                        protocol: port.protocol,
-                        address,
-                        port: port.container,
-                    };
-                    if let Some(open) = self.connections.open.borrow_mut().get_mut(id) {
-                        open.published.push(rule);
-                    }
-                }
-                IpAddr::V6(_) => {
-                    if let Some(socket) = socket {
-                        self.proxy(id, socket, port.protocol, SocketAddr::new(address.into(), port.container));
-                    }
-                }
-            }
-        }
-        if !kept.is_empty() {
-            let held = self.link.hold(&format!("ports:{id}"), kept);
+        let mut sockets = held.map_err(|error| because("cannot pick up the published ports", &error))?;
+        if sockets.is_empty() && !record.state.ports.is_empty() {
+            sockets = self.bind_again(&record.state.ports);
+            let copies = sockets.iter().map(copy).collect::<Result<Vec<_>, _>>()?;
+            let held = self.link.hold(&format!("ports:{id}"), copies);
             held.map_err(|error| because("the keeper cannot be reached", &error))?;
         }
+        self.carry(id, &record.state.ports, sockets, targets);
         Ok(())
+    }
+
+    fn bind_again(&self, ports: &[Published]) -> Vec<OwnedFd> {
+        let mut sockets = Vec::new();
+        for port in ports {
+            let spec = PortSpec {
+                host_ip: Some(port.host_ip),
+                host: Some((port.host, port.host)),
+                container: port.container,
+                protocol: port.protocol,
+            };
+            match network::ports::reserve(&spec) {
+                Ok(again) => sockets.extend(again.ipv4.into_iter().chain(again.ipv6)),
+                Err(error) => self.warn(&because("a published port is lost", &error).message),
+            }
+        }
+        sockets
+    }
+
+    /// Closes published ports.
+    pub(super) fn unpublish(&self, rules: &[network::Published]) {
+        if rules.is_empty() {
+            return;
+        }
+        if let Err(error) = firewall::unpublish(&self.firewall_name(), rules) {
+            self.warn(&because("a port cannot be closed", &error).message);
+        }
+        self.forget_datagrams(rules);
+    }
+
+    /// Peers that send datagrams all the time would be sent where their first one went, for ever.
+    fn forget_datagrams(&self, rules: &[network::Published]) {
+        let ports: Vec<u16> =
+            rules.iter().filter(|rule| rule.protocol == Protocol::Udp).map(|rule| rule.host_port).collect();
+        if let (false, Err(error)) = (ports.is_empty(), conntrack::forget_udp(&ports)) {
+            self.warn(&because("datagrams may still go to a container that is gone", &error).message);
+        }
     }
 
     /// Makes the project's rules what they should be; without networks there are none.
@@ -160,13 +234,14 @@ impl Host {
 }
 
 /// A held port as `ps` shows it: one line per address family.
-fn published(held: &HeldPort) -> Vec<Published> {
+fn published(held: &HeldPort, targets: Targets) -> Vec<Published> {
     let on =
         |host_ip: IpAddr| Published { host_ip, host: held.host, container: held.container, protocol: held.protocol };
     match held.host_ip {
         Some(address) => vec![on(address)],
         None => {
-            let both = [Some(Ipv4Addr::UNSPECIFIED.into()), held.ipv6.as_ref().map(|_| Ipv6Addr::UNSPECIFIED.into())];
+            let ipv6 = held.ipv6.is_some() || (held.protocol == Protocol::Sctp && targets.ipv6.is_some());
+            let both = [Some(Ipv4Addr::UNSPECIFIED.into()), ipv6.then_some(Ipv6Addr::UNSPECIFIED.into())];
             both.into_iter().flatten().map(on).collect()
         }
     }
@@ -177,9 +252,13 @@ fn by_address(sockets: Vec<OwnedFd>) -> BTreeMap<(IpAddr, u16, Protocol), OwnedF
     let mut found = BTreeMap::new();
     for socket in sockets {
         let address = rustix::net::getsockname(&socket).ok().and_then(|name| SocketAddr::try_from(name).ok());
-        let kind = rustix::net::sockopt::socket_type(&socket).ok();
-        if let (Some(address), Some(kind)) = (address, kind) {
-            let protocol = if kind == rustix::net::SocketType::DGRAM { Protocol::Udp } else { Protocol::Tcp };
+        let kind = rustix::net::sockopt::socket_protocol(&socket).ok().flatten();
+        if let Some(address) = address {
+            let protocol = match kind {
+                Some(rustix::net::ipproto::UDP) => Protocol::Udp,
+                Some(rustix::net::ipproto::SCTP) => Protocol::Sctp,
+                _ => Protocol::Tcp,
+            };
             found.insert((address.ip(), address.port(), protocol), socket);
         }
     }

@@ -70,7 +70,7 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("network_mode: host", "/container/network", r#""host""#),
     ("network_mode: 'service:b'", "/container/network", r#"{"service":"b"}"#),
     ("network_mode: 'container:x'", "/container/network", r#"{"container":"x"}"#),
-    ("networks: {n: {aliases: [x], ipv4_address: 10.9.0.5, ipv6_address: 'fd00::5', interface_name: in0, gw_priority: 3, mac_address: '02:00:00:00:00:02'}}", "/container/network/networks", r#"[{"network":"n","aliases":["x"],"ipv4":"10.9.0.5","ipv6":"fd00::5","mac":"02:00:00:00:00:02","interface":"in0","gw_priority":3}]"#),
+    ("networks: {n: {aliases: [x], ipv4_address: 10.9.0.5, ipv6_address: 'fd00::5', interface_name: in0, gw_priority: 3, mac_address: '02:00:00:00:00:02', link_local_ips: [169.254.1.1], driver_opts: {com.docker.network.endpoint.sysctls: net.ipv4.conf.IFNAME.forwarding=1}}}", "/container/network/networks", r#"[{"network":"n","aliases":["x"],"ipv4":"10.9.0.5","ipv6":"fd00::5","mac":"02:00:00:00:00:02","interface":"in0","gw_priority":3,"link_local":["169.254.1.1"],"sysctls":[["net.ipv4.conf.IFNAME.forwarding","1"]]}]"#),
     ("networks: {default: , n: {priority: 5}}", "/container/network/networks/0/network", r#""n""#),
     ("oom_kill_disable: true", "/container/resources/oom_kill_disable", "true"),
     ("oom_score_adj: -500", "/container/oom_score_adj", "-500"),
@@ -146,7 +146,6 @@ const REFUSED: &[&str] = &[
     "cpu_rt_runtime: 1000",
     "credential_spec: {file: x}",
     "devices: [vendor.test/class=one]",
-    "external_links: [x]",
     "gpus: all",
     "healthcheck: {interval: 5s}",
     "isolation: hyperv",
@@ -156,8 +155,8 @@ const REFUSED: &[&str] = &[
     "logging: {options: {compress: true}}",
     "logging: {driver: journald, options: {max-size: 10m}}",
     "logging: {driver: syslog, options: {syslog-address: x, syslog-facility: y, syslog-format: z, tag: '{{.Color}}'}}",
-    "network_mode: bridge",
-    "networks: {n: {link_local_ips: [169.254.1.1]}}",
+    "network_mode: far",
+    "networks: {n: {link_local_ips: [near]}}",
     "networks: {n: {driver_opts: {a: b}}}",
     "platform: windows/amd64",
     "post_start: [{user: x}]",
@@ -236,7 +235,6 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:21: `services.a.cpu_rt_runtime` is not supported yet: real-time scheduling is not set up
         compose.yaml:6:22: `services.a.credential_spec` is not supported yet: it exists on Windows only
         compose.yaml:6:15: `services.a.devices.0` is not supported yet: devices are named by their path, not by CDI names
-        compose.yaml:6:21: `services.a.external_links` is not supported yet: containers of other projects are reached over a shared external network
         compose.yaml:6:11: `services.a.gpus` is not supported yet: devices are not requested by capability; list them in `devices`
         compose.yaml:6:18: `services.a.healthcheck` is not supported yet: the image's own check with other times; write its `test` here
         compose.yaml:6:16: `services.a.isolation` is not supported yet: it exists on Windows only
@@ -250,9 +248,9 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:77: `y` is not a syslog facility such as `daemon`
         compose.yaml:6:95: `z` is not `rfc3164`, `rfc5424` or `rfc5424micro`
         compose.yaml:6:103: `{{.Color}}` is not known in a tag
-        compose.yaml:6:19: `services.a.network_mode` is not supported yet: known are `none`, `host`, `service:NAME` and `container:NAME`
-        compose.yaml:6:36: `services.a.networks.n.link_local_ips` is not supported yet: link-local addresses are not assigned
-        compose.yaml:6:33: `services.a.networks.n.driver_opts` is not supported yet: endpoints have no options
+        compose.yaml:6:19: `services.a.network_mode` is not supported yet: known are `bridge`, `none`, `host`, `service:NAME` and `container:NAME`
+        compose.yaml:6:36: `near` is not an address
+        compose.yaml:6:37: `services.a.networks.n.driver_opts.a` is not supported yet: it is not known here
         compose.yaml:6:15: `services.a.platform` is not supported yet: programs run natively, as `linux/amd64`
         compose.yaml:6:18: `services.a.post_start.0` needs `command`
         compose.yaml:6:16: a hook needs a command
@@ -299,8 +297,8 @@ fn networks_and_volumes_that_are_not_supported() {
     check_refused(
         "services: {a: {image: app, networks: [m, o, i, p], volumes: ['d:/d', 'e:/e']}}
 networks:
-  m: {driver: macvlan}
-  o: {driver_opts: {com.docker.network.bridge.enable_icc: 'false'}}
+  m: {driver: overlay}
+  o: {driver_opts: {com.docker.network.bridge.enable_icc: 'maybe', far: 1}}
   i: {ipam: {driver: far}}
   p: {ipam: {config: [{subnet: x}, {gateway: 10.0.0.1}]}}
 volumes:
@@ -309,8 +307,9 @@ volumes:
 ",
         expect![[r#"
             compose.yaml:5:22: `networks.i.ipam.driver` is not supported yet: addresses are managed here
-            compose.yaml:3:15: `networks.m.driver` is not supported yet: networks are bridges
-            compose.yaml:4:20: `networks.o.driver_opts` is not supported yet: `com.docker.network.bridge.enable_icc` is not known here
+            compose.yaml:3:15: `networks.m.driver` is not supported yet: there is no driver `overlay`; known are `bridge`, `macvlan` and `ipvlan`
+            compose.yaml:4:59: `maybe` is neither `true` nor `false`
+            compose.yaml:4:73: `networks.o.driver_opts.far` is not supported yet: it is not known here
             compose.yaml:6:32: `x` is not a subnet such as `10.1.0.0/16`
             compose.yaml:6:36: `networks.p.ipam.config.1` is not supported yet: an address pool needs its `subnet`
         "#]],
@@ -339,10 +338,18 @@ networks:
           "internal": true,
           "enable_ipv4": true,
           "enable_ipv6": true,
-          "driver": "bridge",
-          "driver_opts": {
-            "com.docker.network.driver.mtu": "1400"
+          "driver": {
+            "bridge": {
+              "name": null,
+              "icc": true,
+              "masquerade": true,
+              "unprotected": false,
+              "host_binding": null,
+              "sources": []
+            }
           },
+          "mtu": 1400,
+          "interface_prefix": null,
           "subnets": [
             {
               "subnet": "10.9.0.0/16",

@@ -1,14 +1,21 @@
 //! nftables messages over nfnetlink: only the expressions our tables are made of.
 //! Numbers are those of `linux/netfilter/nf_tables.h`; all integers in attributes are big endian.
 
-use std::net::Ipv4Addr;
+mod rule;
+
+use std::net::IpAddr;
 
 use crate::network::netlink::{ACK, APPEND, CREATE, REQUEST};
+
+pub(super) use rule::Rule;
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
+/// Families of tables, which are also those of packets.
+pub(super) const INET: u8 = 1;
 pub(super) const IPV4: u8 = 2;
+pub(super) const IPV6: u8 = 10;
 
 const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
@@ -23,10 +30,12 @@ const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
 
 const ACCEPT: u32 = 1;
-const DROP: u32 = 0;
-/// First 16-byte register; the 4-byte ones inside it begin at 8.
-const REGISTER: u32 = 1;
-const WORD: u32 = 8;
+
+/// Data types of set keys, as `nft` numbers them.
+pub(super) const ADDRESS4: u32 = 7;
+pub(super) const ADDRESS6: u32 = 8;
+pub(super) const PROTOCOL: u32 = 12;
+pub(super) const PORT: u32 = 13;
 
 /// Where a base chain hooks in: `(type, hook number, priority)`.
 #[derive(Clone, Copy)]
@@ -48,6 +57,14 @@ impl Attributes {
         self.0.extend(value);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
         self
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn text(self, kind: u16, value: &str) -> Self {
@@ -76,15 +93,16 @@ pub(super) fn parse(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     found
 }
 
-/// One transaction: all of it happens or nothing.
+/// One transaction in one family: all of it happens or nothing.
 pub(super) struct Transaction {
     bytes: Vec<u8>,
     sequence: u32,
+    family: u8,
 }
 
 impl Transaction {
-    pub(super) fn new() -> Self {
-        let mut transaction = Self { bytes: Vec::new(), sequence: 0 };
+    pub(super) fn new(family: u8) -> Self {
+        let mut transaction = Self { bytes: Vec::new(), sequence: 0, family };
         transaction.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &Attributes::default());
         transaction
     }
@@ -109,7 +127,7 @@ impl Transaction {
     }
 
     fn push(&mut self, kind: u16, flags: u16, attributes: &Attributes) {
-        self.message((SUBSYSTEM << 8) | kind, flags | REQUEST | ACK, IPV4, 0, attributes);
+        self.message((SUBSYSTEM << 8) | kind, flags | REQUEST | ACK, self.family, 0, attributes);
     }
 
     pub(super) fn add_table(&mut self, table: &str) {
@@ -140,40 +158,60 @@ impl Transaction {
         self.push(DELETE_RULE, 0, &Attributes::default().text(1, table).text(2, chain).bytes(3, handle));
     }
 
-    /// A map from `key` to address and port; types are those `nft` prints.
+    /// A map from its key to an address of its family and a port; types are those `nft` prints.
     pub(super) fn add_map(&mut self, table: &str, map: Map) {
+        let lengths = map.key_types.iter().map(|kind| length(*kind));
         let set = Attributes::default()
             .text(1, table)
             .text(2, map.name)
             .number(3, 8 | if map.key_types.len() > 1 { 0x80 } else { 0 })
             .number(4, concatenated(map.key_types))
-            .number(5, 4 * u32::try_from(map.key_types.len()).unwrap_or_default())
-            .number(6, concatenated(&[7, 13]))
-            .number(7, 8);
-        let fields = map
-            .key_types
-            .iter()
-            .fold(Attributes::default(), |fields, _| fields.nest(1, Attributes::default().number(1, 4)));
+            .number(5, lengths.clone().sum())
+            .number(6, concatenated(&[map.address_type(), PORT]))
+            .number(7, length(map.address_type()) + length(PORT));
+        let fields =
+            lengths.fold(Attributes::default(), |all, length| all.nest(1, Attributes::default().number(1, length)));
         let set = set.nest(9, Attributes::default().nest(2, fields)).number(10, map.id);
         self.push(NEW_SET, CREATE, &set);
     }
 
-    pub(super) fn add_element(&mut self, table: &str, map: &str, key: &[u8], address: Ipv4Addr, port: u16) {
-        let data = [&address.octets()[..], &port.to_be_bytes(), &[0, 0]].concat();
+    pub(super) fn add_element(&mut self, table: &str, map: Map, key: &[u8], address: IpAddr, port: u16) {
+        let data = [&octets(address)[..], &port.to_be_bytes(), &[0, 0]].concat();
         let element = Attributes::default().nest(1, value(key)).nest(2, value(&data));
-        self.push(NEW_ELEMENT, CREATE, &elements(table, map, element));
+        self.push(NEW_ELEMENT, CREATE, &elements(table, map.name, element));
     }
 
-    pub(super) fn delete_element(&mut self, table: &str, map: &str, key: &[u8]) {
-        self.push(DELETE_ELEMENT, 0, &elements(table, map, Attributes::default().nest(1, value(key))));
+    pub(super) fn delete_element(&mut self, table: &str, map: Map, key: &[u8]) {
+        self.push(DELETE_ELEMENT, 0, &elements(table, map.name, Attributes::default().nest(1, value(key))));
     }
 }
 
-/// A map to be made: type numbers 7 address, 12 protocol, 13 port.
+/// A map to be made.
+#[derive(Clone, Copy)]
 pub(super) struct Map {
     pub(super) name: &'static str,
     pub(super) id: u32,
+    /// Of the addresses it leads to.
+    pub(super) family: u8,
     pub(super) key_types: &'static [u32],
+}
+
+impl Map {
+    fn address_type(self) -> u32 {
+        if self.family == IPV6 { ADDRESS6 } else { ADDRESS4 }
+    }
+}
+
+/// Bytes of a field in a key; each is padded to whole words.
+fn length(kind: u32) -> u32 {
+    if kind == ADDRESS6 { 16 } else { 4 }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 fn elements(table: &str, map: &str, element: Attributes) -> Attributes {
@@ -190,123 +228,22 @@ fn value(bytes: &[u8]) -> Attributes {
 }
 
 /// A request outside a transaction: the chains of a family, or the rules of one chain.
-pub(super) fn dump_request(rules_of: Option<(&str, &str)>) -> Vec<u8> {
-    let mut request = Transaction { bytes: Vec::new(), sequence: 0 };
+pub(super) fn dump_request(family: u8, rules_of: Option<(&str, &str)>) -> Vec<u8> {
+    let mut request = Transaction { bytes: Vec::new(), sequence: 0, family };
     let (kind, attributes) = match rules_of {
         None => (GET_CHAIN, Attributes::default()),
         Some((table, chain)) => (GET_RULE, Attributes::default().text(1, table).text(2, chain)),
     };
-    request.message((SUBSYSTEM << 8) | kind, REQUEST | crate::network::netlink::DUMP, IPV4, 0, &attributes);
+    request.message((SUBSYSTEM << 8) | kind, REQUEST | crate::network::netlink::DUMP, family, 0, &attributes);
     request.bytes
 }
 
 /// A request outside a transaction: one table, `ENOENT` when it is not there.
-pub(super) fn table_request(table: &str) -> Vec<u8> {
-    let mut request = Transaction { bytes: Vec::new(), sequence: 0 };
+pub(super) fn table_request(family: u8, table: &str) -> Vec<u8> {
+    let mut request = Transaction { bytes: Vec::new(), sequence: 0, family };
     let attributes = Attributes::default().text(1, table);
-    request.message((SUBSYSTEM << 8) | GET_TABLE, REQUEST, IPV4, 0, &attributes);
+    request.message((SUBSYSTEM << 8) | GET_TABLE, REQUEST, family, 0, &attributes);
     request.bytes
-}
-
-/// A rule as a list of expressions; each method adds what `nft` would show under that name.
-#[derive(Default, Clone)]
-pub(super) struct Rule(Attributes);
-
-impl Rule {
-    fn expression(self, name: &str, data: Attributes) -> Self {
-        Self(self.0.nest(1, Attributes::default().text(1, name).nest(2, data)))
-    }
-
-    fn compare(self, not: bool, with: &[u8]) -> Self {
-        let data = Attributes::default().number(1, REGISTER).number(2, u32::from(not)).nest(3, value(with));
-        self.expression("cmp", data)
-    }
-
-    fn meta(self, key: u32, register: u32) -> Self {
-        self.expression("meta", Attributes::default().number(1, register).number(2, key))
-    }
-
-    fn payload(self, base: u32, offset: u32, length: u32, register: u32) -> Self {
-        let data = Attributes::default().number(1, register).number(2, base).number(3, offset).number(4, length);
-        self.expression("payload", data)
-    }
-
-    fn masked(self, mask: &[u8]) -> Self {
-        let length = u32::try_from(mask.len()).unwrap_or_default();
-        let data = Attributes::default().number(1, REGISTER).number(2, REGISTER).number(3, length);
-        self.expression("bitwise", data.nest(4, value(mask)).nest(5, value(&vec![0; mask.len()])))
-    }
-
-    /// `iifname [!=] name`, encoded as iptables does, so that its own listing still reads the chain.
-    pub(super) fn input(self, not: bool, name: &str) -> Self {
-        self.meta(6, REGISTER).compare(not, &[name.as_bytes(), &[0]].concat())
-    }
-
-    /// `oifname [!=] name`.
-    pub(super) fn output(self, not: bool, name: &str) -> Self {
-        self.meta(7, REGISTER).compare(not, &[name.as_bytes(), &[0]].concat())
-    }
-
-    /// `ip saddr network`.
-    pub(super) fn source(self, network: ipnetwork::Ipv4Network) -> Self {
-        self.payload(1, 12, 4, REGISTER).masked(&network.mask().octets()).compare(false, &network.network().octets())
-    }
-
-    /// `ip daddr network`.
-    pub(super) fn destination(self, network: ipnetwork::Ipv4Network) -> Self {
-        self.payload(1, 16, 4, REGISTER).masked(&network.mask().octets()).compare(false, &network.network().octets())
-    }
-
-    /// `fib daddr type local`.
-    pub(super) fn local_destination(self) -> Self {
-        self.expression("fib", Attributes::default().number(1, REGISTER).number(2, 3).number(3, 2))
-            .compare(false, &2u32.to_ne_bytes())
-    }
-
-    /// `ct state established,related`.
-    pub(super) fn known_connection(self) -> Self {
-        self.connection(0, 2 | 4)
-    }
-
-    /// `ct status dnat`.
-    pub(super) fn translated(self) -> Self {
-        self.connection(2, 1 << 5)
-    }
-
-    fn connection(self, key: u32, bits: u32) -> Self {
-        self.expression("ct", Attributes::default().number(1, REGISTER).number(2, key))
-            .masked(&bits.to_ne_bytes())
-            .compare(true, &[0; 4])
-    }
-
-    /// `dnat ip to [ip daddr .] meta l4proto . th dport map @map`; goes on with the next rule when nothing is found.
-    pub(super) fn translate(mut self, map: &Map) -> Self {
-        let mut word = WORD;
-        if map.key_types.len() == 3 {
-            self = self.payload(1, 16, 4, word);
-            word += 1;
-        }
-        let lookup = Attributes::default().text(1, map.name).number(2, REGISTER).number(3, REGISTER).number(4, map.id);
-        let nat = Attributes::default().number(1, 1).number(2, u32::from(IPV4)).number(3, WORD).number(5, WORD + 1);
-        self.meta(16, word).payload(2, 2, 2, word + 1).expression("lookup", lookup).expression("nat", nat)
-    }
-
-    pub(super) fn masquerade(self) -> Self {
-        self.expression("masq", Attributes::default())
-    }
-
-    pub(super) fn accept(self) -> Self {
-        self.verdict(ACCEPT)
-    }
-
-    pub(super) fn drop(self) -> Self {
-        self.verdict(DROP)
-    }
-
-    fn verdict(self, code: u32) -> Self {
-        let verdict = Attributes::default().nest(2, Attributes::default().number(1, code));
-        self.expression("immediate", Attributes::default().number(1, 0).nest(2, verdict))
-    }
 }
 
 #[cfg(test)]
@@ -315,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_transaction_has_the_bytes_the_kernel_expects() {
-        let mut transaction = Transaction::new();
+        let mut transaction = Transaction::new(IPV4);
         transaction.delete_table("t1");
         let bytes = transaction.end();
         let begin = [20, 0, 0, 0, 0x10, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
@@ -323,21 +260,6 @@ mod tests {
         let delete = [28, 0, 0, 0, 2, 10, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 7, 0, 1, 0, b't', b'1', 0, 0];
         let end = [20, 0, 0, 0, 0x11, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
         assert_eq!(bytes, [&begin[..], &delete, &end].concat());
-    }
-
-    #[test]
-    fn an_interface_match_is_meta_then_compare() {
-        let Rule(rule) = Rule::default().input(false, "rc-1").accept();
-        let names: Vec<String> = parse(&rule.0)
-            .iter()
-            .map(|(_, expression)| {
-                let name = parse(expression).into_iter().find(|(kind, _)| *kind == 1);
-                name.map(|(_, name)| String::from_utf8_lossy(name).into_owned()).unwrap_or_default()
-            })
-            .collect();
-        assert_eq!(names, ["meta\0", "cmp\0", "immediate\0"]);
-        let compare = parse(&rule.0)[1].1.to_vec();
-        assert!(compare.windows(5).any(|window| window == b"rc-1\0"));
     }
 
     #[test]

@@ -1,0 +1,241 @@
+//! Networks on this host: bridges and their records.
+//!
+//! The record is written before the bridge is made and removed after it is gone, so whatever a kill leaves behind is
+//! named by a record, and the next [`Networks::ensure`] or [`Networks::sweep`] clears it.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::base::ids::ContainerId;
+use crate::network::NetworkError;
+use crate::network::foreign;
+use crate::network::ipam;
+use crate::network::link::{self, link_exists};
+use crate::network::records::{self, EndpointRecord, NetworkRecord, Records};
+use crate::network::routes;
+use crate::spec::NetworkSpec;
+use crate::spec::network::{Bridge, Driver, Shared};
+
+/// All networks of this data folder, of all projects.
+#[derive(Clone, Debug)]
+pub struct Networks {
+    folder: PathBuf,
+}
+
+impl Networks {
+    /// `folder` is `<data_dir>/networks`; made when first needed.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// The records as they are now, also those of half-made networks (`ready` is false).
+    ///
+    /// # Errors
+    /// [`NetworkError::File`].
+    pub fn list(&self) -> Result<Vec<NetworkRecord>, NetworkError> {
+        records::read_all(&self.folder)
+    }
+
+    /// The ready network of that name.
+    ///
+    /// # Errors
+    /// [`NetworkError::File`].
+    pub fn find(&self, name: &str) -> Result<Option<NetworkRecord>, NetworkError> {
+        Ok(self.list()?.into_iter().find(|record| record.ready && record.name == name))
+    }
+
+    /// Makes the network exist, or finds the one that does. A difference to the specification is the planner's matter
+    /// (`config_hash` of the record).
+    ///
+    /// # Errors
+    /// [`NetworkError`]: an external network that is missing, a name another project has, an overlap, no room.
+    pub fn ensure(&self, spec: &NetworkSpec, project: &str) -> Result<NetworkRecord, NetworkError> {
+        let records = Records::lock(&self.folder)?;
+        let all = records.all()?;
+        let same_name = all.iter().find(|record| record.name == spec.name);
+        if spec.external {
+            let ready = same_name.filter(|record| record.ready).cloned();
+            return ready.ok_or_else(|| NetworkError::NotFound { name: spec.name.clone() });
+        }
+        if let Some(record) = same_name {
+            if record.project != project {
+                return Err(NetworkError::Foreign { name: spec.name.clone(), project: record.project.clone() });
+            }
+            if record.ready && link_exists(&record.bridge) {
+                return Ok(record.clone());
+            }
+            clear(&records, record)?;
+        }
+        let mut others: Vec<_> = all.into_iter().filter(|record| record.name != spec.name).collect();
+        // Under the lock nobody is making one: what is not ready is going, and must not be in the way of the range or the
+        // bridge name that is asked for.
+        let named = matches!(&spec.driver, Driver::Bridge(Bridge { name: Some(_), .. }));
+        if !spec.subnets.is_empty() || named {
+            for record in others.extract_if(.., |record| !record.ready) {
+                clear(&records, &record)?;
+            }
+        }
+        let mut record = plan_record(spec, project, &others)?;
+        records.put(&record)?;
+        make(&record).inspect_err(|_| {
+            // Best effort: the record stays when something does, and the next sweep takes both.
+            let _ = clear(&records, &record);
+        })?;
+        record.ready = true;
+        records.put(&record)?;
+        Ok(record)
+    }
+
+    /// Marks a network as gone: nothing finds it any more, and its name is free. [`Networks::remove`] is still to follow;
+    /// when it does not, because of a kill, [`Networks::sweep`] or the next [`Networks::ensure`] of that name does it.
+    ///
+    /// # Errors
+    /// [`NetworkError::File`].
+    pub fn retire(&self, id: &str) -> Result<(), NetworkError> {
+        let records = Records::lock(&self.folder)?;
+        let Some(mut record) = records.get(id)? else { return Ok(()) };
+        record.ready = false;
+        records.put(&record)
+    }
+
+    /// Removes a network; one that is gone already is fine. Takes about 50 ms (the kernel waits for the bridge to
+    /// be out of use), so do it last.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn remove(&self, id: &str) -> Result<(), NetworkError> {
+        let record = {
+            let records = Records::lock(&self.folder)?;
+            let Some(mut record) = records.get(id)? else { return Ok(()) };
+            record.ready = false;
+            records.put(&record)?;
+            record
+        };
+        // Others are not kept waiting: the lock is not held here, and the name of the bridge is never used again.
+        unmake(&record)?;
+        Records::lock(&self.folder)?.delete(id)
+    }
+
+    /// Removes what a crash left of the project: half-made or half-removed networks. Call under the project's lock.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn sweep(&self, project: &str) -> Result<(), NetworkError> {
+        for record in self.list()?.into_iter().filter(|record| record.project == project) {
+            if !record.ready || !link_exists(&record.bridge) {
+                self.remove(&record.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder of the records.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Addresses for a container in a network, one per address family; the same ones when it has some already. Other
+    /// projects on the network find it by `endpoint`.
+    ///
+    /// # Errors
+    /// [`NetworkError`], as [`ipam::lease`].
+    pub fn lease(
+        &self,
+        id: &str,
+        container: &ContainerId,
+        wanted: &[IpAddr],
+        endpoint: EndpointRecord,
+    ) -> Result<Vec<IpAddr>, NetworkError> {
+        let records = Records::lock(&self.folder)?;
+        let mut record = records.get(id)?.ok_or_else(|| NetworkError::NotFound { name: id.to_owned() })?;
+        let before = record.leases.clone();
+        let addresses = ipam::lease(&mut record, container.as_str(), wanted)?;
+        let known = record.endpoints.insert(container.as_str().to_owned(), endpoint);
+        if before != record.leases || known.as_ref() != record.endpoints.get(container.as_str()) {
+            records.put(&record)?;
+        }
+        Ok(addresses)
+    }
+
+    /// Gives the addresses of containers back, in all networks.
+    ///
+    /// # Errors
+    /// [`NetworkError::File`].
+    pub fn release(&self, containers: &[ContainerId]) -> Result<(), NetworkError> {
+        let records = Records::lock(&self.folder)?;
+        for mut record in records.all()? {
+            let before = record.leases.len();
+            record.leases.retain(|_, holder| !containers.iter().any(|container| container.as_str() == holder));
+            record.endpoints.retain(|holder, _| !containers.iter().any(|container| container.as_str() == holder));
+            if record.leases.len() != before {
+                records.put(&record)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes what a network is made of, and then the record.
+fn clear(records: &Records, record: &NetworkRecord) -> Result<(), NetworkError> {
+    unmake(record)?;
+    records.delete(&record.id)
+}
+
+fn make(record: &NetworkRecord) -> Result<(), NetworkError> {
+    match &record.driver {
+        Driver::Bridge(_) => {
+            link::create_bridge(record)?;
+            foreign::admit(record)
+        }
+        Driver::Shared(shared) => link::create_parent(record, shared),
+    }
+}
+
+fn unmake(record: &NetworkRecord) -> Result<(), NetworkError> {
+    if matches!(record.driver, Driver::Bridge(_)) {
+        foreign::dismiss(record)?;
+    }
+    if record.owns_link { link::delete_link(&record.bridge) } else { Ok(()) }
+}
+
+fn plan_record(spec: &NetworkSpec, project: &str, others: &[NetworkRecord]) -> Result<NetworkRecord, NetworkError> {
+    let mut bytes = [0; 32];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| NetworkError::kernel("give random bytes")(errno.into()))?;
+    let id = ContainerId::from_bytes(bytes).to_string();
+    let own_name = || format!("rc-{}", id.get(..10).unwrap_or(&id));
+    let (bridge, owns_link) = match &spec.driver {
+        // As with Docker, a bridge that is there already is used, and left when the network goes.
+        Driver::Bridge(Bridge { name: Some(name), .. }) => (name.clone(), !link_exists(name)),
+        Driver::Shared(Shared { parent: Some(parent), .. }) => (parent.clone(), !link_exists(parent)),
+        Driver::Bridge(_) | Driver::Shared(_) => (own_name(), true),
+    };
+    let is_bridge = matches!(spec.driver, Driver::Bridge(_));
+    if let Some(other) = others.iter().find(|other| is_bridge && other.bridge == bridge) {
+        return Err(NetworkError::LinkTaken { network: spec.name.clone(), link: bridge, holder: other.name.clone() });
+    }
+    let mut used = ipam::used_by(others);
+    // The own range of a link that is there already is the very one that containers are to be in.
+    if owns_link || spec.subnets.is_empty() {
+        let ranges = routes::host_ranges();
+        used.extend(ranges.map_err(NetworkError::kernel("list the routes and addresses of this host"))?);
+    }
+    let subnets = ipam::choose(spec, &id, &used)?;
+    Ok(NetworkRecord {
+        id,
+        name: spec.name.clone(),
+        project: project.to_owned(),
+        bridge,
+        owns_link,
+        driver: spec.driver.clone(),
+        mtu: spec.mtu,
+        interface_prefix: spec.interface_prefix.clone(),
+        internal: spec.internal,
+        subnets,
+        labels: spec.labels.clone(),
+        config_hash: spec.config_hash.clone(),
+        ready: false,
+        leases: Default::default(),
+        endpoints: Default::default(),
+    })
+}
