@@ -166,8 +166,5 @@ fn is_interface_setting(name: &str) -> bool {
     let plain = |part: &&str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
     };
-    parts.len() == 5
-        && parts.first() == Some(&"net")
-        && parts.get(3) == Some(&"IFNAME")
-        && parts.iter().all(|p| plain(p))
+    parts.len() == 5 && parts.first() == Some(&"net") && parts.get(3) == Some(&"IFNAME") && parts.iter().all(plain)
 }
