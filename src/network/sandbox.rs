@@ -193,7 +193,8 @@ fn make(outside: &Netlink, netns: BorrowedFd<'_>, interface: &Interface<'_>) -> 
         peer = peer.address(mac);
     }
     let pair = host.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build();
-    // A container reaches itself through its own published port: the bridge must send frames back where they came from.
+    // A container reaches itself through its own published port: the bridge must send frames back where they came from. The
+    // file in /sys that does the same makes the writer spin while anybody else changes a link.
     let port = LinkMessageBuilder::<LinkBridgePort>::default().name(interface.link).set_port_kind(InfoPortKind::Bridge);
     let port = port.hairpin(true).isolated(!bridge.icc).build();
     let mut batch = netlink::encode(RouteNetlinkMessage::NewLink(pair), ACK | CREATE | EXCLUSIVE);
