@@ -54,7 +54,9 @@ fn show_output(app: &App, target: &Target, since: i64) -> io::Result<i32> {
             Stream::Stderr => Box::new(io::stderr().lock()),
         };
         out.write_all(line.text)?;
-        out.write_all(b"\n")?;
+        if line.complete {
+            out.write_all(b"\n")?;
+        }
         out.flush()
     };
     let over = &mut |over: Ended| {

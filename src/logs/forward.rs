@@ -379,7 +379,7 @@ mod tests {
     }
 
     fn line(text: &'static [u8], stream: Stream) -> Line<'static> {
-        Line { container: "", stream, time: 1_700_000_000_123_456_789, text }
+        Line { container: "", stream, time: 1_700_000_000_123_456_789, text, complete: true }
     }
 
     #[test]

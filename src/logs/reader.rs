@@ -44,6 +44,8 @@ pub struct Line<'a> {
     pub time: i64,
     /// As printed, without the `\n`: any bytes.
     pub text: &'a [u8],
+    /// False: the program ended without a last `\n`.
+    pub complete: bool,
 }
 
 /// A merged view of several logs that can be read on as they grow.
@@ -149,7 +151,8 @@ impl LogReader {
                     container.skip -= 1;
                 } else if self.query.since.is_none_or(|since| time >= since) {
                     let name = &container.source.name;
-                    emit(Line { container: name, stream: cursor.stream, time, text: cursor.line() })?;
+                    let (text, complete) = (cursor.line(), cursor.line_end.is_some());
+                    emit(Line { container: name, stream: cursor.stream, time, text, complete })?;
                 }
                 cursor.consume();
                 match cursor.next_line(!container.source.running)? {

@@ -51,6 +51,8 @@ fn run_takes_volumes_ports_files_and_entrypoints() {
     assert!(ran.out.contains("compose.yaml"), "{}", ran.out);
     let again = project.run(&["run", "--rm", "-T", "-v", "more:/more", "a", "cat", "/data/file", "/more/file"]).ok();
     assert_eq!(again.out, "x\ny\n");
+    let raw = project.run(&["run", "--rm", "-T", "a", "printf", "one\\ntwo"]).ok();
+    assert_eq!(raw.out, "one\ntwo", "not a byte more than the program wrote");
     let quoted = project.run(&["run", "--rm", "-T", "--entrypoint", "sh -c 'echo \"a  b\"'", "a"]).ok();
     assert_eq!(quoted.out, "a  b\n");
     project.run(&["run", "--rm", "-T", "-v", "a::b", "a"]).fails(1);
