@@ -87,7 +87,8 @@ mod tests {
         let mut printer = LogPrinter::new(style, names.iter().copied());
         let mut out = Vec::new();
         for (container, text) in lines {
-            let line = Line { container, stream: Stream::Stdout, time: 1_700_000_000_000_000_005, text, complete: true };
+            let line =
+                Line { container, stream: Stream::Stdout, time: 1_700_000_000_000_000_005, text, complete: true };
             printer.print(&line, &mut out).unwrap();
         }
         String::from_utf8(out).unwrap()

@@ -68,7 +68,21 @@ impl Lowering<'_> {
                 return None;
             }
         };
-        Some(Mount { target: clean(&volume.target), read_only: volume.read_only, source })
+        let target = self.mount_target(&format!("{path}.target"), &volume.target)?;
+        Some(Mount { target, read_only: volume.read_only, source })
+    }
+
+    /// A place to mount at, written without detours.
+    fn mount_target(&mut self, path: &str, target: &str) -> Option<String> {
+        let cleaned = clean(target);
+        if !target.starts_with('/') {
+            self.invalid(path, format!("the mount path `{target}` must be absolute"));
+        } else if cleaned == "/" {
+            self.invalid(path, "nothing can be mounted over the container's root `/`");
+        } else {
+            return Some(cleaned);
+        }
+        None
     }
 
     fn recursion(&mut self, path: &str, volume: &ServiceVolume) -> Recursion {
@@ -146,7 +160,8 @@ impl Lowering<'_> {
                 _ => options.push(word.to_owned()),
             }
         }
-        Some(Mount { target: clean(target), read_only, source: MountSource::Tmpfs { size, mode, uid, gid, options } })
+        let target = self.mount_target(path, target)?;
+        Some(Mount { target, read_only, source: MountSource::Tmpfs { size, mode, uid, gid, options } })
     }
 
     fn file(

@@ -312,6 +312,8 @@ volumes:
             compose.yaml:4:73: `networks.o.driver_opts.far` is not supported yet: it is not known here
             compose.yaml:6:32: `x` is not a subnet such as `10.1.0.0/16`
             compose.yaml:6:36: `networks.p.ipam.config.1` is not supported yet: an address pool needs its `subnet`
+            compose.yaml:1:62: the mount path `d:/d` must be absolute
+            compose.yaml:1:70: the mount path `e:/e` must be absolute
         "#]],
     );
 }
