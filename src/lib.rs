@@ -16,6 +16,7 @@ pub mod base;
 pub mod cli;
 pub mod compose;
 pub mod control;
+pub mod copy;
 pub mod engine;
 pub mod image;
 pub mod init;

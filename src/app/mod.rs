@@ -3,6 +3,8 @@
 pub mod attach;
 pub mod change;
 pub mod config;
+pub mod copy;
+pub mod events;
 pub mod exec;
 pub mod explain;
 pub mod image;

@@ -248,3 +248,27 @@ pub struct VolumesOptions {
     /// Empty: all.
     pub services: Vec<String>,
 }
+
+/// `cp`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// `SERVICE:PATH`, a path of this machine, or `-`.
+    pub source: String,
+    pub destination: String,
+    /// Containers of `run`, too.
+    pub all: bool,
+    /// Keep owners.
+    pub archive: bool,
+    pub follow_link: bool,
+    pub index: Option<u32>,
+}
+
+/// `events`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventsOptions {
+    /// Empty: all.
+    pub services: Vec<String>,
+    /// Nanoseconds since the epoch; `None`: now.
+    pub since: Option<i64>,
+    pub until: Option<i64>,
+}

@@ -55,7 +55,15 @@ impl App {
         let given = self.load.project_name.clone().or_else(|| self.environment.get("COMPOSE_PROJECT_NAME").cloned());
         match (self.load(&[]), given) {
             (Ok(Loaded { project, .. }), _) => Ok((project.name.clone(), Some(project))),
-            (Err(AppError::Input(problems)), Some(name)) if is_missing_file(&problems) => Ok((name, None)),
+            (Err(AppError::Input(problems)), Some(name)) if is_missing_file(&problems) => {
+                match compose::is_project_name(&name) {
+                    true => Ok((name, None)),
+                    false => Err(AppError::Usage(format!(
+                        "invalid project name `{name}`: it must consist only of lower-case letters, digits, hyphens \
+                         and underscores, and start with a letter or digit"
+                    ))),
+                }
+            }
             (Err(error), _) => Err(error),
         }
     }

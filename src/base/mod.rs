@@ -3,5 +3,6 @@
 pub mod diagnostic;
 pub mod disk;
 pub mod ids;
+pub mod reason;
 pub mod trash;
 pub mod units;

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::base::reason::without_number;
 use crate::ui::Ansi;
 use crate::ui::Colour;
 
@@ -40,7 +41,7 @@ impl Failure {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        Self::new(message)
+        Self::new(without_number(&message))
     }
 
     /// No failure at all: something to say, and exit code 0.

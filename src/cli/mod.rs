@@ -5,8 +5,10 @@ pub mod attached;
 pub mod completion;
 pub mod config;
 pub mod context;
+pub mod cp;
 pub mod create;
 pub mod down;
+pub mod events;
 pub mod exec;
 pub mod failure;
 pub mod foreground;
@@ -73,6 +75,10 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Run a command in a running container
     Exec(exec::ExecArgs),
+    /// Copy files into and out of containers
+    Cp(cp::CpArgs),
+    /// Show what happens to containers
+    Events(events::EventsArgs),
     /// Connect to the streams of a running container
     Attach(attach::AttachArgs),
     /// Run a one-off container of a service
@@ -125,13 +131,11 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: [&str; 14] = [
+const NOT_YET: [&str; 12] = [
     "alpha",
     "bridge",
     "build",
     "commit",
-    "cp",
-    "events",
     "export",
     "publish",
     "pull",
@@ -158,6 +162,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completion(args) => completion::run(&args),
         Command::Create(args) => create::run(*args, context()?),
         Command::Scale(args) => scale::run(args, context()?),
+        Command::Cp(args) => cp::run(args, &context()?),
+        Command::Events(args) => events::run(args, &context()?),
         Command::Attach(args) => attach::run(args, &context()?),
         Command::Wait(args) => wait::run(args, &context()?),
         Command::Port(args) => port::run(args, &context()?),

@@ -31,22 +31,24 @@ pub struct RootArgs {
     #[arg(long = "env-file", value_name = "FILE", action = ArgAction::Append)]
     pub env_files: Vec<PathBuf>,
     /// Names with `_` instead of `-`, as Compose v1 made them
-    #[arg(long)]
+    #[arg(long, env = "COMPOSE_COMPATIBILITY", hide_env = true,
+        value_parser = clap::builder::BoolishValueParser::new())]
     pub compatibility: bool,
     /// Keep resources that no active service uses
     #[arg(long)]
     pub all_resources: bool,
     /// When to use colours and cursor movements
-    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", env = "COMPOSE_ANSI", hide_env = true)]
     pub ansi: AnsiArg,
     /// Old spelling of `--ansi never`
     #[arg(long, hide = true)]
     pub no_ansi: bool,
     /// How to show progress
-    #[arg(long, value_name = "TYPE", value_enum, default_value = "auto")]
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "auto", env = "COMPOSE_PROGRESS", hide_env = true)]
     pub progress: ProgressArg,
     /// How many things to do at once, -1 for no limit
-    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT",
+        hide_env = true)]
     pub parallel: i64,
     /// Show what would be done, and do nothing
     #[arg(long, global = true)]
@@ -71,6 +73,7 @@ pub enum ProgressArg {
     Tty,
     Plain,
     Json,
+    #[value(alias = "none")]
     Quiet,
 }
 

@@ -143,6 +143,12 @@ pub fn text(text: &str) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Prints a line on standard output; false when nobody reads it any more.
+pub fn line(line: &str) -> bool {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+}
+
 /// Says something on standard error that is no warning.
 #[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
 pub fn say(text: &str) {

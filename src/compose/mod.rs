@@ -53,6 +53,7 @@ use report::Reports;
 use select::Disabled;
 
 pub use environment::env_file;
+pub use name::is_project_name;
 pub use shell::split as split_command;
 pub use short::{VolumeSource, volume_source};
 pub use variables::Variable;

@@ -15,6 +15,11 @@ pub(super) fn normalize(name: &str) -> String {
     kept.trim_start_matches(['-', '_']).to_owned()
 }
 
+/// Whether a project can have this name.
+pub fn is_project_name(name: &str) -> bool {
+    !name.is_empty() && normalize(name) == name
+}
+
 /// The name: `-p`, `COMPOSE_PROJECT_NAME`, that of the last file that has one, that of the folder.
 pub(super) fn project(
     explicit: Option<&str>,

@@ -1,6 +1,7 @@
 //! Moving a change on: steps begin, gates open or fail, `--wait` ends.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +19,8 @@ use crate::spec::Condition;
 
 /// Log lines shown of a container that holds others up.
 const LOG_LINES: usize = 20;
+/// How long `--wait` looks at a container that has no health check.
+const SETTLED: Duration = Duration::from_millis(500);
 
 impl<R: Runtime> Reconciler<R> {
     /// Does everything that can be done now.
@@ -254,6 +257,7 @@ impl<R: Runtime> Reconciler<R> {
         }
         let mut pending = false;
         let mut failed = None;
+        let mut unsettled = Duration::ZERO;
         for name in running.awaited() {
             let live = find(&self.lives, name);
             let completed = live.is_some_and(|live| {
@@ -265,6 +269,12 @@ impl<R: Runtime> Reconciler<R> {
             };
             match judge(condition, &[(name, live)]) {
                 _ if completed => {}
+                // Without a health check, one that dies at once has never been up.
+                Verdict::Met if condition == Condition::ServiceStarted => {
+                    let age = live.filter(|_| !running.plan.unchanged.iter().any(|same| same == name));
+                    let left = age.map(|live| SETTLED.saturating_sub(live.since.elapsed())).unwrap_or_default();
+                    unsettled = unsettled.max(left);
+                }
                 Verdict::Met => {}
                 Verdict::Pending => pending = true,
                 Verdict::Failed { container, message } => failed = Some((container, message)),
@@ -273,6 +283,13 @@ impl<R: Runtime> Reconciler<R> {
         if let Some((container, message)) = failed {
             running.explaining.push(usize::MAX);
             self.explain(&container, message, None, Event::WaitFailed);
+        } else if !unsettled.is_zero() {
+            if !std::mem::replace(&mut running.settling, true) {
+                self.tasks.spawn_local(async move {
+                    sleep(unsettled).await;
+                    Event::Settled
+                });
+            }
         } else if !pending {
             self.finish_with(Vec::new());
         }

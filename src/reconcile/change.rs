@@ -51,6 +51,8 @@ pub(super) struct Running {
     /// The command that takes over, and why nothing more begins.
     pub(super) interrupted: Option<&'static str>,
     pub(super) timer: Option<AbortHandle>,
+    /// A timer runs for containers that `--wait` still looks at.
+    pub(super) settling: bool,
     pub(super) began: Instant,
 }
 
@@ -75,6 +77,7 @@ impl Running {
             failures: Vec::new(),
             interrupted: None,
             timer: None,
+            settling: false,
             began: Instant::now(),
         }
     }

@@ -57,6 +57,8 @@ pub(super) enum Event {
         result: Result<Box<ContainerState>, RuntimeError>,
     },
     WaitOver,
+    /// Containers that were looked at for a while have had that while.
+    Settled,
     /// A container is no longer marked as stopped by command.
     Unmarked {
         id: ContainerId,
@@ -247,6 +249,11 @@ impl<R: Runtime> Reconciler<R> {
             Event::RestartDue { id } => self.restart_due(id),
             Event::Restarted { id, result } => self.restarted(&id, result.map(|state| *state)),
             Event::WaitOver => self.wait_over(),
+            Event::Settled => {
+                if let Some(running) = &mut self.running {
+                    running.settling = false;
+                }
+            }
             Event::Unmarked { id, result: Ok(()) } => {
                 if let Some(live) = self.lives.get_mut(&id) {
                     live.state.stopped_by_user = false;

@@ -50,6 +50,16 @@ impl ProjectDir {
         self.containers().join(id.as_str())
     }
 
+    /// What has happened to containers, a JSON object a line.
+    pub fn events(&self) -> PathBuf {
+        self.data.join("events.jsonl")
+    }
+
+    /// What came before [`ProjectDir::events`].
+    pub fn older_events(&self) -> PathBuf {
+        self.data.join("events.1.jsonl")
+    }
+
     pub fn exit_file(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join("exit.json")
     }

@@ -44,6 +44,7 @@ impl Host {
             problems.extend(self.check_ports(new));
             problems.extend(self.check_name(new));
         }
+        problems.extend(wanted_twice(containers));
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
@@ -89,6 +90,29 @@ impl Host {
         }
         problems
     }
+}
+
+/// Host ports that more than one of the new containers would have.
+fn wanted_twice(containers: &[NewContainer]) -> Vec<RuntimeError> {
+    let mut first = BTreeMap::new();
+    let mut problems = Vec::new();
+    for new in containers {
+        for spec in &new.service.container.ports {
+            let Some((port, _)) = spec.host.filter(|(first, last)| first == last && *first != 0) else { continue };
+            let key = (port, spec.protocol.to_string(), spec.host_ip);
+            let other = first.entry(key).or_insert(&new.name);
+            if **other != new.name {
+                problems.push(RuntimeError {
+                    message: format!("containers {other} and {} both want to publish port {port}", new.name),
+                    help: Some(format!(
+                        "give a range with a port for each (`{port}-{}:…`), or leave the host's port out",
+                        port.saturating_add(1)
+                    )),
+                });
+            }
+        }
+    }
+    problems
 }
 
 /// The project whose keeper holds a port.

@@ -56,6 +56,7 @@ impl Host {
         let made = fs::DirBuilder::new().recursive(true).mode(0o710).create(&folder);
         made.and_then(|()| self.dir.write_config(&config))
             .map_err(|error| because(format!("cannot create `{}`", folder.display()), &error))?;
+        self.note("create", &config, &[]);
         self.observe_one(&id)
     }
 
@@ -200,6 +201,9 @@ impl Host {
         self.trash
             .discard(&folder)
             .map_err(|error| because(format!("cannot remove `{}`", folder.display()), &error))?;
+        if let Some(record) = &record {
+            self.note("destroy", &record.config, &[]);
+        }
         if let Some(record) = record.filter(|_| volumes) {
             let in_use = self.volumes_in_use()?;
             for name in record.config.volumes.values().filter(|name| is_made_up(name) && !in_use.contains(*name)) {

@@ -58,6 +58,15 @@ impl Host {
         if let Err(error) = self.write_state(id, &state) {
             self.warn(&error.message);
         }
+        if exit.oom {
+            self.note("oom", &found.config, &[]);
+        }
+        let ran = found.state.run.map_or(0, |run| exit.at.saturating_sub(run.started_at) / 1_000_000_000);
+        let attributes = [("exitCode", exit.code.to_string()), ("execDuration", ran.to_string())];
+        self.note("die", &found.config, &attributes);
+        if state.stopped_by_user {
+            self.note("stop", &found.config, &[]);
+        }
         self.tell(&control::Event::Exited {
             container: found.config.name.clone(),
             service: found.config.service.name.clone(),

@@ -1,7 +1,9 @@
 //! Errors of the lower half as what the reconciler passes on.
 
 use std::error::Error;
+use std::io::Write;
 
+use crate::base::reason::without_number;
 use crate::runtime::RuntimeError;
 
 /// A failure without a cause of its own.
@@ -18,5 +20,10 @@ pub(super) fn because(what: impl Into<String>, error: &dyn Error) -> RuntimeErro
         message.push_str(&error.to_string());
         cause = error.source();
     }
-    RuntimeError { message, help: None }
+    RuntimeError { message: without_number(&message), help: None }
+}
+
+/// A line for the supervisor's log, which is its standard error. A full disk is no reason to fail.
+pub(super) fn log(message: &str) {
+    let _ = writeln!(std::io::stderr(), "{}: {message}", jiff::Timestamp::now());
 }

@@ -174,9 +174,8 @@ impl Host {
     }
 
     /// What nobody waits for goes to the supervisor's log, which is its standard error.
-    #[expect(clippy::print_stderr, reason = "the supervisor's log")]
     pub(super) fn warn(&self, message: &str) {
-        eprintln!("{}: {message}", jiff::Timestamp::now());
+        crate::supervisor::failure::log(message);
     }
 
     /// No longer a container of ours.
@@ -266,6 +265,7 @@ impl Runtime for Host {
         let number =
             crate::sys::signals::number(&signal).ok_or_else(|| failure(format!("`{signal}` is not a signal")))?;
         if self.live.borrow().contains_key(&id) {
+            self.note("kill", &self.load(&id)?.config, &[("signal", number.to_string())]);
             let sent = self.link.signal(id.as_str(), number);
             sent.map_err(|error| because("cannot signal the container", &error))?;
             // The signal waits until it may run again.
@@ -299,9 +299,17 @@ impl Runtime for Host {
     }
 
     async fn record_health(&self, id: ContainerId, health: Health) -> Result<(), RuntimeError> {
-        let mut state = self.load(&id)?.state;
+        let found = self.load(&id)?;
+        let mut state = found.state;
         state.health = Some(health);
-        self.write_state(&id, &state)
+        self.write_state(&id, &state)?;
+        let word = match health {
+            Health::Starting => return Ok(()),
+            Health::Healthy => "healthy",
+            Health::Unhealthy => "unhealthy",
+        };
+        self.note(&format!("health_status: {word}"), &found.config, &[]);
+        Ok(())
     }
 
     async fn last_output(&self, id: ContainerId, lines: usize) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! The supervisor's side of the keeper: launches, signals, held descriptors, and a new keeper when the old one dies.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -84,6 +84,8 @@ struct Inner {
     /// Copies of everything the keeper holds, for its successor.
     held: RefCell<HashMap<String, Rc<Vec<OwnedFd>>>>,
     running: RefCell<HashMap<String, Running>>,
+    /// The keeper has been told to end.
+    finished: Cell<bool>,
     exits: mpsc::UnboundedSender<(String, ExitRecord)>,
 }
 
@@ -104,6 +106,7 @@ impl Link {
             launching: RefCell::default(),
             waiting: RefCell::default(),
             held: RefCell::default(),
+            finished: Cell::new(false),
             running: RefCell::default(),
             exits,
         };
@@ -246,6 +249,7 @@ impl Link {
     /// # Errors
     /// When the keeper cannot be reached.
     pub(super) fn finish(&self) -> io::Result<()> {
+        self.0.finished.set(true);
         self.keeper().send(&Request::Finish, &[])
     }
 
@@ -255,6 +259,8 @@ impl Link {
             let keeper = self.keeper();
             match keeper.recv().await {
                 Ok(Some((event, descriptors))) => self.dispatch(event, descriptors),
+                // It went because we told it to.
+                Ok(None) | Err(_) if self.0.finished.get() => return Ok(()),
                 Ok(None) | Err(_) => self.replace_keeper()?,
             }
         }

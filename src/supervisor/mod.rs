@@ -7,6 +7,7 @@ mod check;
 mod connect;
 mod create;
 mod end;
+mod events;
 mod failure;
 mod host;
 mod leave;
@@ -66,9 +67,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the supervisor's log")]
 fn complain(error: &dyn Error) {
-    eprintln!("{}: {}", jiff::Timestamp::now(), failure::because("the supervisor has failed", error));
+    failure::log(&failure::because("the supervisor has failed", error).message);
 }
 
 fn start(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
@@ -87,7 +87,14 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
     let program = Program::supervisor(&project, &roots.data, &roots.run);
     let log = roots.project(&project).data().join("supervisor.log");
     let (link, ends) = Link::new(&project, program, log, keeper);
-    let listener = restore(&link, &inherited)?;
+    let listener = match restore(&link, &inherited) {
+        Ok(listener) => listener,
+        Err(error) => {
+            // Nobody can reach us, and no successor would do better: the next command starts both anew.
+            link.finish()?;
+            return Err(error.into());
+        }
+    };
     let pumping = link.clone();
     tokio::task::spawn_local(async move {
         if let Err(error) = pumping.run().await {

@@ -149,7 +149,6 @@ fn limits(logging: &LogSpec) -> Limits {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the supervisor's log")]
 fn warn(message: &str) {
-    eprintln!("{}: {message}", jiff::Timestamp::now());
+    crate::supervisor::failure::log(message);
 }

@@ -138,6 +138,7 @@ impl Host {
             set.map_err(|error| because("cannot freeze the container", &error))?;
             state.paused = pause;
             self.write_state(id, &state)?;
+            self.note(if pause { "pause" } else { "unpause" }, &self.load(id)?.config, &[]);
         }
         self.observe_one(id)
     }

@@ -162,7 +162,8 @@ impl Shared {
                 biased;
                 Some(update) = updates.recv() => send(stream, &update).await?,
                 ended = outcome.wait_for(Option::is_some) => {
-                    let failures = ended.ok().and_then(|failures| failures.clone()).unwrap_or_default();
+                    let lost = || vec![Failed { message: "the supervisor gave the change up".to_owned(), help: None }];
+                    let failures = ended.ok().and_then(|failures| failures.clone()).unwrap_or_else(lost);
                     while let Ok(update) = updates.try_recv() {
                         send(stream, &update).await?;
                     }

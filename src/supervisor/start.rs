@@ -96,6 +96,7 @@ impl Host {
         self.log_output(config, launched.streams)?;
         self.note_start(record, run, connected)?;
         self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid });
+        self.note("start", config, &[]);
         self.tell(&control::Event::Started { container: config.name.clone(), service: config.service.name.clone() });
         Ok(())
     }
@@ -352,6 +353,15 @@ pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> Runt
             },
             _ => because(format!("cannot execute `{program}` ({detail})"), &cause),
         },
+        Some(Step::Bind { target, .. }) if matches!(*errno, libc::ENOTDIR | libc::EINVAL) => RuntimeError {
+            message: format!(
+                "cannot mount at `{target}`: one of source and target is a directory, the other one a file"
+            ),
+            help: Some("look at both: a missing source becomes a directory, a target is what the image has".to_owned()),
+        },
+        Some(Step::WorkingDirectory { target, .. }) if *errno == libc::ENOTDIR => {
+            RuntimeError { message: format!("the working directory `{target}` is a file in the image"), help: None }
+        }
         Some(step) => {
             let name = format!("{step:?}");
             let name = name.split([' ', '(']).next().unwrap_or_default();

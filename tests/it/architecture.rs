@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("runtime", &["base", "spec"]),
     ("reconcile", &["base", "spec", "plan", "runtime"]),
     ("sys", &["base"]),
+    ("copy", &["base", "sys"]),
     ("init", &["base", "sys"]),
     ("keeper", &["base", "sys", "init"]),
     ("engine", &["base", "spec", "sys", "init"]),
@@ -47,7 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "image", "volume",
-            "network", "logs", "ui",
+            "network", "logs", "copy", "ui",
         ],
     ),
     ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),

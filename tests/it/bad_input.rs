@@ -12,6 +12,9 @@ const FILES: &[(&str, &[&str])] = &[
     ("services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [a]}\n", &["cycle", "a -> b -> a"]),
     ("services:\n  a:\n    image: x\n    enviroment: {A: b}\n", &["compose.yaml:4:5", "enviroment", "`environment`"]),
     ("services:\n  a:\n    image: x\n    ports: ['70000:80']\n", &["compose.yaml:4", "70000"]),
+    ("services:\n  a:\n    image: x\n    mem_limit: 1k\n", &["compose.yaml:4", "6 MiB"]),
+    ("services:\n  a:\n    image: x\n    env_file: missing.env\n", &["compose.yaml:4", "missing.env"]),
+    ("services:\n  a:\n    image: x\n    volumes: ['data:/x']\n", &["data"]),
     ("services:\n  a: {build: .}\n", &["compose.yaml:2", "build", "not"]),
 ];
 
@@ -51,6 +54,14 @@ fn what_cannot_start_is_said_and_undone() {
         ("image: no-such-image:1", &["no-such-image:1", "compose.yaml:1"]),
         ("image: rcompose/host, command: [no-such-program]", &["no-such-program", "a"]),
         (
+            "image: rcompose/host, command: [./compose.yaml], working_dir: /x, volumes: ['.:/x']",
+            &["compose.yaml", "executed"],
+        ),
+        ("image: rcompose/host, command: ['true'], user: nobody-here", &["nobody-here", "/etc/passwd"]),
+        ("image: rcompose/host, command: ['true'], working_dir: /etc/passwd", &["/etc/passwd", "is a file"]),
+        ("image: rcompose/host, command: ['true'], volumes: ['./compose.yaml:/etc']", &["/etc", "directory", "file"]),
+        ("image: rcompose/host, command: ['true'], volumes: ['.:/etc/passwd']", &["/etc/passwd", "directory", "file"]),
+        (
             "image: rcompose/host, command: ['true'], volumes: [{type: bind, source: ./missing, target: /x, bind: {create_host_path: false}}]",
             &["missing", "/x"],
         ),
@@ -61,6 +72,7 @@ fn what_cannot_start_is_said_and_undone() {
         for part in expected.iter().filter(|part| !part.starts_with("compose.yaml")) {
             assert!(ran.err.contains(part), "{service:?}: {part:?} is not in\n{}", ran.err);
         }
+        assert!(!ran.err.contains("os error"), "a bare error number in\n{}", ran.err);
         project.run(&["down"]).ok();
         project.assert_nothing_left();
     }
@@ -112,4 +124,140 @@ fn no_permission_is_said() {
         .unwrap_or(crate::support::Ran { code: 1, out: String::new(), err: "permission".into() });
     let ran = ran.fails(1);
     assert!(ran.err.contains("permission") || ran.err.contains("by root only"), "{}", ran.err);
+}
+
+#[test]
+fn names_and_variables_that_make_no_sense() {
+    let project = Project::new("services: {a: {image: x}}\n");
+    fs::remove_file(project.folder().join("compose.yaml")).unwrap();
+    let with = |variable: &str, value: &str| -> crate::support::Ran {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rcompose"));
+        command.args(["ps", "-a"]).current_dir(project.folder()).env_clear().env("RCOMPOSE_ROOT", project.root());
+        command.env(variable, value).stdin(Stdio::null()).output().unwrap().into()
+    };
+    for (variable, value) in [
+        ("COMPOSE_PROJECT_NAME", "../../etc"),
+        ("COMPOSE_ANSI", "sometimes"),
+        ("COMPOSE_PROGRESS", "sometimes"),
+        ("COMPOSE_PARALLEL_LIMIT", "many"),
+        ("COMPOSE_FILE", "missing-file.yaml"),
+        ("COMPOSE_ENV_FILES", "missing-file.env"),
+    ] {
+        let ran = with(variable, value).fails(1);
+        assert!(ran.err.contains(value) && ran.out.is_empty(), "{variable}: {}", ran.err);
+    }
+    assert!(!project.root().exists(), "something was made");
+}
+
+#[test]
+fn a_port_that_somebody_has_is_said_before_anything_is_made() {
+    if !can_run_containers("a_port_that_somebody_has_is_said_before_anything_is_made") {
+        return;
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let service = |port: u16| format!("image: rcompose/host, command: [sleep, '1000'], ports: ['127.0.0.1:{port}:80']");
+    let project = Project::new(&format!("services: {{a: {{{}}}}}\n", service(port)));
+    let ran = project.run(&["up", "-d"]).fails(1);
+    let own = format!("(process {})", std::process::id());
+    assert!(ran.err.contains(&port.to_string()) && ran.err.contains(&own), "{}", ran.err);
+    drop(taken);
+    let ran = project.run(&["up", "-d", "--scale", "a=2"]).fails(1);
+    assert!(ran.err.contains("both want to publish") && ran.err.contains(&port.to_string()), "{}", ran.err);
+    assert!(project.ps().is_empty());
+    project.run(&["down"]).ok();
+    project.assert_nothing_left();
+}
+
+#[test]
+fn an_unhealthy_dependency_shows_its_check_and_its_output() {
+    if !can_run_containers("an_unhealthy_dependency_shows_its_check_and_its_output") {
+        return;
+    }
+    let project = Project::new(
+        "services:
+  db:
+    {image: rcompose/host, command: [sh, -c, 'echo out of luck; exec sleep 1000'], stop_signal: SIGKILL,
+     healthcheck: {test: [CMD, sh, -c, 'echo no answer; exit 7'], interval: 100ms, retries: 1}}
+  web: {image: rcompose/host, command: [sleep, '1000'], depends_on: {db: {condition: service_healthy}}}
+",
+    );
+    let ran = project.run(&["up", "-d"]).fails(1);
+    for part in ["unhealthy", "exit status 7", "no answer", "out of luck", "web -> db", "web-1  Canceled"] {
+        assert!(ran.err.contains(part), "{part:?} is not in\n{}", ran.err);
+    }
+    project.down();
+}
+
+#[test]
+fn waiting_for_one_that_dies_at_once_fails() {
+    if !can_run_containers("waiting_for_one_that_dies_at_once_fails") {
+        return;
+    }
+    let project =
+        Project::new("services: {a: {image: rcompose/host, command: [sh, -c, 'echo dying; sleep 0.1; exit 3']}}\n");
+    let ran = project.run(&["up", "--wait"]).fails(1);
+    assert!(ran.err.contains("exited (3)") && ran.err.contains("dying"), "{}", ran.err);
+    project.down();
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing() {
+    if !can_run_containers("a_full_disk_is_said_and_leaves_nothing") {
+        return;
+    }
+    let service = "image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL";
+    let project = Project::new(&format!(
+        "services:\n  a: {{{service}, volumes: ['data:/data']}}\n  b: {{{service}}}\nvolumes: {{data: {{}}}}\n"
+    ));
+    let disk = Disk::mount(&project.root(), "size=8m");
+    project.run(&["up", "-d"]).ok();
+    project.run(&["down", "-v"]).ok();
+    let filler = project.root().join("filler");
+    for free in [0, 2, 4, 8, 16, 24] {
+        let mut fill = fs::File::create(&filler).unwrap();
+        let page = [1; 4096];
+        while std::io::Write::write_all(&mut fill, &page).is_ok() {}
+        fill.set_len(fill.metadata().unwrap().len().saturating_sub(free * 4096)).unwrap();
+        let ran = project.run(&["up", "-d"]);
+        if ran.code != 0 {
+            assert_eq!(ran.code, 1, "{}", ran.err);
+            let said = ran.err.to_lowercase();
+            assert!(said.contains("no space left"), "with {free} pages free:\n{}", ran.err);
+        }
+        fs::remove_file(&filler).unwrap();
+        project.run(&["down", "-v", "-t", "0"]).ok();
+        gone(&project);
+    }
+    project.run(&["up", "-d"]).ok();
+    project.run(&["down", "-v", "-t", "0"]).ok();
+    gone(&project);
+    drop(disk);
+    project.assert_nothing_left();
+}
+
+/// Waits until neither processes nor folders of the project are left.
+fn gone(project: &Project) {
+    crate::support::eventually("keeper, supervisor and the project's folder go", || {
+        let processes = project.role("keeper").len() + project.role("supervisor").len();
+        (processes == 0 && !project.root().join("data/projects").join(&project.name).exists()).then_some(())
+    });
+}
+
+/// A small disk of its own, gone with the test.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(at: &std::path::Path, options: &str) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options)).unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
 }

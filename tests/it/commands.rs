@@ -55,7 +55,7 @@ fn run_takes_volumes_ports_files_and_entrypoints() {
     assert_eq!(raw.out, "one\ntwo", "not a byte more than the program wrote");
     let quoted = project.run(&["run", "--rm", "-T", "--entrypoint", "sh -c 'echo \"a  b\"'", "a"]).ok();
     assert_eq!(quoted.out, "a  b\n");
-    project.run(&["run", "--rm", "-T", "-v", "a::b", "a"]).fails(1);
+    project.run(&["run", "--rm", "-T", "-v", "/a::b", "a"]).fails(1);
     project.run(&["run", "--rm", "-T", "-p", "nonsense", "a"]).fails(1);
     assert!(project.ps().is_empty(), "a run that could not be left something");
     // What only `run` named is not the project's, so it stays.
@@ -219,4 +219,72 @@ fn completions_know_the_commands() {
         assert!(script.contains("remove-orphans") && script.contains("scale"), "{shell}");
     }
     project.run(&["completion", "nonsense"]).fails(1);
+}
+
+#[test]
+fn files_are_copied_in_and_out() {
+    if !can_run_containers("files_are_copied_in_and_out") {
+        return;
+    }
+    let project = Project::new(&format!("services:\n  a: {{{IDLE}, scale: 2}}\n"));
+    project.run(&["up", "-d"]).ok();
+    let here = project.folder();
+    std::fs::create_dir_all(here.join("tree/inner")).unwrap();
+    project.write("tree/inner/file", "text");
+    project.run(&["cp", "tree", "a:/tmp"]).ok();
+    for index in ["1", "2"] {
+        let read = project.run(&["exec", "-T", "--index", index, "a", "cat", "/tmp/tree/inner/file"]).ok();
+        assert_eq!(read.out, "text", "a copy goes to every container");
+    }
+    project.run(&["exec", "-T", "a", "ln", "-s", "/etc", "/tmp/tree/link"]).ok();
+    let out = project.run(&["cp", "a:/tmp/tree/.", "back"]).ok();
+    assert!(out.err.contains("copy") && out.err.contains("Copied"), "{}", out.err);
+    assert_eq!(std::fs::read_to_string(here.join("back/inner/file")).unwrap(), "text");
+    assert_eq!(std::fs::read_link(here.join("back/link")).unwrap(), std::path::Path::new("/etc"));
+    assert!(project.run(&["cp", "a:/tmp/tree/inner/file", "-"]).ok().out.contains("text"));
+    for (from, to) in [("a:/nope", "x"), ("nope", "a:/x"), ("x", "y"), ("tree", "a:/etc/hostname"), ("tree", "none:/x")]
+    {
+        let ran = project.run(&["cp", from, to]).fails(1);
+        assert!(ran.err.contains("error:"), "{from} {to}: {}", ran.err);
+    }
+    project.down();
+}
+
+#[test]
+fn events_tell_what_happened() {
+    if !can_run_containers("events_tell_what_happened") {
+        return;
+    }
+    let project = Project::new(&format!("services:\n  a: {{{IDLE}}}\n  b: {{{IDLE}}}\n"));
+    let mut following = project.spawn(&["events", "--json", "a"]);
+    project.run(&["up", "-d"]).ok();
+    project.run(&["stop", "a"]).ok();
+    let past = project.run(&["events", "--json", "--since", "1h", "--until", "0s", "a"]).ok();
+    let actions: Vec<String> = past
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .inspect(|event| assert_eq!(event["service"], "a"))
+        .map(|event| event["action"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(actions, ["create", "start", "kill", "die", "stop"]);
+    let mut out = std::io::BufReader::new(following.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert!(line.contains("\"create\"") && line.contains("a-1"), "{line}");
+    kill(i32::try_from(following.id()).unwrap(), Signal::SIGTERM);
+    following.wait().unwrap();
+    project.down();
+}
+
+#[test]
+fn a_hundred_thousand_lines_come_through_an_attached_up() {
+    if !can_run_containers("a_hundred_thousand_lines_come_through_an_attached_up") {
+        return;
+    }
+    let project = Project::new("services:\n  a: {image: rcompose/host, command: [seq, '100000']}\n");
+    let ran = project.run(&["up", "--no-log-prefix"]).ok();
+    let numbers = ran.out.lines().filter_map(|line| line.parse::<u32>().ok());
+    assert!(numbers.eq(1..=100_000), "{} lines", ran.out.lines().count());
+    project.down();
 }

@@ -103,6 +103,12 @@ impl Lowering<'_> {
                 None => self.invalid(&format!("{path}.extra_hosts"), format!("`{text}` is not `HOST=ADDRESS`")),
             }
         }
+        let resources = resources(service);
+        if resources.memory.is_some_and(|memory| memory < LEAST_MEMORY) {
+            let own = service.mem_limit.is_some_and(|limit| limit != 0);
+            let place = if own { "mem_limit" } else { "deploy.resources.limits.memory" };
+            self.invalid(&format!("{path}.{place}"), "the least memory that a container can be limited to is 6 MiB");
+        }
         ContainerSpec {
             image: service.image.clone().unwrap_or_default(),
             entrypoint: service.entrypoint.clone(),
@@ -141,7 +147,7 @@ impl Lowering<'_> {
             ipc: self.namespace(&format!("{path}.ipc"), service.ipc.as_deref()),
             uts: self.namespace(&format!("{path}.uts"), service.uts.as_deref()),
             cgroup: self.namespace(&format!("{path}.cgroup"), service.cgroup.as_deref()),
-            resources: resources(service),
+            resources,
             logging: self.logging(path, service),
         }
     }
@@ -298,6 +304,9 @@ fn dependency(how: &model::Dependency) -> Dependency {
     };
     Dependency { condition, required: how.required, restart: how.restart }
 }
+
+/// As with docker: no program starts with less.
+const LEAST_MEMORY: u64 = 6 << 20;
 
 fn capability(name: &str) -> String {
     let name = name.to_ascii_uppercase();
