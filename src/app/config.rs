@@ -150,7 +150,7 @@ fn unresolved(options: &ConfigOptions, environment: &BTreeMap<String, String>) -
         }
         (Print::Variables, format) => variables(&compose::variables(&tree), format),
         (_, Some(Format::Json)) => render::json_text(&tree),
-        _ => render::yaml_text(&tree),
+        _ => render::plain_yaml(tree),
     });
     ConfigOutput { text, diagnostics: loaded.diagnostics }
 }

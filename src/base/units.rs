@@ -120,16 +120,16 @@ fn decimal(value: i128, unit: i128) -> String {
     text
 }
 
-/// Parses `64m`, `1.5 GiB`, `512`, `-1`: a number with an optional unit, 1024-based whatever its spelling.
+/// Parses `64m`, `1.5 GiB`, `512`, `1e3`, `-1`: a number with an optional unit, 1024-based whatever its spelling.
 pub fn parse_bytes(text: &str) -> Option<i64> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
-        None => (false, text),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text.rfind(|c: char| c.is_ascii_digit() || matches!(c, '.' | ' '))? + 1;
     let (number, unit) = text.split_at(end);
-    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let power = match unit.as_str() {
+    let number = number.strip_suffix(' ').unwrap_or(number);
+    let power = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 0,
         "k" | "kb" | "kib" => 1,
         "m" | "mb" | "mib" => 2,
@@ -138,8 +138,27 @@ pub fn parse_bytes(text: &str) -> Option<i64> {
         "p" | "pb" | "pib" => 5,
         _ => return None,
     };
-    let value = i64::try_from(scaled(number, 1_i128 << (10 * power))?).ok()?;
+    let unit = 1_i128 << (10 * power);
+    let value = if number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        scaled(number, unit)?
+    } else {
+        scientific(number, unit)?
+    };
+    let value = i64::try_from(value).ok()?;
     Some(if negative { -value } else { value })
+}
+
+/// A number with an exponent or with `_` between its digits, times `unit`.
+fn scientific(number: &str, unit: i128) -> Option<i128> {
+    let digit = |b: Option<&u8>| b.is_some_and(u8::is_ascii_digit);
+    let bytes = number.as_bytes();
+    let between = |index: usize| index > 0 && digit(bytes.get(index - 1)) && digit(bytes.get(index + 1));
+    let starts = digit(bytes.first()) || bytes.first() == Some(&b'.');
+    if !starts || number.match_indices('_').any(|(index, _)| !between(index)) {
+        return None;
+    }
+    let value = number.replace('_', "").parse::<f64>().ok().filter(|value| value.is_finite())?;
+    Some((value * unit as f64) as i128)
 }
 
 #[cfg(test)]

@@ -149,6 +149,12 @@ impl Canonical<'_> {
     }
 
     fn build(&mut self, build: &mut Map, path: &Path<'_>) {
+        for item in build.get("additional_contexts").and_then(|(_, node)| node.as_list()).unwrap_or_default() {
+            if let Some(text) = item.as_str().filter(|text| !text.contains('=')) {
+                let message = format!("`{text}` of `{}` is not `NAME=CONTEXT`", path.key("additional_contexts"));
+                self.wrong("invalid-value", item.mark, message);
+            }
+        }
         replace(build, "additional_contexts", short::key_values);
         self.variables(build, "args", path);
         self.pairs(build, "labels");

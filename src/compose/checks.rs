@@ -42,7 +42,6 @@ pub(super) fn resources(tree: &Node, reports: &mut Reports) {
         for port in list(service.get("ports")) {
             if let Some(address) = port.get("host_ip")
                 && let Some(text) = address.as_str()
-                && !text.is_empty()
                 && !text.contains('$')
                 && text.parse::<std::net::IpAddr>().is_err()
             {
@@ -64,8 +63,7 @@ pub(super) fn resources(tree: &Node, reports: &mut Reports) {
 pub(super) fn bind_sources(tree: &Node, reports: &mut Reports) {
     for (name, _, service) in map(tree.get("services")) {
         for volume in list(service.get("volumes")) {
-            let source = volume.get("source").and_then(Node::as_str).unwrap_or_default();
-            if volume.get("type").and_then(Node::as_str) == Some("bind") && source.is_empty() {
+            if volume.get("type").and_then(Node::as_str) == Some("bind") && volume.get("source").is_none() {
                 let message = format!("a bind mount of `services.{name}` has no `source`");
                 reports.error("missing-key", volume.mark, message);
             }
@@ -256,9 +254,8 @@ impl<'a> Check<'a, '_> {
             ("secrets", "secrets", "secret"),
         ] {
             for reference in list(self.service.at(path)) {
-                if let Some(source) = reference.get("source").and_then(Node::as_str) {
-                    self.defined(kind, word, source, reference.mark);
-                }
+                let source = reference.get("source").and_then(Node::as_str).unwrap_or_default();
+                self.defined(kind, word, source, reference.mark);
             }
         }
     }

@@ -107,6 +107,11 @@ fn read_reference(loader: &mut Loader<'_>, node: &Node, name: &str) -> Option<Re
         loader.reports.error("missing-key", node.mark, message);
         return None;
     };
+    if let Some(file) = node.get("file").filter(|file| !file.is_null() && file.as_str().is_none()) {
+        let message = format!("`services.{name}.extends.file` must be text");
+        loader.reports.error("wrong-type", file.mark, message);
+        return None;
+    }
     Some(Reference { service, file: member("file"), mark: node.mark })
 }
 

@@ -34,7 +34,7 @@ impl Finisher<'_> {
                 None => rest.push((key, entry)),
             }
         }
-        if members.bare {
+        if members.complete {
             add_missing(&mut known, members, mark);
         }
         known.sort_by_key(|(position, ..)| *position);
@@ -114,7 +114,9 @@ impl Finisher<'_> {
                 None => value,
             },
             // Whole numbers of the format are small; a fraction is cut off.
-            (Cast::Int, Value::Float(value)) => Value::Int(value as i64),
+            (Cast::Int | Cast::Unsigned, Value::Float(value)) if cast == Cast::Int || value >= 0.0 => {
+                Value::Int(value as i64)
+            }
             (Cast::Float, Value::Int(value)) => Value::Float(value as f64),
             (Cast::Float, Value::Float(value)) => Value::Float(narrow(value)),
             (Cast::Float, Value::String(text)) => match text.parse() {
@@ -125,6 +127,12 @@ impl Finisher<'_> {
                 Some(value) => Value::Int(value),
                 None => return self.wrong(mark, path, &text, "a whole number"),
             },
+            (Cast::Unsigned, Value::Int(value)) if value < 0 => {
+                return self.wrong(mark, path, &value.to_string(), "a whole number that is not negative");
+            }
+            (Cast::Unsigned, Value::Float(value)) => {
+                return self.wrong(mark, path, &value.to_string(), "a whole number that is not negative");
+            }
             (Cast::Bytes, Value::Int(value)) => Value::String(value.to_string().into()),
             (Cast::Bytes, Value::Float(_)) => {
                 let message = format!("the number of `{path}` has a fraction or exponent, so it is ignored");
@@ -141,6 +149,13 @@ impl Finisher<'_> {
                 Some(span) => Value::String(units::format_duration(span).into()),
                 None => return self.wrong(mark, path, &text, "a duration, such as `1m30s`"),
             },
+            (Cast::Mode, Value::Int(mode)) if mode < 0 => Value::String(format!("0-{:o}", mode.unsigned_abs()).into()),
+            (Cast::Mode, Value::Float(mode)) => {
+                return self.wrong(mark, path, &mode.to_string(), "an octal mode, such as `0440`");
+            }
+            (Cast::Count, Value::Float(count)) => {
+                return self.wrong(mark, path, &count.to_string(), "`all` or a number");
+            }
             (Cast::Mode, Value::Int(mode)) => Value::String(format!("0{mode:o}").into()),
             (Cast::Mode, Value::String(text)) => match i64::from_str_radix(&text, 8) {
                 Ok(mode) => Value::String(format!("0{mode:o}").into()),

@@ -40,25 +40,41 @@ pub(super) fn apply(loader: &mut Loader<'_>, document: &mut Node, file: &Path, s
     }
 }
 
-fn texts(node: Option<&Node>) -> Vec<String> {
-    let Some(node) = node else { return Vec::new() };
+/// One text or a list of them; `None` when it is something else, which is reported.
+fn texts(loader: &mut Loader<'_>, node: Option<&Node>, what: &str) -> Option<Vec<String>> {
+    let Some(node) = node.filter(|node| !node.is_null()) else { return Some(Vec::new()) };
     let items = node.as_list().unwrap_or(std::slice::from_ref(node));
-    items.iter().filter_map(Node::as_str).map(str::to_owned).collect()
+    if let Some(wrong) = items.iter().find(|item| item.as_str().is_none()) {
+        loader.reports.error("wrong-type", wrong.mark, format!("`{what}` must be text or a list of texts"));
+        return None;
+    }
+    Some(items.iter().filter_map(Node::as_str).map(str::to_owned).collect())
 }
 
 fn read_entry(loader: &mut Loader<'_>, node: &Node) -> Option<Entry> {
     const KEYS: [&str; 3] = ["path", "project_directory", "env_file"];
     let (paths, directory, env_files) = match &node.value {
+        Value::Null => return None,
         Value::Map(map) => {
             if let Some((key, (mark, _))) = map.iter().find(|(key, _)| !KEYS.contains(&key.as_ref())) {
                 let message = format!("`include` may not have `{key}`: additional properties are not allowed");
                 loader.reports.error("unknown-key", *mark, message);
                 return None;
             }
-            (texts(node.get("path")), node.get("project_directory"), texts(node.get("env_file")))
+            let paths = texts(loader, node.get("path"), "include.path")?;
+            let env_files = texts(loader, node.get("env_file"), "include.env_file")?;
+            (paths, node.get("project_directory").filter(|node| !node.is_null()), env_files)
         }
-        _ => (texts(Some(node)), None, Vec::new()),
+        Value::String(path) => (vec![path.to_string()], None, Vec::new()),
+        _ => {
+            loader.reports.error("wrong-type", node.mark, "an entry of `include` must be a path or a mapping");
+            return None;
+        }
     };
+    if let Some(wrong) = directory.filter(|node| node.as_str().is_none()) {
+        loader.reports.error("wrong-type", wrong.mark, "`include.project_directory` must be text");
+        return None;
+    }
     // An entry without a path includes nothing, as in the reference.
     if paths.is_empty() {
         return None;

@@ -104,7 +104,7 @@ impl Walker<'_> {
         let Some(text) = node.as_str() else { return };
         let (value, wanted) = match cast {
             Cast::Bool => (boolean(text).map(Value::Bool), "a boolean, such as `true` or `false`"),
-            Cast::Int => (whole(text).map(Value::Int), "a whole number"),
+            Cast::Int | Cast::Unsigned => (whole(text).map(Value::Int), "a whole number"),
             Cast::Float => (text.parse().ok().map(Value::Float), "a number"),
             _ => return,
         };

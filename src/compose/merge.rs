@@ -288,7 +288,7 @@ fn unique_children(node: &mut Node, shape: &'static Shape, path: &Path<'_>, repo
 
 fn unique_items(node: &mut Node, unique: Unique, path: &Path<'_>, reports: &mut Reports) {
     let Value::List(list) = &mut node.value else { return };
-    if let ([_], Unique::Key | Unique::EnvFile | Unique::Expose) = (list.as_slice(), unique) {
+    if let ([_], Unique::Key | Unique::EnvFile) = (list.as_slice(), unique) {
         return;
     }
     let mut index_of: HashMap<String, usize> = HashMap::with_capacity(list.len());
@@ -321,6 +321,10 @@ fn unique_key(item: &Node, unique: Unique, path: &Path<'_>, reports: &mut Report
         Unique::No => None,
         Unique::Key | Unique::Expose | Unique::EnvFile if is_map => member("path"),
         Unique::Key => item.as_str().map(|text| text.split('=').next().unwrap_or(text).to_owned()),
+        Unique::Expose if matches!(item.value, Value::Float(_)) => {
+            reports.error("invalid-port", item.mark, format!("`{path}` is not a port: it has a fraction or exponent"));
+            None
+        }
         Unique::Expose | Unique::EnvFile => scalar::text(&item.value),
         Unique::Port if is_map => {
             let Some(target) = member("target") else {
@@ -345,7 +349,13 @@ fn unique_key(item: &Node, unique: Unique, path: &Path<'_>, reports: &mut Report
             target
         }
         Unique::VolumeTarget => short::volume_target(item.as_str()?),
-        Unique::DeviceTarget if is_map => member("target"),
+        Unique::DeviceTarget if is_map => {
+            let target = member("target");
+            if target.is_none() {
+                missing(item, path, "a target", reports);
+            }
+            target
+        }
         Unique::DeviceTarget => {
             let text = item.as_str()?;
             let mut parts = text.split(':');

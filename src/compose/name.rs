@@ -47,18 +47,15 @@ pub(super) fn project(
     if let Some(node) = given {
         let name = text(node, environment, interpolate, reports)?;
         let name = normalize(&name);
-        if !name.is_empty() {
-            return Some(name);
-        }
+        return not_empty(name, node.mark, reports);
     }
-    let name = normalize(folder);
+    not_empty(normalize(folder), Mark::default(), reports)
+}
+
+fn not_empty(name: String, mark: Mark, reports: &mut Reports) -> Option<String> {
     if name.is_empty() {
-        reports.error_with_help(
-            "invalid-project-name",
-            Mark::default(),
-            "project name must not be empty",
-            "give one with `-p NAME`, or with `name:` in the file",
-        );
+        let help = "give one of `[a-z0-9_-]` with `-p NAME`, or with `name:` in the file";
+        reports.error_with_help("invalid-project-name", mark, "project name must not be empty", help);
         return None;
     }
     Some(name)

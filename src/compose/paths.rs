@@ -139,7 +139,8 @@ impl Base<'_> {
         }
         for volume in items(service, "volumes") {
             if volume.get("type").and_then(Node::as_str) == Some("bind") {
-                change(volume.get_mut("source"), |path| self.maybe_unix(path));
+                let here = |path: &str| if path.is_empty() { self.path(".") } else { self.maybe_unix(path) };
+                change(volume.get_mut("source"), here);
             }
         }
     }

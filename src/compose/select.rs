@@ -23,7 +23,9 @@ pub(super) fn apply_profiles(tree: &mut Node, active: &[String]) -> Disabled {
     let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) else { return disabled };
     let is_active = |service: &Node| {
         let profiles = profiles(service);
-        profiles.is_empty() || active.iter().any(|profile| profile == "*" || profiles.contains(profile))
+        // The list of no active profile is the list of an unnamed one, as in the reference.
+        let unnamed = active.is_empty() && profiles.iter().any(String::is_empty);
+        profiles.is_empty() || unnamed || active.iter().any(|profile| profile == "*" || profiles.contains(profile))
     };
     let names: Vec<Arc<str>> =
         services.iter().filter(|(_, (_, node))| !is_active(node)).map(|(name, _)| Arc::clone(name)).collect();

@@ -288,7 +288,10 @@ pub(super) fn ports(spec: &str, mark: Mark) -> Result<Vec<Node>, String> {
             (spec.get(..end).unwrap_or_default(), *host, *container)
         }
     };
-    let (container, protocol) = container.split_once('/').unwrap_or((container, ""));
+    // What stands after a second slash is ignored, as the reference does.
+    let mut container_and_protocol = container.split('/');
+    let container = container_and_protocol.next().unwrap_or_default();
+    let protocol = container_and_protocol.next().unwrap_or_default();
     let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
     if container.is_empty() {
         return Err(wrong("the container port is missing"));
@@ -299,6 +302,9 @@ pub(super) fn ports(spec: &str, mark: Mark) -> Result<Vec<Node>, String> {
     let address = host_address(address).ok_or_else(|| wrong(&format!("`{address}` is not an IP address")))?;
     let (first, last) = port_range(container)
         .ok_or_else(|| wrong(&format!("invalid container port `{container}`, which must be 0 to 65535")))?;
+    if first == 0 {
+        return Err(wrong("the container port may not be 0"));
+    }
     let published = if host.is_empty() {
         None
     } else {

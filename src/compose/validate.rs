@@ -115,6 +115,9 @@ fn structure(map: &Map, mark: Mark, members: &'static Struct, path: &Path<'_>, r
     for (key, (key_mark, node)) in map {
         if let Some(attribute) = members.attribute(key) {
             value(node, attribute.shape, &path.key(key), reports);
+        } else if members.open {
+            let message = format!("`{}` is not known, so it is ignored", path.key(key));
+            reports.warning("ignored-key", *key_mark, message);
         } else if !(members.extensions && key.starts_with("x-")) {
             unknown_key(key, *key_mark, members, path, reports);
         }

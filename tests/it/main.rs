@@ -14,6 +14,7 @@ mod compose;
 mod crash;
 #[cfg(test)]
 mod engine;
+mod format;
 #[cfg(test)]
 mod escapes;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A canonical tree as text, the way `config` prints it.
 
 mod json;
+mod order;
 mod yaml;
 
 use std::sync::Arc;
@@ -24,6 +25,12 @@ pub fn json(tree: &Node) -> String {
         map.sort_keys();
     }
     json_text(&node)
+}
+
+/// A tree without known order, such as one whose variables are not replaced, as YAML.
+pub fn plain_yaml(mut tree: Node) -> String {
+    in_yaml_order(&mut tree);
+    yaml_text(&tree)
 }
 
 /// `$` doubled, so that the text can be read as a Compose file again.
@@ -50,7 +57,7 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
                     Form::Json => matches!(value.value, Value::Int(0)) && attribute.zero == Zero::Yaml,
                 };
                 if !left_out {
-                    let name = if members.bare && form == Form::Json {
+                    let name = if members.capital && form == Form::Json {
                         capital(attribute.name)
                     } else {
                         attribute.name.into()
@@ -71,18 +78,38 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
             None => {}
         }
     }
+    let known = result.len();
     for (key, entry) in map {
         let extension = members.attribute(key).is_none();
         // JSON has extensions at the top only.
         if extension && form == Form::Yaml {
-            result.insert(Arc::clone(key), entry.clone());
+            let mut entry = entry.clone();
+            in_yaml_order(&mut entry.1);
+            result.insert(Arc::clone(key), entry);
         } else if extension && depth == 0 {
             let mut entry = entry.clone();
             empty_lists_are_null(&mut entry.1);
             result.insert(Arc::clone(key), entry);
         }
     }
+    if form == Form::Yaml && result.len() > known + 1 {
+        let mut extensions = result.split_off(known);
+        extensions.sort_by(|a, _, b, _| order::natural(a, b));
+        result.extend(extensions);
+    }
     Node::new(Value::from(result), node.mark)
+}
+
+/// Every mapping below `node` in the order that YAML has.
+fn in_yaml_order(node: &mut Node) {
+    match &mut node.value {
+        Value::List(list) => list.iter_mut().for_each(in_yaml_order),
+        Value::Map(map) => {
+            map.sort_by(|a, _, b, _| order::natural(a, b));
+            map.values_mut().for_each(|(_, node)| in_yaml_order(node));
+        }
+        _ => {}
+    }
 }
 
 /// `ID` or `ID: PATH`, as a list of texts.
@@ -117,7 +144,11 @@ fn shape_value(node: &Node, shape: &'static Shape, form: Form, depth: usize) -> 
             let entries = map
                 .iter()
                 .map(|(key, (mark, node))| (Arc::clone(key), (*mark, shape_value(node, value, form, depth + 1))));
-            Node::new(Value::from(entries.collect::<Map>()), node.mark)
+            let mut entries: Map = entries.collect();
+            if form == Form::Yaml {
+                entries.sort_by(|a, _, b, _| order::natural(a, b));
+            }
+            Node::new(Value::from(entries), node.mark)
         }
         (Value::List(list), _, Some(items)) => {
             let items = list.iter().map(|item| shape_value(item, items.shape, form, depth + 1));

@@ -18,7 +18,7 @@ static FIELDS: Struct = structure(&[
     at("cache_to", &STRINGS),
     at("no_cache", &BOOL),
     at("no_cache_filter", &STRING_OR_STRINGS),
-    at("additional_contexts", &PAIRS).merge(Merge::KeyValue),
+    at("additional_contexts", &CONTEXTS).merge(Merge::KeyValue),
     at("pull", &BOOL),
     at("extra_hosts", &EXTRA_HOSTS).merge(Merge::ExtraHosts),
     at("isolation", &STRING),
@@ -27,10 +27,20 @@ static FIELDS: Struct = structure(&[
     at("secrets", &FILE_REFERENCES),
     at("shm_size", &INT_BYTES),
     at("tags", &STRINGS).unique(Unique::Key),
-    at("ulimits", &ULIMITS).merge(Merge::Ulimits),
+    at("ulimits", &BUILD_ULIMITS).merge(Merge::Ulimits),
     at("platforms", &STRINGS).unique(Unique::Key),
     at("privileged", &BOOL),
 ]);
 
+/// As those of a service, but numbers may not be written as text.
+static BUILD_ULIMITS: Shape = NOTHING.or_named_and_others(Keys::Lowercase, &BUILD_ULIMIT);
+static BUILD_ULIMIT: Shape = NOTHING.or_number(Number::Integer).or_struct(&BUILD_ULIMIT_PAIR).cast(Cast::Int);
+static BUILD_ULIMIT_PAIR: Struct =
+    structure(&[at("soft", &WHOLE).zero(Zero::Yaml), at("hard", &WHOLE).zero(Zero::Yaml)])
+        .required(&["soft", "hard"])
+        .forgetful();
+static WHOLE: Shape = NOTHING.or_number(Number::Integer).cast(Cast::Int);
+
+static CONTEXTS: Shape = NOTHING.or_named(Keys::Any, &STRING).or_list(&STRING, true);
 static BOOL_OR_TEXT: Shape = NOTHING.or_boolean().or_text(Text::Any).cast(Cast::Text);
 static SSH: Shape = NOTHING.or_named(Keys::Any, &SCALAR).or_list(&STRING, true);

@@ -18,7 +18,7 @@ static FIELDS: Struct = structure(&[
 
 static UPDATE_CONFIG: Shape = NOTHING.or_struct(&UPDATE_CONFIG_FIELDS);
 static UPDATE_CONFIG_FIELDS: Struct = structure(&[
-    at("parallelism", &INT).keep(),
+    at("parallelism", &COUNTER).keep(),
     at("delay", &DURATION),
     at("failure_action", &STRING),
     at("monitor", &DURATION),
@@ -43,7 +43,7 @@ static GENERIC_RESOURCES: Shape = NOTHING.or_list(&GENERIC_RESOURCE, false);
 static GENERIC_RESOURCE: Shape = NOTHING.or_struct(&GENERIC_RESOURCE_FIELDS);
 static GENERIC_RESOURCE_FIELDS: Struct = structure(&[at("discrete_resource_spec", &DISCRETE).keep()]);
 static DISCRETE: Shape = NOTHING.or_struct(&DISCRETE_FIELDS);
-static DISCRETE_FIELDS: Struct = structure(&[at("kind", &STRING).keep(), at("value", &NUMBER_INT).keep()]);
+static DISCRETE_FIELDS: Struct = structure(&[at("kind", &STRING).keep(), at("value", &NUMBER_INT).keep()]).complete();
 
 static DEVICE_REQUESTS: Shape = NOTHING.or_list(&DEVICE_REQUEST, false);
 static DEVICE_REQUEST: Shape = NOTHING.or_struct(&DEVICE_REQUEST_FIELDS);
@@ -59,19 +59,19 @@ static COUNT: Shape = NOTHING.or_number(Number::Integer).or_text(Text::Any).cast
 
 pub(super) static GPUS: Shape = NOTHING.or_text(Text::OneOf(&["all"])).or_list(&GPU, false);
 static GPU: Shape = NOTHING.or_struct(&GPU_FIELDS);
-static GPU_FIELDS: Struct = structure(DEVICE_REQUEST_ATTRIBUTES);
+static GPU_FIELDS: Struct = structure(DEVICE_REQUEST_ATTRIBUTES).open();
 
 static RESTART_POLICY: Shape = NOTHING.or_struct(&RESTART_POLICY_FIELDS);
 static RESTART_POLICY_FIELDS: Struct = structure(&[
     at("condition", &STRING),
     at("delay", &DURATION).keep(),
-    at("max_attempts", &INT).keep(),
+    at("max_attempts", &COUNTER).keep(),
     at("window", &DURATION).keep(),
 ]);
 
 static PLACEMENT: Shape = NOTHING.or_struct(&PLACEMENT_FIELDS);
 static PLACEMENT_FIELDS: Struct =
-    structure(&[at("constraints", &STRINGS), at("preferences", &PREFERENCES), at("max_replicas_per_node", &INT)]);
+    structure(&[at("constraints", &STRINGS), at("preferences", &PREFERENCES), at("max_replicas_per_node", &COUNTER)]);
 static PREFERENCES: Shape = NOTHING.or_list(&PREFERENCE, false);
 static PREFERENCE: Shape = NOTHING.or_struct(&PREFERENCE_FIELDS);
 static PREFERENCE_FIELDS: Struct = structure(&[at("spread", &STRING)]);

@@ -90,8 +90,12 @@ pub(super) struct Struct {
     pub(super) extensions: bool,
     /// `x-*` keys are accepted, and not kept.
     pub(super) forgetful: bool,
-    /// Every key is always printed, in JSON with a capital letter: the reference forgot to name them.
-    pub(super) bare: bool,
+    /// Every key is always printed.
+    pub(super) complete: bool,
+    /// In JSON, keys have a capital letter: the reference forgot to name them.
+    pub(super) capital: bool,
+    /// Other keys are ignored, with a warning: the schema of the reference lets them through.
+    pub(super) open: bool,
 }
 
 impl Struct {
@@ -129,6 +133,8 @@ pub(super) enum Cast {
     /// Printed as quoted digits.
     Bytes,
     Duration,
+    /// A whole number that is not negative.
+    Unsigned,
     /// Octal text, printed with a leading zero.
     Mode,
     /// `all` or a number; -1 is all.
@@ -212,7 +218,15 @@ impl Attribute {
 }
 
 const fn structure(attributes: &'static [Attribute]) -> Struct {
-    Struct { attributes, required: &[], extensions: true, forgetful: false, bare: false }
+    Struct {
+        attributes,
+        required: &[],
+        extensions: true,
+        forgetful: false,
+        complete: false,
+        capital: false,
+        open: false,
+    }
 }
 
 impl Struct {
@@ -226,8 +240,19 @@ impl Struct {
         self
     }
 
-    const fn bare(mut self) -> Self {
-        self.bare = true;
+    const fn complete(mut self) -> Self {
+        self.complete = true;
+        self
+    }
+
+    const fn capital(mut self) -> Self {
+        self.capital = true;
+        self
+    }
+
+    const fn open(mut self) -> Self {
+        self.open = true;
+        self.forgetful = true;
         self
     }
 
@@ -300,6 +325,7 @@ static STRING: Shape = NOTHING.or_text(Text::Any).cast(Cast::Text);
 static BOOL: Shape = NOTHING.or_boolean().or_text(Text::Any).cast(Cast::Bool);
 static STRICT_BOOL: Shape = NOTHING.or_boolean().cast(Cast::Bool);
 static INT: Shape = NOTHING.or_number(Number::Integer).or_text(Text::Any).cast(Cast::Int);
+static COUNTER: Shape = NOTHING.or_number(Number::Integer).or_text(Text::Any).cast(Cast::Unsigned);
 static NUMBER_INT: Shape = NOTHING.or_number(Number::Any).or_text(Text::Any).cast(Cast::Int);
 static FLOAT: Shape = NOTHING.or_number(Number::Any).or_text(Text::Any).cast(Cast::Float);
 static BYTES: Shape = NOTHING.or_number(Number::Any).or_text(Text::Any).cast(Cast::Bytes);

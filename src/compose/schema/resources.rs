@@ -66,7 +66,8 @@ static VOLUME_FIELDS: Struct = structure(&[
 
 /// The same without limits: configs and secrets do not check it.
 static LOOSE_EXTERNAL: Shape =
-    NOTHING.or_boolean().or_text(Text::Any).or_named_and_others(Keys::Any, &ANY).cast(Cast::Bool);
+    NOTHING.or_boolean().or_text(Text::Any).or_struct(&LOOSE_EXTERNAL_FIELDS).cast(Cast::Bool);
+static LOOSE_EXTERNAL_FIELDS: Struct = structure(&[at("name", &STRING)]).open();
 
 static SECRETS: Shape = NOTHING.or_named(Keys::Resource, &SECRET);
 static SECRET: Shape = NOTHING.or_struct(&SECRET_FIELDS);

@@ -98,7 +98,7 @@ pub(in crate::compose) static SERVICE: Struct = structure(&[
     at("post_start", &HOOKS),
     at("pre_stop", &HOOKS),
     // In the schema only; nothing reads it.
-    at("pull_refresh_after", &STRING),
+    at("pull_refresh_after", &STRING).zero(Zero::Never),
 ]);
 
 static CGROUP: Shape = NOTHING.or_text(Text::OneOf(&["host", "private"])).cast(Cast::Text);
@@ -166,15 +166,15 @@ static BLKIO_FIELDS: Struct = structure(&[
 ])
 .closed();
 /// Text is accepted nowhere but in the schema of the reference, which then cannot read it.
-static WEIGHT: Shape = NOTHING.or_number(Number::Integer).cast(Cast::Int);
+static WEIGHT: Shape = NOTHING.or_number(Number::Integer).cast(Cast::Unsigned);
 static WEIGHT_DEVICES: Shape = NOTHING.or_list(&WEIGHT_DEVICE, false);
 static WEIGHT_DEVICE: Shape = NOTHING.or_struct(&WEIGHT_DEVICE_FIELDS);
 static WEIGHT_DEVICE_FIELDS: Struct =
-    structure(&[at("path", &STRING).keep(), at("weight", &WEIGHT).keep()]).closed().bare();
+    structure(&[at("path", &STRING).keep(), at("weight", &WEIGHT).keep()]).closed().complete().capital();
 static THROTTLE_DEVICES: Shape = NOTHING.or_list(&THROTTLE_DEVICE, false);
 static THROTTLE_DEVICE: Shape = NOTHING.or_struct(&THROTTLE_DEVICE_FIELDS);
 static THROTTLE_DEVICE_FIELDS: Struct =
-    structure(&[at("path", &STRING).keep(), at("rate", &INT_BYTES).keep()]).closed().bare();
+    structure(&[at("path", &STRING).keep(), at("rate", &INT_BYTES).keep()]).closed().complete().capital();
 
 static CREDENTIAL_SPEC: Shape = NOTHING.or_struct(&CREDENTIAL_SPEC_FIELDS);
 static CREDENTIAL_SPEC_FIELDS: Struct =
@@ -216,11 +216,12 @@ static HEALTHCHECK_FIELDS: Struct = structure(&[
     at("test", &TEST).merge(Merge::Replace),
     at("timeout", &DURATION).keep(),
     at("interval", &DURATION).keep(),
-    at("retries", &NUMBER_INT).keep(),
+    at("retries", &RETRIES).keep(),
     at("start_period", &DURATION).keep(),
     at("start_interval", &DURATION).keep(),
     at("disable", &BOOL),
 ]);
+static RETRIES: Shape = NOTHING.or_number(Number::Any).or_text(Text::Any).cast(Cast::Unsigned);
 static TEST: Shape = NOTHING.or_text(Text::Any).or_list(&STRING, false);
 
 static LOGGING: Shape = NOTHING.or_struct(&LOGGING_FIELDS);
@@ -253,7 +254,7 @@ static PORT_FIELDS: Struct = structure(&[
     at("name", &STRING),
     at("mode", &STRING),
     at("host_ip", &STRING),
-    at("target", &INT),
+    at("target", &COUNTER),
     at("published", &PUBLISHED),
     at("protocol", &STRING),
     at("app_protocol", &STRING),

@@ -1,0 +1,95 @@
+//! Rules of the Compose format, one line each, as the reference has them.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use rcompose::base::diagnostic::Severity;
+use rcompose::compose::{self, LoadOptions, LoadedTree, render};
+use serde_json::{Value, json};
+
+/// Loads one file with the variables `N` (5) and `E` (empty).
+fn load(text: &str) -> LoadedTree {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("compose.yaml"), text).unwrap();
+    let options = LoadOptions {
+        working_dir: folder.path().canonicalize().unwrap(),
+        project_name: Some("test".to_owned()),
+        ..LoadOptions::default()
+    };
+    let environment = BTreeMap::from([("N".to_owned(), "5".to_owned()), ("E".to_owned(), String::new())]);
+    compose::load_tree(&options, &environment)
+}
+
+fn service(attributes: &str) -> LoadedTree {
+    load(&format!("services: {{a: {{image: x, {attributes}}}, b: {{image: y}}}}\nsecrets: {{s: {{file: ./s}}}}\n"))
+}
+
+fn errors(loaded: &LoadedTree) -> Vec<String> {
+    let errors = loaded.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    errors.map(|diagnostic| diagnostic.message.clone()).collect()
+}
+
+#[test]
+fn values_become_what_the_reference_makes_of_them() {
+    let resources = |value: &str| format!("deploy: {{resources: {{reservations: {{generic_resources: [{value}]}}}}}}");
+    let kind = resources("{discrete_resource_spec: {kind: k}}");
+    let cases: &[(&str, &str, Value)] = &[
+        ("mem_limit: 1e3k", "mem_limit", json!("1024000")),
+        ("mem_limit: '1_000'", "mem_limit", json!("1000")),
+        ("mem_limit: '1.5e2 mb'", "mem_limit", json!("157286400")),
+        ("mem_limit: '+5m'", "mem_limit", json!("5242880")),
+        ("ports: [80/tcp/udp]", "ports.0.protocol", json!("tcp")),
+        ("ports: ['1:80/udp/']", "ports.0.protocol", json!("udp")),
+        ("profiles: ['']", "image", json!("x")),
+        ("gpus: [{typo: 1, count: 2}]", "gpus.0", json!({"count": 2})),
+        ("secrets: [{source: s, mode: -1}]", "secrets.0.mode", json!("0-1")),
+        (
+            &kind,
+            "deploy.resources.reservations.generic_resources.0.discrete_resource_spec",
+            json!({"kind": "k", "value": 0}),
+        ),
+    ];
+    for (attributes, path, expected) in cases {
+        let loaded = service(attributes);
+        let tree = loaded.tree.as_ref().unwrap_or_else(|| panic!("{attributes}: {:?}", errors(&loaded)));
+        let value = tree.at(&format!("services.a.{path}")).map(|node| node.to_json());
+        assert_eq!(value.as_ref(), Some(expected), "{attributes}");
+    }
+}
+
+#[test]
+fn what_the_reference_refuses_is_refused() {
+    let cases = [
+        ("devices: [{source: /dev/a}]", "missing a target"),
+        ("ports: [0]", "may not be 0"),
+        ("ports: [{target: -1}]", "not negative"),
+        ("ports: [{target: 80, host_ip: ''}]", "not an IP address"),
+        ("expose: [1.5]", "not a port"),
+        ("healthcheck: {retries: -1}", "not negative"),
+        ("secrets: [{target: t}]", "undefined secret"),
+        ("secrets: [{source: s, mode: 1.5}]", "octal mode"),
+        ("gpus: [{count: 1e9}]", "`all` or a number"),
+        ("build: {additional_contexts: [a]}", "`NAME=CONTEXT`"),
+        ("build: {additional_contexts: {a: 1}}", "must be text"),
+        ("build: {ulimits: {nofile: '5'}}", "must be a whole number"),
+        ("extends: {service: b, file: [b]}", "must be text"),
+        ("deploy: {placement: {max_replicas_per_node: -1}}", "not negative"),
+    ];
+    for (attributes, expected) in cases {
+        let errors = errors(&service(attributes));
+        assert!(errors.iter().any(|error| error.contains(expected)), "{attributes}: {errors:?}");
+    }
+    for include in
+        ["[5]", "[{path: 1.5}]", "[{path: [1]}]", "[{path: x, env_file: {a: b}}]", "[{project_directory: 1}]"]
+    {
+        assert!(!errors(&load(&format!("include: {include}\nservices: {{}}\n"))).is_empty(), "{include}");
+    }
+}
+
+#[test]
+fn keys_are_printed_in_the_order_of_numbers() {
+    let loaded = load("services: {s10: {image: x}, s2: {image: x, labels: {k10: a, k9: b}}}\n");
+    let text = render::yaml(&loaded.tree.unwrap());
+    let place = |part: &str| text.find(part).unwrap();
+    assert!(place("s2:") < place("s10:") && place("k9:") < place("k10:"), "{text}");
+}
