@@ -14,6 +14,7 @@ mod compose;
 mod crash;
 #[cfg(test)]
 mod engine;
+#[cfg(test)]
 mod format;
 #[cfg(test)]
 mod escapes;
