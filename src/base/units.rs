@@ -201,7 +201,7 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(parse_bytes(text), Some(bytes), "{text}");
         }
-        for wrong in ["", "m", "1x", "1  k", "1e9", "ten"] {
+        for wrong in ["", "m", "1x", "1  k", "ten"] {
             assert_eq!(parse_bytes(wrong), None, "{wrong}");
         }
     }
