@@ -15,9 +15,9 @@ mod crash;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
-mod format;
-#[cfg(test)]
 mod escapes;
+#[cfg(test)]
+mod format;
 #[cfg(test)]
 mod keeper;
 #[cfg(test)]
