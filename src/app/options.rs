@@ -26,6 +26,10 @@ pub struct UpOptions {
     pub abort_on_exit: bool,
     pub abort_on_failure: bool,
     pub exit_code_from: Option<String>,
+    /// Bring what changes on this machine into the containers.
+    pub watch: bool,
+    /// Listen to keys.
+    pub menu: bool,
     pub output: LogOutput,
 }
 

@@ -1,6 +1,6 @@
 //! `up` in the foreground: progress first, then everybody's output until all have ended or somebody interrupts.
 
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,9 +16,11 @@ use crate::app::options::UpOptions;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, INTERRUPTED};
 use crate::cli::show;
+use crate::cli::watch;
 use crate::control::Reply;
 use crate::ui::log_lines::LogPrinter;
 use crate::ui::progress::Progress;
+use crate::ui::terminal::RawMode;
 
 /// How often a live display moves.
 const FRAME: Duration = Duration::from_millis(100);
@@ -31,6 +33,8 @@ enum Event {
     /// The following has ended.
     Over(io::Result<()>),
     Interrupted,
+    /// A key of the menu.
+    Key(u8),
     /// The project has been stopped, or killed.
     Stopped {
         killed: bool,
@@ -54,6 +58,8 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
     let signals = block_signals()?;
     let selection = selection(&up, &options);
     let mode = context.progress;
+    let keys = options.menu.then(|| RawMode::keys(io::stdin().as_fd())).flatten();
+    let watching = options.watch;
     let attachment = Arc::new(Attachment { context, up, options, selection });
     let (stopped, stop) = io::pipe().map_err(|error| Failure::new(format!("no descriptor is left: {error}")))?;
     let (tell, told) = mpsc::channel();
@@ -61,6 +67,13 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
     // Nobody hears what is sent once the main thread is done; that is as it should be.
     let interrupts = tell.clone();
     std::thread::spawn(move || while signals.wait().is_ok() && interrupts.send(Event::Interrupted).is_ok() {});
+    if keys.is_some() {
+        let pressed = tell.clone();
+        std::thread::spawn(move || {
+            let mut key = [0];
+            while io::stdin().read_exact(&mut key).is_ok() && pressed.send(Event::Key(key[0])).is_ok() {}
+        });
+    }
     let (making, news) = (Arc::clone(&attachment), tell.clone());
     std::thread::spawn(move || {
         let made = making.context.app.up(&making.up, &mut |reply| drop(news.send(Event::News(reply))));
@@ -74,8 +87,18 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
         }
     });
     let progress = Progress::new(mode, "Running", show::screen(), io::stderr());
-    let screen =
-        Screen { attachment, progress, tell, go: Some(go), stop: Some(stop), made: false, interrupts: 0, code: None };
+    let screen = Screen {
+        attachment,
+        progress,
+        tell,
+        go: Some(go),
+        stop: Some(stop),
+        made: false,
+        interrupts: 0,
+        code: None,
+        watching,
+        keys: keys.is_some(),
+    };
     screen.watch(&told)
 }
 
@@ -92,6 +115,9 @@ struct Screen {
     interrupts: u32,
     /// The status to end with, when it is not the ordinary one.
     code: Option<u8>,
+    /// `--watch`, and not begun yet.
+    watching: bool,
+    keys: bool,
 }
 
 impl Screen {
@@ -102,6 +128,12 @@ impl Screen {
                 Ok(Event::Made(Ok(()))) => {
                     self.made = true;
                     self.attach();
+                    if self.keys {
+                        show::say("Keys: d detach, w watch");
+                    }
+                    if std::mem::take(&mut self.watching) {
+                        self.begin_watching();
+                    }
                     self.finish_when_over()?;
                 }
                 Ok(Event::Made(Err(error))) => {
@@ -118,6 +150,10 @@ impl Screen {
                     return Ok(ExitCode::from(self.code.unwrap_or(0)));
                 }
                 Ok(Event::Interrupted) => self.interrupted(),
+                // The change goes on without us, too.
+                Ok(Event::Key(b'd')) => return Ok(ExitCode::SUCCESS),
+                Ok(Event::Key(b'w')) if self.made => self.begin_watching(),
+                Ok(Event::Key(_)) => {}
                 // A stop gives way to the kill that was asked for after it.
                 Ok(Event::Stopped { killed: false, .. }) if self.interrupts > 1 => {}
                 Ok(Event::Stopped { result: Err(error), .. }) => return Err(self.attachment.context.failure(error)),
@@ -201,6 +237,17 @@ impl Screen {
             2 => self.end_project(true),
             _ => {}
         }
+    }
+
+    /// For as long as we are here. A second time it says itself that it is being done already.
+    fn begin_watching(&self) {
+        let attachment = Arc::clone(&self.attachment);
+        std::thread::spawn(move || {
+            let Attachment { context, options, .. } = &*attachment;
+            if let Err(failure) = watch::watch(context, &options.services, false) {
+                failure.report(context.ansi);
+            }
+        });
     }
 
     fn end_project(&self, kill: bool) {

@@ -15,7 +15,7 @@ use crate::ui::Ansi;
 use crate::ui::progress::ProgressMode;
 
 /// The application, and how to show what it tells.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     pub app: App,
     pub ansi: Ansi,

@@ -36,6 +36,7 @@ pub mod values;
 pub mod version;
 pub mod volumes;
 pub mod wait;
+pub mod watch;
 
 use std::process::ExitCode;
 
@@ -97,6 +98,8 @@ pub enum Command {
     Unpause(pause::PauseArgs),
     /// Remove stopped containers
     Rm(rm::RmArgs),
+    /// Bring what changes on this machine into containers
+    Watch(watch::WatchArgs),
     /// Wait until containers end
     Wait(wait::WaitArgs),
     /// Show where a port of a container is published
@@ -131,7 +134,7 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: [&str; 12] = [
+const NOT_YET: [&str; 11] = [
     "alpha",
     "bridge",
     "build",
@@ -142,7 +145,6 @@ const NOT_YET: [&str; 12] = [
     "push",
     "stats",
     "top",
-    "watch",
     "docker-cli-plugin-hooks",
 ];
 
@@ -165,6 +167,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Cp(args) => cp::run(args, &context()?),
         Command::Events(args) => events::run(args, &context()?),
         Command::Attach(args) => attach::run(args, &context()?),
+        Command::Watch(args) => watch::run(args, context()?),
         Command::Wait(args) => wait::run(args, &context()?),
         Command::Port(args) => port::run(args, &context()?),
         Command::Volumes(args) => volumes::run(args, &context()?),

@@ -98,9 +98,12 @@ pub struct UpArgs {
     pub build: bool,
     #[arg(long, hide = true, value_name = "POLICY")]
     pub pull: Option<String>,
-    #[arg(short, long, hide = true)]
+    /// Bring what changes on this machine into the containers, too
+    #[arg(short, long, conflicts_with_all = ["detach", "no_build"])]
     pub watch: bool,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Keys while attached on a terminal: d detaches, w begins to watch
+    #[arg(long, env = "COMPOSE_MENU", hide_env = true, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
     pub menu: Option<bool>,
 }
 
@@ -109,8 +112,7 @@ impl UpArgs {
     /// For flags that are not supported yet.
     pub fn options(self) -> Result<UpOptions, Failure> {
         let pulls = self.pull.as_deref().is_some_and(|policy| !matches!(policy, "missing" | "never"));
-        let menu = self.menu == Some(true);
-        refuse(&[("--build", self.build), ("--pull", pulls), ("--watch", self.watch), ("--menu", menu)])?;
+        refuse(&[("--build", self.build), ("--pull", pulls)])?;
         Ok(UpOptions {
             services: self.services,
             detach: self.detach || self.wait,
@@ -131,6 +133,8 @@ impl UpArgs {
             abort_on_exit: self.abort_on_container_exit || self.exit_code_from.is_some(),
             abort_on_failure: self.abort_on_container_failure,
             exit_code_from: self.exit_code_from,
+            watch: self.watch,
+            menu: self.menu != Some(false),
             output: LogOutput { no_color: self.no_color, no_prefix: self.no_log_prefix, timestamps: self.timestamps },
         })
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::PlanError;
 use super::graph;
+use super::relations::{networks_of, parents_of, volumes_of};
 use super::step::{Op, Plan, Reason};
-use super::up::{networks_of, parents_of, volumes_of};
 use crate::spec::ContainerState;
 use crate::spec::Observed;
 use crate::spec::Phase;

@@ -1,8 +1,11 @@
 //! Pure: `model` to `spec`, desired against observed, the DAG of steps with reasons.
 
+mod differences;
 mod down;
 mod graph;
 mod lower;
+mod relations;
+mod starts;
 mod step;
 mod up;
 
@@ -14,8 +17,8 @@ use crate::spec::Observed;
 use crate::spec::ProjectSpec;
 
 pub use lower::lower;
+pub use relations::volumes_of;
 pub use step::{FieldChange, Op, Plan, Reason, Step};
-pub use up::volumes_of;
 
 /// A change that a person asks for. It can be planned again at any time: a half-done change continues where it was,
 /// because what was created or started since `requested_at` counts as done.
@@ -174,7 +177,7 @@ pub fn plan(change: &Change, observed: &Observed) -> Result<Plan, PlanError> {
             let down = down::Down { services, volumes: *volumes, remove_orphans: *remove_orphans, timeout: *timeout };
             down.plan(project.as_ref(), observed)
         }
-        ChangeKind::Start { services } => Ok(up::start(services, observed)),
+        ChangeKind::Start { services } => Ok(starts::start(services, observed)),
         ChangeKind::Stop { services, timeout } => Ok(down::stop(services, *timeout, observed)),
         ChangeKind::Restart { services, timeout, no_deps } => {
             Ok(down::restart(change.requested_at, services, *timeout, *no_deps, observed))

@@ -1,19 +1,18 @@
-//! `up`, `run` and `start`: what must be created, replaced and started.
+//! `up` and `run`: what must be created, replaced and started.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::graph;
-use super::step::{FieldChange, Op, Plan, Reason};
-use super::{PlanError, Recreate, UpOptions, down};
-use crate::spec::Condition;
+use super::differences::differences;
+use super::relations::{container_name, networks_of, parents_of, volumes_of};
+use super::starts::Starts;
+use super::step::{Op, Plan, Reason};
+use super::{PlanError, Recreate, UpOptions, down, graph};
 use crate::spec::ContainerState;
-use crate::spec::Dependency;
-use crate::spec::Health;
 use crate::spec::Observed;
 use crate::spec::Phase;
 use crate::spec::ProjectSpec;
 use crate::spec::ServiceSpec;
-use crate::spec::container::{MountSource, MountsOf, NamespaceMode, NetworkMode};
+use crate::spec::container::MountsOf;
 
 pub(super) fn up(
     requested_at: i64,
@@ -70,145 +69,6 @@ pub(super) fn run(
     Ok(up.plan)
 }
 
-/// Starts what exists, dependencies included.
-pub(super) fn start(services: &[String], observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
-    let replicas = || observed.containers.iter().filter(|container| container.number > 0);
-    let depends = graph::made_dependencies(replicas());
-    let mut open: Vec<&str> = if services.is_empty() {
-        replicas().map(|container| container.service.name.as_str()).collect()
-    } else {
-        services.iter().map(String::as_str).collect()
-    };
-    plan.warnings = down::without_containers(services, observed);
-    let mut selected = BTreeSet::new();
-    while let Some(name) = open.pop() {
-        if selected.insert(name) {
-            open.extend(depends.get(name).into_iter().flatten());
-        }
-    }
-    let mut starts = Starts { observed, steps: BTreeMap::new(), waits: BTreeMap::new() };
-    let mut left: Vec<&str> = selected.into_iter().collect();
-    while !left.is_empty() {
-        let ready = |name: &&str| !depends.get(name).is_some_and(|all| all.iter().any(|other| left.contains(other)));
-        let (now, later): (Vec<_>, Vec<_>) = left.iter().copied().partition(ready);
-        for name in now {
-            for container in replicas().filter(|container| container.service.name == name) {
-                let reason = match container.phase {
-                    Phase::Running { .. } => {
-                        plan.unchanged.push(container.name.clone());
-                        continue;
-                    }
-                    Phase::Created => Reason::NeverStarted,
-                    Phase::Exited(exit) => Reason::Stopped { code: exit.code },
-                };
-                let made = depends.get(name);
-                let kept = container.service.depends_on.iter();
-                let kept = kept.filter(|(key, _)| made.is_some_and(|made| made.contains(key.as_str())));
-                starts.push(&mut plan, name, &container.name, kept, Vec::new(), reason);
-            }
-        }
-        left = later;
-    }
-    plan
-}
-
-/// Start steps and the gates before them.
-struct Starts<'a> {
-    observed: &'a Observed,
-    /// By service: the step and the container's name.
-    steps: BTreeMap<String, Vec<(usize, String)>>,
-    waits: BTreeMap<(String, Condition, bool), usize>,
-}
-
-impl Starts<'_> {
-    fn push<'d>(
-        &mut self,
-        plan: &mut Plan,
-        service: &str,
-        container: &str,
-        depends_on: impl Iterator<Item = (&'d String, &'d Dependency)>,
-        mut needs: Vec<usize>,
-        reason: Reason,
-    ) -> usize {
-        let mut after = Vec::new();
-        for (name, dependency) in depends_on {
-            let started = self.steps.get(name).into_iter().flatten().map(|(step, _)| *step);
-            if dependency.required {
-                needs.extend(started);
-            } else {
-                after.extend(started);
-            }
-            needs.extend(self.gate(plan, name, dependency));
-        }
-        let step = plan.push(Op::Start { name: container.to_owned() }, reason, needs);
-        if let Some(step) = plan.steps.get_mut(step) {
-            step.after = after;
-        }
-        self.steps.entry(service.to_owned()).or_default().push((step, container.to_owned()));
-        step
-    }
-
-    /// The step that holds dependents of `name`, when there is something to wait for.
-    fn gate(&mut self, plan: &mut Plan, name: &str, dependency: &Dependency) -> Option<usize> {
-        let key = (name.to_owned(), dependency.condition, dependency.required);
-        if let Some(step) = self.waits.get(&key) {
-            return Some(*step);
-        }
-        let starting = self.steps.get(name).cloned().unwrap_or_default();
-        let removed: BTreeSet<_> = plan
-            .steps
-            .iter()
-            .filter_map(|step| match &step.op {
-                Op::Remove { id, .. } => Some(id.clone()),
-                _ => None,
-            })
-            .collect();
-        let kept = self.observed.containers.iter();
-        let kept = kept.filter(|c| c.number > 0 && c.service.name == name && !removed.contains(&c.id));
-        let mut kept = kept.filter(|c| !starting.iter().any(|(_, name)| *name == c.name)).peekable();
-        if starting.is_empty() && kept.peek().is_none() {
-            return None;
-        }
-        let mut names: Vec<String> = starting.iter().map(|(_, name)| name.clone()).collect();
-        let mut met = starting.is_empty();
-        let mut completed = false;
-        for container in kept {
-            met &= satisfies(&container.phase, dependency.condition);
-            completed |= satisfies(&container.phase, Condition::ServiceCompletedSuccessfully);
-            names.push(container.name.clone());
-        }
-        met |= dependency.condition == Condition::ServiceCompletedSuccessfully && completed;
-        if met || dependency.condition == Condition::ServiceStarted {
-            return None;
-        }
-        let op = Op::Wait {
-            service: name.to_owned(),
-            condition: dependency.condition,
-            required: dependency.required,
-            containers: names,
-        };
-        let before: Vec<usize> = starting.iter().map(|(step, _)| *step).collect();
-        let (needs, after) = if dependency.required { (before, Vec::new()) } else { (Vec::new(), before) };
-        let id = plan.push(op, Reason::Dependency, needs);
-        if let Some(step) = plan.steps.get_mut(id) {
-            step.after = after;
-        }
-        self.waits.insert(key, id);
-        Some(id)
-    }
-}
-
-/// Whether a container in this phase meets the condition.
-fn satisfies(phase: &Phase, condition: Condition) -> bool {
-    match (condition, phase) {
-        (Condition::ServiceStarted, Phase::Running { .. })
-        | (Condition::ServiceHealthy, Phase::Running { health: Some(Health::Healthy), .. }) => true,
-        (Condition::ServiceCompletedSuccessfully, Phase::Exited(exit)) => exit.code == 0,
-        _ => false,
-    }
-}
-
 /// The state of planning an `up`.
 struct Up<'a> {
     requested_at: i64,
@@ -259,7 +119,7 @@ impl<'a> Up<'a> {
             removals: BTreeMap::new(),
             stops: BTreeMap::new(),
             creates: BTreeMap::new(),
-            starts: Starts { observed, steps: BTreeMap::new(), waits: BTreeMap::new() },
+            starts: Starts::new(observed),
         }
     }
 
@@ -522,64 +382,4 @@ impl<'a> Up<'a> {
         let depends_on = service.depends_on.iter().filter(|_| !self.options.no_deps);
         self.starts.push(&mut self.plan, &service.name, name, depends_on, needs, reason);
     }
-}
-
-pub(super) fn container_name(project: &ProjectSpec, service: &ServiceSpec, number: u32) -> String {
-    match &service.container_name {
-        Some(name) => name.clone(),
-        None => format!("{}-{}-{number}", project.name, service.name),
-    }
-}
-
-pub(super) fn networks_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
-    let attachments = match &service.container.network {
-        NetworkMode::Networks(attachments) => attachments.as_slice(),
-        _ => &[],
-    };
-    attachments.iter().map(|attachment| attachment.network.as_str())
-}
-
-/// Keys of the volumes that a service mounts.
-pub fn volumes_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
-    service.container.mounts.iter().filter_map(|mount| match &mount.source {
-        MountSource::Volume { key, .. } => Some(key.as_str()),
-        _ => None,
-    })
-}
-
-/// Services whose namespaces this one lives in.
-pub(super) fn parents_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
-    let network = match &service.container.network {
-        NetworkMode::Service(name) => Some(name.as_str()),
-        _ => None,
-    };
-    let container = &service.container;
-    let namespaces = [&container.pid, &container.ipc, &container.uts, &container.cgroup];
-    let joined = namespaces.into_iter().filter_map(|mode| match mode {
-        NamespaceMode::Service(name) => Some(name.as_str()),
-        _ => None,
-    });
-    network.into_iter().chain(joined)
-}
-
-/// The fields that differ, by dotted path; maps are gone into.
-fn differences(
-    old: &serde_json::Map<String, serde_json::Value>,
-    new: &serde_json::Map<String, serde_json::Value>,
-) -> Vec<FieldChange> {
-    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let mut found = Vec::new();
-    for key in keys {
-        match (old.get(key), new.get(key)) {
-            (Some(serde_json::Value::Object(old)), Some(serde_json::Value::Object(new))) => {
-                let inner = differences(old, new).into_iter();
-                found.extend(inner.map(|change| FieldChange { field: format!("{key}.{}", change.field), ..change }));
-            }
-            (old, new) if old != new => {
-                found.push(FieldChange { field: key.clone(), old: old.cloned(), new: new.cloned() });
-            }
-            _ => {}
-        }
-    }
-    found
 }

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 /// What to restore, for the panic hook too.
 static SAVED: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
@@ -30,9 +32,22 @@ impl RawMode {
     /// # Errors
     /// When the descriptor is no terminal.
     pub fn enter(terminal: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::change(terminal, Termios::make_raw)
+    }
+
+    /// Keys one by one and unseen; Ctrl-C and output work as before. `None` when the terminal is none of ours: no
+    /// terminal, or that of another job of the shell.
+    pub fn keys(terminal: BorrowedFd<'_>) -> Option<Self> {
+        if rustix::termios::tcgetpgrp(terminal).ok()? != rustix::process::getpgrp() {
+            return None;
+        }
+        Self::change(terminal, |modes| modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO)).ok()
+    }
+
+    fn change(terminal: BorrowedFd<'_>, change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let before = tcgetattr(terminal)?;
         let mut raw = before.clone();
-        raw.make_raw();
+        change(&mut raw);
         let copy = terminal.try_clone_to_owned()?;
         if let Ok(mut saved) = SAVED.lock() {
             if saved.is_none() {

@@ -288,3 +288,47 @@ fn a_hundred_thousand_lines_come_through_an_attached_up() {
     assert!(numbers.eq(1..=100_000), "{} lines", ran.out.lines().count());
     project.down();
 }
+
+#[test]
+fn watch_brings_changes_into_containers() {
+    if !can_run_containers("watch_brings_changes_into_containers") {
+        return;
+    }
+    let watch = "develop: {watch: [
+      {action: sync, path: ./src, target: /app, ignore: ['*.log'], initial_sync: true},
+      {action: sync+exec, path: ./conf, target: /etc/app.conf, exec: {command: [touch, /tmp/reloaded]}},
+      {action: restart, path: ./again}]}";
+    let project = Project::new(&format!("services:\n  a: {{{IDLE}, {watch}}}\n"));
+    std::fs::create_dir_all(project.folder().join("src/sub")).unwrap();
+    for (file, text) in [("src/sub/first", "one"), ("conf", "old"), ("again", "")] {
+        project.write(file, text);
+    }
+    let mut watching = project.spawn(&["watch"]);
+    let inside = |path: &str| {
+        let ran = project.run(&["exec", "-T", "a", "cat", path]);
+        (ran.code == 0).then_some(ran.out)
+    };
+    eventually("what is there already", || inside("/app/sub/first").filter(|text| text == "one"));
+    let other = project.run(&["watch", "--no-up"]).fails(1);
+    assert!(other.err.contains("already being watched"), "{}", other.err);
+    project.write("src/ignored.log", "x");
+    project.write("src/sub/second", "two");
+    eventually("a new file", || inside("/app/sub/second").filter(|text| text == "two"));
+    assert_eq!(inside("/app/ignored.log"), None);
+    std::fs::remove_file(project.folder().join("src/sub/first")).unwrap();
+    eventually("a file that goes", || inside("/app/sub/first").is_none().then_some(()));
+    project.write("conf", "new");
+    eventually("a single file", || inside("/etc/app.conf").filter(|text| text == "new"));
+    eventually("its command", || inside("/tmp/reloaded"));
+    project.run(&["exec", "-T", "a", "sh", "-c", "echo > /dev/shm/before"]).ok();
+    project.write("again", "now");
+    eventually("a restart", || {
+        let gone = inside("/dev/shm/before").is_none();
+        (gone && project.container("a")["State"] == "running").then_some(())
+    });
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    project.down();
+    project.write("compose.yaml", &format!("services:\n  a: {{{IDLE}}}\n"));
+    assert!(project.run(&["watch", "--no-up"]).fails(1).err.contains("develop.watch"));
+}
