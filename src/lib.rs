@@ -27,6 +27,7 @@ pub mod network;
 pub mod oci;
 pub mod plan;
 pub mod reconcile;
+pub mod registry;
 pub mod runtime;
 pub mod spec;
 pub mod state;

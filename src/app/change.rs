@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions};
-use crate::app::project::known;
+use crate::app::project::{Decided, known};
+use crate::app::pull::chosen;
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::control::{Reply, Request, Wait};
 use crate::network::Networks;
-use crate::plan;
+use crate::plan::{self, WantedImage};
 use crate::plan::{Change, ChangeKind, Plan, Recreate};
 use crate::spec::ContainerState;
 use crate::spec::Observed;
@@ -28,6 +29,8 @@ pub struct Up {
     pub project: ProjectSpec,
     pub change: Change,
     pub wait: Option<Wait>,
+    images: Vec<WantedImage>,
+    quiet_pull: bool,
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -37,7 +40,8 @@ impl App {
     /// # Errors
     /// [`AppError::Input`] for wrong files, [`AppError::Usage`] for wrong numbers.
     pub fn prepare_up(&self, options: &UpOptions) -> Result<Up, AppError> {
-        let (mut project, warnings) = self.load_spec(&options.services)?;
+        let Decided { spec: mut project, images, warnings } = self.load_spec(&options.services)?;
+        let images = chosen(images, options.pull);
         scale(&mut project, &options.scale)?;
         let attached = options.attach.iter().chain(&options.no_attach).chain(&options.exit_code_from);
         if let Some(other) = attached.clone().find(|name| !project.services.contains_key(*name)) {
@@ -64,7 +68,14 @@ impl App {
             },
         };
         let wait = options.wait.then_some(Wait { timeout: options.wait_timeout });
-        Ok(Up { project, change: Change { requested_at: now(), kind }, wait, warnings })
+        Ok(Up {
+            project,
+            change: Change { requested_at: now(), kind },
+            wait,
+            images,
+            quiet_pull: options.quiet_pull,
+            warnings,
+        })
     }
 
     /// Refuses a project whose external networks or volumes are not there, before anything is made.
@@ -89,6 +100,7 @@ impl App {
     /// # Errors
     /// Whatever fails, told so that a person can act on it.
     pub fn up(&self, up: &Up, news: News<'_>) -> Result<(), AppError> {
+        self.provide(&up.images, up.quiet_pull, news)?;
         self.make(&up.project.name, up.change.clone(), up.wait, news)
     }
 
@@ -308,7 +320,7 @@ impl App {
         let reading = || format!("read the state of project `{project}`");
         let records = dir.load().map_err(AppError::io(reading()))?;
         let record = dir.record().map_err(AppError::io(reading()))?;
-        let boot_id = crate::state::boot_id().map_err(AppError::io(reading()))?;
+        let boot_id = crate::base::boot::boot_id().map_err(AppError::io(reading()))?;
         let alive = |run: &RunState| run.boot_id == boot_id && start_time(run.pid) == Some(run.start_time);
         let mut found = BTreeMap::new();
         if !images.is_empty() {

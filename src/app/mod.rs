@@ -12,6 +12,7 @@ pub mod list;
 pub mod logs;
 pub mod options;
 pub mod project;
+pub mod pull;
 pub mod run;
 pub mod session;
 pub mod watch;
@@ -58,6 +59,11 @@ pub enum AppError {
     Image(#[from] crate::image::Error),
     #[error("service `{service}` is not running{}", index.map(|index| format!(" container #{index}")).unwrap_or_default())]
     NotRunning { service: String, index: Option<u32> },
+    /// Images that cannot be had, one diagnostic for each.
+    #[error("images cannot be pulled")]
+    Images(Vec<Diagnostic>),
+    #[error(transparent)]
+    Registry(#[from] crate::registry::Error),
     #[error("{kind} `{name}` declared as external, but could not be found")]
     ExternalMissing { kind: &'static str, name: String },
     #[error(transparent)]

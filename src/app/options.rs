@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::plan::PullPolicy;
+
 /// `up`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpOptions {
@@ -30,7 +32,22 @@ pub struct UpOptions {
     pub watch: bool,
     /// Listen to keys.
     pub menu: bool,
+    /// Instead of what the file says.
+    pub pull: Option<PullPolicy>,
+    pub quiet_pull: bool,
     pub output: LogOutput,
+}
+
+/// `pull`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullOptions {
+    pub services: Vec<String>,
+    pub ignore_buildable: bool,
+    pub ignore_failures: bool,
+    pub include_deps: bool,
+    /// Instead of what the file says.
+    pub policy: Option<PullPolicy>,
+    pub quiet: bool,
 }
 
 /// How container output is shown.
@@ -134,6 +151,9 @@ pub struct RunOptions {
     pub publish: Vec<String>,
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
+    /// Instead of what the file says.
+    pub pull: Option<PullPolicy>,
+    pub quiet_pull: bool,
 }
 
 /// `start`.

@@ -4,11 +4,19 @@ use crate::app::{App, AppError};
 use crate::base::diagnostic::{Diagnostic, Severity};
 use crate::compose;
 use crate::model::Project;
-use crate::plan;
+use crate::plan::{self, WantedImage};
 use crate::spec::ProjectSpec;
 
 /// Code of the diagnostic that says that there is no Compose file.
 const NO_FILE: &str = "no-compose-file";
+
+/// A loaded project as the host is to have it.
+#[derive(Debug)]
+pub struct Decided {
+    pub spec: ProjectSpec,
+    pub images: Vec<WantedImage>,
+    pub warnings: Vec<Diagnostic>,
+}
 
 /// A loaded project, and what should be said about it.
 #[derive(Debug)]
@@ -36,10 +44,10 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::Input`], also for what is not supported yet.
-    pub fn load_spec(&self, services: &[String]) -> Result<(ProjectSpec, Vec<Diagnostic>), AppError> {
+    pub fn load_spec(&self, services: &[String]) -> Result<Decided, AppError> {
         let Loaded { project, mut warnings } = self.load(services)?;
         match plan::lower(&project) {
-            Ok(spec) => Ok((spec, warnings)),
+            Ok(spec) => Ok(Decided { spec, images: plan::images(&project), warnings }),
             Err(problems) => {
                 warnings.extend(problems);
                 Err(AppError::Input(warnings))

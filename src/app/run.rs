@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::app::change::News;
 use crate::app::options::RunOptions;
+use crate::app::project::Decided;
+use crate::app::pull::chosen;
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::compose::{self, LoadOptions, VolumeSource};
 use crate::control::Connection;
-use crate::plan::{Change, ChangeKind};
+use crate::plan::{Change, ChangeKind, WantedImage};
 use crate::spec::ProjectSpec;
 use crate::spec::RestartPolicy;
 use crate::spec::container::NetworkMode;
@@ -21,6 +23,8 @@ pub struct OneOff {
     /// The container's name.
     pub name: String,
     no_deps: bool,
+    images: Vec<WantedImage>,
+    quiet_pull: bool,
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -30,7 +34,8 @@ impl App {
     /// # Errors
     /// Wrong files, no such service, options that are not supported yet.
     pub fn prepare_run(&self, options: &RunOptions) -> Result<OneOff, AppError> {
-        let (mut project, warnings) = self.load_run(options)?;
+        let Decided { spec: mut project, images, warnings } = self.load_run(options)?;
+        let images = chosen(images, options.pull);
         self.find_external(&project)?;
         let environment = self.run_environment(options)?;
         let Some(service) = project.services.get_mut(&options.service) else {
@@ -71,7 +76,15 @@ impl App {
             Some(name) => name.clone(),
             None => format!("{}-{}-run-{}", project.name, options.service, slug()?),
         };
-        Ok(OneOff { project, service: options.service.clone(), name, no_deps: options.no_deps, warnings })
+        Ok(OneOff {
+            project,
+            service: options.service.clone(),
+            name,
+            no_deps: options.no_deps,
+            images,
+            quiet_pull: options.quiet_pull,
+            warnings,
+        })
     }
 
     /// Keeps the project's supervisor from ending, although nothing may run, for as long as the connection lives: there is
@@ -88,6 +101,9 @@ impl App {
     /// # Errors
     /// Whatever fails.
     pub fn run(&self, one: &OneOff, news: News<'_>) -> Result<(), AppError> {
+        let own = |image: &&WantedImage| !one.no_deps || image.service == one.service;
+        let images: Vec<_> = one.images.iter().filter(own).cloned().collect();
+        self.provide(&images, one.quiet_pull, news)?;
         let kind = ChangeKind::Run {
             project: one.project.clone(),
             service: one.service.clone(),
@@ -117,7 +133,7 @@ impl App {
     }
 
     /// Loads the project with what `--volume` and `--publish` add to the service.
-    fn load_run(&self, options: &RunOptions) -> Result<(ProjectSpec, Vec<Diagnostic>), AppError> {
+    fn load_run(&self, options: &RunOptions) -> Result<Decided, AppError> {
         let services = std::slice::from_ref(&options.service);
         if options.volumes.is_empty() && options.publish.is_empty() {
             return self.load_spec(services);

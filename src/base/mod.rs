@@ -1,5 +1,6 @@
 //! Vocabulary with no opinions: ids, units, diagnostics with places, atomic file replacement, trash. Imports nothing of ours.
 
+pub mod boot;
 pub mod diagnostic;
 pub mod disk;
 pub mod ids;

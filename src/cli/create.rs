@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::app::options::PullPolicy;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::up::{self, UpArgs};
@@ -21,8 +22,8 @@ pub struct CreateArgs {
     #[arg(long)]
     no_build: bool,
     /// When to pull: always, missing, never or build
-    #[arg(long, value_name = "POLICY")]
-    pull: Option<String>,
+    #[arg(long, value_name = "POLICY", value_parser = values::pull_policy)]
+    pull: Option<PullPolicy>,
     /// Pull without progress
     #[arg(long)]
     quiet_pull: bool,

@@ -22,6 +22,7 @@ pub mod ls;
 pub mod pause;
 pub mod port;
 pub mod ps;
+pub mod pull;
 pub mod restart;
 pub mod rm;
 pub mod root;
@@ -106,6 +107,8 @@ pub enum Command {
     Port(port::PortArgs),
     /// List the volumes of the project
     Volumes(volumes::VolumesArgs),
+    /// Fetch images of services
+    Pull(pull::PullArgs),
     /// List the images of the containers
     Images(images::ImagesArgs),
     /// Load, import, list, remove, name and save images
@@ -134,14 +137,13 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: [&str; 11] = [
+const NOT_YET: &[&str] = &[
     "alpha",
     "bridge",
     "build",
     "commit",
     "export",
     "publish",
-    "pull",
     "push",
     "stats",
     "top",
@@ -191,6 +193,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Pause(args) => pause::run(args, true, &context()?),
         Command::Unpause(args) => pause::run(args, false, &context()?),
         Command::Rm(args) => rm::run(args, &context()?),
+        Command::Pull(args) => pull::run(args, &context()?),
         Command::Images(args) => images::run(args, &context()?),
         Command::Image(args) => image::run(args, &context()?),
         Command::Ls(args) => ls::run(args, &context()?),

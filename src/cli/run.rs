@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::app::attach::Target;
-use crate::app::options::RunOptions;
+use crate::app::options::{PullPolicy, RunOptions};
 use crate::cli::context::Context;
 use crate::cli::exec::on_terminal;
 use crate::cli::failure::{Failure, refuse};
 use crate::cli::foreground;
 use crate::cli::interrupt;
 use crate::cli::show;
+use crate::cli::values;
 use crate::control::Reply;
 use crate::ui::progress::ProgressMode;
 use std::process::ExitCode;
@@ -84,22 +85,23 @@ pub struct RunArgs {
     /// Working directory inside
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    #[arg(long, hide = true)]
+    /// Show no progress of what is pulled
+    #[arg(long)]
     quiet_pull: bool,
     #[arg(long, hide = true)]
     quiet_build: bool,
     #[arg(long, hide = true)]
     build: bool,
-    #[arg(long, hide = true, value_name = "POLICY")]
-    pull: Option<String>,
+    /// Pull images: `always`, `missing` or `never`, instead of what the file says
+    #[arg(long, value_name = "POLICY", value_parser = values::pull_policy)]
+    pull: Option<PullPolicy>,
 }
 
 impl RunArgs {
     /// # Errors
     /// For flags that are not supported yet.
     pub fn options(self) -> Result<RunOptions, Failure> {
-        let pulls = self.pull.as_deref().is_some_and(|policy| !matches!(policy, "missing" | "never"));
-        refuse(&[("--build", self.build), ("--pull", pulls)])?;
+        refuse(&[("--build", self.build)])?;
         let mut words = self.words.into_iter();
         let service = words.next().ok_or_else(|| Failure::new("a service is needed"))?;
         Ok(RunOptions {
@@ -125,6 +127,8 @@ impl RunArgs {
             publish: self.publish,
             cap_add: self.cap_add,
             cap_drop: self.cap_drop,
+            pull: self.pull,
+            quiet_pull: self.quiet_pull || self.quiet,
         })
     }
 }

@@ -68,7 +68,7 @@ fn state_of(status: &str) -> ProgressState {
         "Error" => ProgressState::Error,
         "Warning" | "Canceled" => ProgressState::Warning,
         word if word.ends_with("ing") && word != "Running" => ProgressState::Working,
-        "Recreate" => ProgressState::Working,
+        "Recreate" | "Pulling fs layer" => ProgressState::Working,
         _ => ProgressState::Done,
     }
 }
@@ -89,7 +89,7 @@ pub fn diagnostics(found: &[Diagnostic], ansi: Ansi) {
 /// An error of a verb as the failure of the command.
 pub fn failure(error: AppError, ansi: Ansi) -> Failure {
     match error {
-        AppError::Input(found) => {
+        AppError::Input(found) | AppError::Images(found) => {
             diagnostics(&found, ansi);
             debug_assert!(found.iter().any(|one| one.severity == Severity::Error), "a refusal without a reason");
             Failure::reported(GENERAL)
@@ -104,6 +104,13 @@ pub fn failure(error: AppError, ansi: Ansi) -> Failure {
         }
         AppError::Nothing(what) => Failure::nothing(what),
         AppError::Program { failed: one, status } => failed(&one).code(status),
+        AppError::Registry(error) => {
+            let failure = Failure::from_error(&error);
+            match error.help() {
+                Some(help) => failure.help(help),
+                None => failure,
+            }
+        }
         other => Failure::from_error(&other),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::app::change::Up;
+use crate::app::options::PullPolicy;
 use crate::app::options::{LogOutput, UpOptions};
 use crate::cli::attached;
 use crate::cli::context::Context;
@@ -87,7 +88,8 @@ pub struct UpArgs {
     /// Never build; nothing is built yet anyway
     #[arg(long, hide = true)]
     pub no_build: bool,
-    #[arg(long, hide = true)]
+    /// Show no progress of what is pulled
+    #[arg(long)]
     pub quiet_pull: bool,
     #[arg(long, hide = true)]
     pub quiet_build: bool,
@@ -96,8 +98,9 @@ pub struct UpArgs {
     pub yes: bool,
     #[arg(long, hide = true)]
     pub build: bool,
-    #[arg(long, hide = true, value_name = "POLICY")]
-    pub pull: Option<String>,
+    /// Pull images: `always`, `missing` or `never`, instead of what the file says
+    #[arg(long, value_name = "POLICY", value_parser = values::pull_policy)]
+    pub pull: Option<PullPolicy>,
     /// Bring what changes on this machine into the containers, too
     #[arg(short, long, conflicts_with_all = ["detach", "no_build"])]
     pub watch: bool,
@@ -111,8 +114,7 @@ impl UpArgs {
     /// # Errors
     /// For flags that are not supported yet.
     pub fn options(self) -> Result<UpOptions, Failure> {
-        let pulls = self.pull.as_deref().is_some_and(|policy| !matches!(policy, "missing" | "never"));
-        refuse(&[("--build", self.build), ("--pull", pulls)])?;
+        refuse(&[("--build", self.build)])?;
         Ok(UpOptions {
             services: self.services,
             detach: self.detach || self.wait,
@@ -135,6 +137,8 @@ impl UpArgs {
             exit_code_from: self.exit_code_from,
             watch: self.watch,
             menu: self.menu != Some(false),
+            pull: self.pull,
+            quiet_pull: self.quiet_pull,
             output: LogOutput { no_color: self.no_color, no_prefix: self.no_log_prefix, timestamps: self.timestamps },
         })
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::app::options::ListFormat;
+use crate::app::options::PullPolicy;
 use crate::ui::format::RowFormat;
 
 /// `SERVICE=NUM` of `--scale`.
@@ -13,6 +14,16 @@ pub fn scale(text: &str) -> Result<(String, u32), String> {
     let parts = text.split_once('=').filter(|(service, _)| !service.is_empty());
     let parsed = parts.and_then(|(service, number)| Some((service.to_owned(), number.parse().ok()?)));
     parsed.ok_or_else(|| format!("`{text}` is not of the form SERVICE=NUM"))
+}
+
+/// `--pull`, `--policy`.
+///
+/// # Errors
+/// For anything but a pull policy.
+pub fn pull_policy(text: &str) -> Result<PullPolicy, String> {
+    let known = matches!(text, "always" | "missing" | "never" | "build" | "if_not_present");
+    let policy = PullPolicy::parse(text).filter(|_| known);
+    policy.ok_or_else(|| format!("`{text}` is none of `always`, `missing`, `never` and `build`"))
 }
 
 /// `--tail`: a number or `all`. `None` is all.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::digest::Digest;
+use super::manifest::Platform;
 
 /// The whole document, as far as this program reads it; the store keeps the text itself.
 /// <https://github.com/opencontainers/image-spec/blob/main/config.md>
@@ -28,6 +29,13 @@ pub struct ImageDocument {
     pub rootfs: RootFs,
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
+}
+
+impl ImageDocument {
+    pub fn platform(&self) -> Platform {
+        let (architecture, os) = (self.architecture.clone(), self.os.clone());
+        Platform { architecture, os, variant: self.variant.clone() }
+    }
 }
 
 /// The layers, as digests of their uncompressed tar archives, lowest first.

@@ -17,6 +17,12 @@ pub(super) struct Database {
     pub(super) images: BTreeMap<Digest, Record>,
     /// Normalised name (`docker.io/library/redis:7`) to image id.
     pub(super) names: BTreeMap<String, Digest>,
+    /// `repository@digest` of a manifest that a registry has, to image id.
+    #[serde(default)]
+    pub(super) digests: BTreeMap<String, Digest>,
+    /// Name to when it was given last, in seconds since the epoch.
+    #[serde(default)]
+    pub(super) named_at: BTreeMap<String, i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +35,13 @@ pub(super) struct Record {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { version: VERSION, images: BTreeMap::new(), names: BTreeMap::new() }
+        Self {
+            version: VERSION,
+            images: BTreeMap::new(),
+            names: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            named_at: BTreeMap::new(),
+        }
     }
 }
 
@@ -45,6 +57,12 @@ impl Database {
 
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         disk::replace_json(path, self, Durability::PowerLoss)
+    }
+
+    /// Gives an image a name; `now` in seconds since the epoch.
+    pub(super) fn name(&mut self, name: String, id: Digest, now: i64) {
+        self.named_at.insert(name.clone(), now);
+        self.names.insert(name, id);
     }
 
     pub(super) fn names_of(&self, id: &Digest) -> Vec<String> {

@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest(String);
 
 impl Digest {
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 

@@ -11,7 +11,7 @@ pub enum Error {
     #[error("`{text}` is not an image name")]
     BadName { text: String },
     #[error(
-        "image `{name}` is not in the store{}; load it with `rcompose image load -i FILE`, or make it from a root file system with `rcompose image import FILE {name}`",
+        "image `{name}` is not in the store{}; fetch it with `rcompose pull`, load it with `rcompose image load -i FILE`, or make it from a root file system with `rcompose image import FILE {name}`",
         did_you_mean(near)
     )]
     NotFound { name: String, near: Vec<String> },

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::config::{ImageConfig, ImageDocument, RootFs};
 use super::digest::Digest;
 use super::error::{Error, cannot};
-use super::incoming;
+use super::manifest::Platform;
 use super::reference::Reference;
 use super::staging::Staging;
 use super::store::{HostTree, Image, Store};
@@ -177,7 +177,7 @@ fn image(root: &Path, id: Digest, folder: &Path) -> Image {
     let document = ImageDocument {
         created: None,
         author: None,
-        architecture: incoming::architecture().to_owned(),
+        architecture: Platform::host().architecture,
         os: "linux".to_owned(),
         variant: None,
         config,

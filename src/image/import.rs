@@ -1,6 +1,5 @@
 //! A root file system as an image of one layer.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
 
@@ -9,11 +8,12 @@ use super::config::{History, ImageConfig, ImageDocument, RootFs};
 use super::digest::Digest;
 use super::error::{Error, cannot};
 use super::host;
-use super::incoming::{self, Incoming, IncomingLayer};
-use super::layer::{self, Expected};
+use super::incoming::{Incoming, IncomingLayer};
+use super::intake::Intake;
+use super::layer::{self, Expected, Workplace};
 use super::load::Loaded;
+use super::manifest::Platform;
 use super::reference::Reference;
-use super::staging::Staging;
 use super::store::Store;
 
 impl Store {
@@ -39,22 +39,18 @@ impl Store {
         for change in changes {
             changes::apply(change, &mut config)?;
         }
-        let staging = Staging::new(self)?;
-        let folder = staging.path().join("layer");
+        let intake = Intake::new(self)?;
+        let folder = intake.staging.path().join("layer");
         let going_on = AtomicBool::new(false);
-        let layer = layer::stage(input, "archive", &Expected::default(), &folder, self.rights(), &going_on)?;
-        let (_locks, missing) = self.claim(&BTreeSet::from([layer.diff_id.clone()]))?;
-        if !missing.is_empty() {
-            let named = staging.path().join(layer.diff_id.hex());
-            std::fs::rename(&folder, &named).map_err(cannot("rename", &folder))?;
-            self.keep_layers(&staging, missing.iter())?;
-        }
+        let at = Workplace { folder: &folder, rights: self.rights(), boot: intake.boot(), stop: &going_on };
+        let layer = layer::stage(input, "archive", &Expected::default(), at)?;
+        intake.layer(&layer.diff_id, || Ok(folder.clone()))?;
         let created = Some(jiff::Timestamp::now().to_string());
         let history = History { created: created.clone(), comment: Some(message.to_owned()), ..History::default() };
         let document = ImageDocument {
             created,
             author: None,
-            architecture: incoming::architecture().to_owned(),
+            architecture: Platform::host().architecture,
             os: "linux".to_owned(),
             variant: None,
             config,
@@ -64,7 +60,8 @@ impl Store {
         let config = serde_json::to_vec(&document).map_err(std::io::Error::from).map_err(cannot("write", &folder))?;
         let layers = vec![IncomingLayer { diff_id: layer.diff_id, member: String::new(), blob: None }];
         let id = Digest::of(&config);
-        let loaded = self.commit(vec![Incoming { id: id.clone(), config, names, layers }])?;
+        let image = Incoming { id: id.clone(), config, names, digest: None, layers };
+        let loaded = self.commit(&intake, vec![image])?;
         Ok(loaded.into_iter().next().unwrap_or(Loaded { id, names: Vec::new() }))
     }
 }

@@ -1,18 +1,15 @@
 //! What images an archive says it holds: Docker's `manifest.json`, or the OCI layout's `index.json`.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::config::ImageDocument;
 use super::digest::Digest;
 use super::error::Error;
 use super::host;
+use super::manifest::{self, Descriptor, MAX_LAYERS, OciIndex, OciManifest, Platform};
 use super::reference::Reference;
 use super::source::Source;
 
-/// More layers than overlayfs mounts.
-const MAX_LAYERS: usize = 500;
 /// An index may name indexes, but nobody nests them deeper.
 const MAX_NESTING: usize = 4;
 
@@ -25,6 +22,8 @@ pub(super) struct Incoming {
     /// The configuration, byte for byte.
     pub(super) config: Vec<u8>,
     pub(super) names: Vec<Reference>,
+    /// `repository@digest` of its manifest, where a registry has it.
+    pub(super) digest: Option<String>,
     /// Lowest first.
     pub(super) layers: Vec<IncomingLayer>,
 }
@@ -46,47 +45,6 @@ pub(super) struct DockerManifest {
     pub(super) config: String,
     pub(super) repo_tags: Option<Vec<String>>,
     pub(super) layers: Vec<String>,
-}
-
-/// <https://github.com/opencontainers/image-spec/blob/main/image-index.md>
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct OciIndex {
-    pub(super) schema_version: u32,
-    #[serde(default)]
-    pub(super) media_type: String,
-    pub(super) manifests: Vec<Descriptor>,
-}
-
-/// <https://github.com/opencontainers/image-spec/blob/main/manifest.md>
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct OciManifest {
-    pub(super) schema_version: u32,
-    #[serde(default)]
-    pub(super) media_type: String,
-    pub(super) config: Descriptor,
-    pub(super) layers: Vec<Descriptor>,
-}
-
-/// <https://github.com/opencontainers/image-spec/blob/main/descriptor.md>
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    #[serde(default)]
-    pub(super) media_type: String,
-    pub(super) digest: Digest,
-    pub(super) size: u64,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) annotations: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) platform: Option<Platform>,
-}
-
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Platform {
-    pub(super) architecture: String,
-    pub(super) os: String,
 }
 
 /// The images of `source`. Docker's own manifest comes first, because it has the names as the user gave them.
@@ -143,7 +101,7 @@ fn oci(
             (None, None) => None,
         };
         let (path, bytes) = blob(source, &descriptor)?;
-        if is_index(&descriptor, &bytes) {
+        if manifest::is_index(&descriptor.media_type, &bytes) {
             let nesting = nesting.checked_sub(1).ok_or_else(|| source.refused(&path, "indexes are nested too deep"))?;
             oci(source, &path, source.parse(&path, &bytes)?, name.as_ref(), nesting, found)?;
             continue;
@@ -189,7 +147,7 @@ fn incoming(
     }
     let layers = diff_ids.into_iter().zip(layers);
     let layers = layers.map(|(diff_id, (member, blob))| IncomingLayer { diff_id, member, blob }).collect();
-    Ok(Incoming { id, config, names, layers })
+    Ok(Incoming { id, config, names, digest: None, layers })
 }
 
 fn blob_path(digest: &Digest) -> String {
@@ -207,39 +165,17 @@ fn blob(source: &Source, descriptor: &Descriptor) -> Result<(String, Vec<u8>), E
     Err(Error::WrongDigest { member: path, expected: descriptor.digest.clone(), found })
 }
 
-fn is_index(descriptor: &Descriptor, bytes: &[u8]) -> bool {
-    match descriptor.media_type.as_str() {
-        "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json" => true,
-        "" => serde_json::from_slice::<OciIndex>(bytes).is_ok(),
-        _ => false,
-    }
-}
-
 /// Leaves out what is no image (attestations), and other machines' variants of the same image.
 fn for_this_machine(mut manifests: Vec<Descriptor>, one_image: bool) -> Vec<Descriptor> {
-    manifests.retain(|descriptor| {
-        let unknown = descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
-        !unknown && !descriptor.annotations.contains_key("vnd.docker.reference.type")
-    });
-    let ours = Some(Platform { architecture: architecture().to_owned(), os: "linux".to_owned() });
+    manifests.retain(Descriptor::is_image);
+    let host = Platform::host();
+    let is_ours = |descriptor: &Descriptor| descriptor.platform.as_ref().is_some_and(|platform| host.accepts(platform));
     let kept = manifests.clone();
     manifests.retain(|descriptor| {
         let same = |other: &&Descriptor| one_image || name_of(other) == name_of(descriptor);
-        descriptor.platform == ours
-            || descriptor.platform.is_none()
-            || !kept.iter().filter(same).any(|other| other.platform == ours)
+        is_ours(descriptor) || descriptor.platform.is_none() || !kept.iter().filter(same).any(is_ours)
     });
     manifests
-}
-
-/// This machine in the words of image configurations (those of the Go language).
-pub(super) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        other => other,
-    }
 }
 
 /// The full name that Docker and containerd write, or the one that skopeo writes. A bare word there is only a tag.

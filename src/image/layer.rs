@@ -32,6 +32,9 @@ pub(super) struct Layer {
     pub(super) size: u64,
     /// Size of the uncompressed archive, in bytes.
     pub(super) archive_size: u64,
+    /// The boot it was made in (see `intake`).
+    #[serde(default)]
+    pub(super) boot: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) displaced: Vec<Displaced>,
 }
@@ -50,16 +53,27 @@ pub(super) struct Expected {
     pub(super) diff_id: Option<Digest>,
 }
 
-/// Unpacks the layer that `input` is (plain, gzip or zstd) into the new directory `folder`, and checks its digests.
-/// `name` is for messages. A failure leaves a half-made `folder` behind, for the caller to discard.
+/// Where a layer is made, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Workplace<'a> {
+    /// To be created.
+    pub(super) folder: &'a Path,
+    pub(super) rights: Rights,
+    /// The present boot.
+    pub(super) boot: &'a str,
+    /// Set when the work is to end.
+    pub(super) stop: &'a AtomicBool,
+}
+
+/// Unpacks the layer that `input` is (plain, gzip or zstd) into the new directory `at.folder`, and checks its digests.
+/// `name` is for messages. A failure leaves a half-made directory behind, for the caller to discard.
 pub(super) fn stage(
     input: impl Read + Send,
     name: &str,
     expected: &Expected,
-    folder: &Path,
-    rights: Rights,
-    stop: &AtomicBool,
+    at: Workplace<'_>,
 ) -> Result<Layer, Error> {
+    let Workplace { folder, rights, boot, stop } = at;
     fs::create_dir(folder).map_err(cannot("create", folder))?;
     let root = folder.join("fs");
     fs::create_dir(&root).map_err(cannot("create", &root))?;
@@ -91,7 +105,8 @@ pub(super) fn stage(
     };
     check(name, expected.blob.as_ref(), if let Fed::Compressed(blob) = &fed { blob } else { &diff_id })?;
     check(name, expected.diff_id.as_ref(), &diff_id)?;
-    let layer = Layer { diff_id, size: unpacked.size, archive_size, displaced: unpacked.displaced };
+    let layer =
+        Layer { diff_id, size: unpacked.size, archive_size, boot: boot.to_owned(), displaced: unpacked.displaced };
     let record = folder.join("layer.json");
     // Synced with all the rest before it is renamed into the store.
     disk::replace_json(&record, &layer, Durability::Kill).map_err(cannot("write", &record))?;

@@ -1,6 +1,6 @@
 //! Bringing images in: several layers at once, each verified before it counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +11,10 @@ use super::database::Record;
 use super::digest::Digest;
 use super::error::{Error, UnpackError, cannot};
 use super::incoming::{self, Incoming, IncomingLayer};
-use super::layer::{self, Expected, Layer};
-use super::locks::LayerLocks;
+use super::intake::Intake;
+use super::layer::{self, Expected, Layer, Workplace};
 use super::reference::Reference;
 use super::source::Source;
-use super::staging::Staging;
 use super::store::Store;
 
 /// An image that was brought in.
@@ -26,6 +25,20 @@ pub struct Loaded {
     pub names: Vec<String>,
 }
 
+/// How far a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerStep {
+    /// It is looked for, or waited for while another process makes it.
+    Begun,
+    /// It is in the store already.
+    Found,
+    /// It is whole now, and in the store.
+    Made,
+}
+
+/// Opens the bytes of a layer.
+pub(super) type Open<'a> = &'a (dyn Fn(&IncomingLayer) -> Result<Box<dyn Read + Send + 'a>, Error> + Sync);
+
 impl Store {
     /// Loads the images of an archive (`docker save` or OCI layout, plain, gzip or zstd), a layout directory, or a pipe
     /// such as `/dev/stdin`. Names that were another image's go over to the new one. Memory is bounded whatever the
@@ -34,9 +47,9 @@ impl Store {
     /// # Errors
     /// The archive is damaged, refused or unreadable, or the store cannot be written; nothing is changed then.
     pub fn load(&self, path: &Path) -> Result<Vec<Loaded>, Error> {
-        let staging = Staging::new(self)?;
-        let source = Source::open(path, &staging)?;
-        self.take_in(&source, &staging)
+        let intake = Intake::new(self)?;
+        let source = Source::open(path, &intake.staging)?;
+        self.take_in(&source, &intake)
     }
 
     /// [`Self::load`] from a stream that can only be read once: its archive lies on disk meanwhile.
@@ -44,41 +57,56 @@ impl Store {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_stream(&self, input: &mut dyn Read) -> Result<Vec<Loaded>, Error> {
-        let staging = Staging::new(self)?;
-        let source = Source::spool(input, "standard input".to_owned(), &staging)?;
-        self.take_in(&source, &staging)
+        let intake = Intake::new(self)?;
+        let source = Source::spool(input, "standard input".to_owned(), &intake.staging)?;
+        self.take_in(&source, &intake)
     }
 
-    fn take_in(&self, source: &Source, staging: &Staging) -> Result<Vec<Loaded>, Error> {
+    fn take_in(&self, source: &Source, intake: &Intake<'_>) -> Result<Vec<Loaded>, Error> {
         let images = incoming::read(source)?;
-        let layers: BTreeMap<_, _> = images.iter().flat_map(|image| &image.layers).map(|l| (&l.diff_id, l)).collect();
-        let wanted: BTreeSet<Digest> = layers.keys().map(|diff_id| (*diff_id).clone()).collect();
-        let (_locks, missing) = self.claim(&wanted)?;
-        let missing: Vec<_> = missing.iter().filter_map(|diff_id| layers.get(diff_id).copied()).collect();
-        self.unpack_all(source, &missing, staging)?;
-        self.keep_layers(staging, missing.iter().map(|layer| &layer.diff_id))?;
-        self.commit(images)
+        let open = |layer: &IncomingLayer| -> Result<Box<dyn Read + Send>, Error> {
+            Ok(Box::new(source.required(&layer.member)?))
+        };
+        let layers: Vec<_> = images.iter().flat_map(|image| &image.layers).collect();
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        let (made, outcome) = self.take_layers(intake, &layers, workers, &open, &|_, _| {});
+        let loaded = outcome.and_then(|()| self.commit(intake, images));
+        if loaded.is_err() {
+            intake.discard(&made)?;
+        }
+        loaded
     }
 
-    /// Says that `layers` are needed, until the locks are dropped, and which of them are now the caller's to make.
-    pub(super) fn claim(&self, layers: &BTreeSet<Digest>) -> Result<(LayerLocks, BTreeSet<Digest>), Error> {
-        let path = self.path("layers.lock");
-        let locks = LayerLocks::new(&path).map_err(cannot("open", &path))?;
-        let missing = locks.take(layers, |layer| self.layer_path(layer).exists()).map_err(cannot("lock", &path))?;
-        Ok((locks, missing))
-    }
-
-    fn unpack_all(&self, source: &Source, layers: &[&IncomingLayer], staging: &Staging) -> Result<(), Error> {
+    /// Makes sure that the store has `layers`, several at once, reading those that it lacks from what `open` opens. Returns
+    /// also which ones were made here, in whatever order, up to a failure.
+    pub(super) fn take_layers(
+        &self,
+        intake: &Intake<'_>,
+        layers: &[&IncomingLayer],
+        workers: usize,
+        open: Open<'_>,
+        told: &(dyn Fn(&IncomingLayer, LayerStep) + Sync),
+    ) -> (Vec<Digest>, Result<(), Error>) {
         let stop = AtomicBool::new(false);
+        let mut seen = BTreeSet::new();
+        let layers: Vec<&IncomingLayer> = layers.iter().copied().filter(|layer| seen.insert(&layer.diff_id)).collect();
         let queue = Mutex::new(layers.iter());
         let failure = Mutex::new(None);
+        let made = Mutex::new(Vec::new());
         // A function of its own, so that the queue is not locked while a layer is unpacked.
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || {
             while let Some(layer) = next() {
-                match self.unpack_one(source, layer, staging.path(), &stop) {
+                told(layer, LayerStep::Begun);
+                match self.take_layer(intake, layer, open, &stop) {
+                    Ok(mine) => {
+                        told(layer, if mine { LayerStep::Made } else { LayerStep::Found });
+                        if mine {
+                            made.lock().unwrap_or_else(PoisonError::into_inner).push(layer.diff_id.clone());
+                        }
+                    }
                     // The one that made the others stop tells why.
-                    Ok(()) | Err(Error::Unpack { source: UnpackError::Cancelled, .. }) => {}
+                    Err(Error::Unpack { source: UnpackError::Cancelled, .. }) => {}
                     Err(error) => {
                         stop.store(true, Ordering::Relaxed);
                         failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -86,51 +114,40 @@ impl Store {
                 }
             }
         };
-        let workers = thread::available_parallelism().map_or(1, usize::from).min(layers.len());
         thread::scope(|scope| {
-            for _ in 1..workers {
+            for _ in 1..workers.min(layers.len()) {
                 scope.spawn(work);
             }
             work();
         });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (made.into_inner().unwrap_or_else(PoisonError::into_inner), failure.map_or(Ok(()), Err))
     }
 
-    fn unpack_one(
+    fn take_layer(
         &self,
-        source: &Source,
+        intake: &Intake<'_>,
         layer: &IncomingLayer,
-        staging: &Path,
+        open: Open<'_>,
         stop: &AtomicBool,
-    ) -> Result<(), Error> {
-        if stop.load(Ordering::Relaxed) {
-            return Err(UnpackError::Cancelled.of_layer(layer.member.clone(), staging));
-        }
+    ) -> Result<bool, Error> {
         let expected = Expected { blob: layer.blob.clone(), diff_id: Some(layer.diff_id.clone()) };
-        let input = source.required(&layer.member)?;
-        let folder = staging.join(layer.diff_id.hex());
-        layer::stage(input, &layer.member, &expected, &folder, self.rights(), stop).map(drop)
+        let folder = intake.staging.path().join(layer.diff_id.hex());
+        if stop.load(Ordering::Relaxed) {
+            return Err(UnpackError::Cancelled.of_layer(layer.member.clone(), &folder));
+        }
+        intake.layer(&layer.diff_id, || {
+            let at = Workplace { folder: &folder, rights: self.rights(), boot: intake.boot(), stop };
+            layer::stage(open(layer)?, &layer.member, &expected, at)?;
+            Ok(folder.clone())
+        })
     }
 
-    /// Moves finished layers from the staging directory into the store, on disk first.
-    pub(super) fn keep_layers<'a>(
-        &self,
-        staging: &Staging,
-        layers: impl ExactSizeIterator<Item = &'a Digest>,
-    ) -> Result<(), Error> {
-        if layers.len() == 0 {
-            return Ok(());
-        }
-        staging.sync()?;
-        for layer in layers {
-            let (from, to) = (staging.path().join(layer.hex()), self.layer_path(layer));
-            std::fs::rename(&from, &to).map_err(cannot("move a layer to", &to))?;
-        }
-        Ok(())
-    }
-
-    /// Writes the images down. Their layers are in the store and locked.
-    pub(super) fn commit(&self, images: Vec<Incoming>) -> Result<Vec<Loaded>, Error> {
+    /// Writes the images down, after their layers are on the disk. The layers are in the store and stay there while
+    /// `intake` lives.
+    pub(super) fn commit(&self, intake: &Intake<'_>, images: Vec<Incoming>) -> Result<Vec<Loaded>, Error> {
+        intake.sync(images.iter().flat_map(|image| &image.layers).map(|layer| &layer.diff_id))?;
+        let now = jiff::Timestamp::now().as_second();
         self.change(|database| {
             for image in &images {
                 let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
@@ -140,7 +157,10 @@ impl Store {
                 }
                 self.write_config(&image.id, &image.config)?;
                 for name in &image.names {
-                    database.names.insert(name.key(), image.id.clone());
+                    database.name(name.key(), image.id.clone(), now);
+                }
+                if let Some(digest) = &image.digest {
+                    database.digests.insert(digest.clone(), image.id.clone());
                 }
                 database.images.insert(image.id.clone(), Record { layers, size });
             }

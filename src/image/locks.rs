@@ -3,7 +3,6 @@
 //! A shared lock says "I need this layer to stay", an exclusive one "I am making it". They are locks on single bytes of an
 //! otherwise empty file (open file description locks, so threads and forks do not confuse them).
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -24,28 +23,26 @@ impl LayerLocks {
         Ok(Self { file })
     }
 
-    /// Waits until nobody else makes one of `layers`, and returns those that are missing: they are now the caller's to
-    /// make. Everybody takes them in the same order, so nobody waits in a circle.
-    pub(super) fn take(
-        &self,
-        layers: &BTreeSet<Digest>,
-        exists: impl Fn(&Digest) -> bool,
-    ) -> io::Result<BTreeSet<Digest>> {
-        let mut missing = BTreeSet::new();
-        for layer in layers {
-            self.lock(layer, libc::F_RDLCK, true)?;
-            if exists(layer) {
-                continue;
-            }
-            self.lock(layer, libc::F_UNLCK, true)?;
-            self.lock(layer, libc::F_WRLCK, true)?;
-            if exists(layer) {
-                self.lock(layer, libc::F_RDLCK, true)?;
-            } else {
-                missing.insert(layer.clone());
-            }
+    /// Waits until nobody else makes the layer. Whether it is the caller's to make now, because it is not there.
+    ///
+    /// Nobody who is making a layer waits for another one, so nobody waits in a circle.
+    pub(super) fn take(&self, layer: &Digest, exists: impl Fn() -> bool) -> io::Result<bool> {
+        self.lock(layer, libc::F_RDLCK, true)?;
+        if exists() {
+            return Ok(false);
         }
-        Ok(missing)
+        self.lock(layer, libc::F_UNLCK, true)?;
+        self.lock(layer, libc::F_WRLCK, true)?;
+        if exists() {
+            self.lock(layer, libc::F_RDLCK, true)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Says how the making of a layer ended: others may use it, or try it themselves.
+    pub(super) fn settle(&self, layer: &Digest, made: bool) -> io::Result<()> {
+        Ok(self.lock(layer, if made { libc::F_RDLCK } else { libc::F_UNLCK }, true)?)
     }
 
     /// Takes the layer for oneself if nobody else is working with it.
@@ -82,17 +79,17 @@ mod tests {
         let path = folder.path().join("locks");
         let made = folder.path().join("made");
         let layer = Digest::of(b"layer");
-        let layers = BTreeSet::from([layer.clone()]);
         let first = LayerLocks::new(&path).unwrap();
-        assert_eq!(first.take(&layers, |_| made.exists()).unwrap(), layers);
+        assert!(first.take(&layer, || made.exists()).unwrap());
         assert!(!LayerLocks::new(&path).unwrap().try_exclusive(&layer).unwrap());
         let second = std::thread::spawn({
-            let (path, made, layers) = (path.clone(), made.clone(), layers.clone());
-            move || LayerLocks::new(&path).unwrap().take(&layers, |_| made.exists()).unwrap()
+            let (path, made, layer) = (path.clone(), made.clone(), layer.clone());
+            move || LayerLocks::new(&path).unwrap().take(&layer, || made.exists()).unwrap()
         });
         std::fs::write(&made, "").unwrap();
+        first.settle(&layer, true).unwrap();
+        assert!(!second.join().unwrap());
         drop(first);
-        assert!(second.join().unwrap().is_empty());
         assert!(LayerLocks::new(&path).unwrap().try_exclusive(&layer).unwrap());
     }
 }

@@ -46,6 +46,16 @@ impl Reference {
         format!("{}/{}", self.registry, self.path)
     }
 
+    /// Such as `docker.io` or `localhost:5000`.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The repository on its registry, such as `library/redis`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }

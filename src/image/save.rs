@@ -10,15 +10,12 @@ use super::compression::Compression;
 use super::digest::Digest;
 use super::error::{Error, cannot};
 use super::host;
-use super::incoming::{Descriptor, DockerManifest, OciIndex, OciManifest};
+use super::incoming::DockerManifest;
+use super::manifest::{CONFIG, Descriptor, INDEX, MANIFEST, OciIndex, OciManifest};
 use super::recipe;
 use super::reference::Reference;
 use super::staging::Staging;
 use super::store::Store;
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// What kind of archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -131,7 +131,7 @@ impl Store {
         }
         self.change(|database| {
             let (Target::Name(_, id) | Target::Id(id)) = find(database, image)?;
-            database.names.insert(reference.key(), id);
+            database.name(reference.key(), id, jiff::Timestamp::now().as_second());
             Ok(())
         })
     }
@@ -152,7 +152,7 @@ impl Store {
             Target::Id(id) => (database.names_of(&id), id),
         };
         let untagged: Vec<_> = names.iter().map(|name| familiar(name)).collect();
-        let goes = database.names_of(&id).len() <= names.len();
+        let goes = database.names_of(&id).iter().all(|name| names.contains(name));
         if goes && in_use.contains(&id) {
             return Err(Error::InUse { name: untagged.first().cloned().unwrap_or_else(|| id.short().to_owned()) });
         }
@@ -160,6 +160,8 @@ impl Store {
             return Err(Error::SeveralNames { id: id.short().to_owned(), names: untagged });
         }
         database.names.retain(|name, _| !names.contains(name));
+        database.named_at.retain(|name, _| !names.contains(name));
+        database.digests.retain(|name, there| !(names.contains(name) || (goes && *there == id)));
         if goes {
             database.images.remove(&id);
         }
@@ -250,7 +252,7 @@ impl Store {
         Ok(file)
     }
 
-    fn database(&self) -> Result<Database, Error> {
+    pub(super) fn database(&self) -> Result<Database, Error> {
         let path = self.path("images.json");
         Database::read(&path).map_err(cannot("read", &path))
     }
@@ -258,6 +260,11 @@ impl Store {
     fn write_database(&self, database: &Database) -> Result<(), Error> {
         let path = self.path("images.json");
         database.write(&path).map_err(cannot("write", &path))
+    }
+
+    /// The layers that images have.
+    pub(super) fn layers_of_images(&self) -> Result<BTreeSet<Digest>, Error> {
+        Ok(self.database()?.images.into_values().flat_map(|record| record.layers).collect())
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -288,7 +295,7 @@ fn find(database: &Database, text: &str) -> Result<Target, Error> {
         return Ok(Target::Id(id));
     }
     if let Some(name) = &reference
-        && let Some(id) = database.names.get(&name.key())
+        && let Some(id) = database.names.get(&name.key()).or_else(|| database.digests.get(&name.key()))
     {
         return Ok(Target::Name(name.clone(), id.clone()));
     }

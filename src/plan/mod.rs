@@ -3,6 +3,7 @@
 mod differences;
 mod down;
 mod graph;
+mod images;
 mod lower;
 mod relations;
 mod starts;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::Observed;
 use crate::spec::ProjectSpec;
 
+pub use images::{PullPolicy, WantedImage, images};
 pub use lower::lower;
 pub use relations::volumes_of;
 pub use step::{FieldChange, Op, Plan, Reason, Step};

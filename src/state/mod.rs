@@ -77,14 +77,6 @@ impl Roots {
     }
 }
 
-/// Names the present boot of the machine (random(4)).
-///
-/// # Errors
-/// When /proc is not there.
-pub fn boot_id() -> std::io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

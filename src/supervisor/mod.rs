@@ -143,7 +143,7 @@ fn host(
     let dir = roots.project(&project);
     let record = dir.record()?;
     Ok(Host::new(Parts {
-        boot_id: crate::state::boot_id()?,
+        boot_id: crate::base::boot::boot_id()?,
         store: Store::open(&roots.data)?,
         images: RefCell::default(),
         volumes: Volumes::open(&roots.data)?,

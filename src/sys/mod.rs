@@ -5,6 +5,7 @@ pub mod inroot;
 pub mod message;
 pub mod mount;
 pub mod process;
+pub mod resolver;
 pub mod security;
 pub mod signals;
 pub mod watch;

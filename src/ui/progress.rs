@@ -1,5 +1,6 @@
 //! Progress of a change: a live region on a terminal, plain lines, JSON lines, or nothing.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub struct Progress<W: Write> {
     /// Columns and rows of the terminal.
     size: (usize, usize),
     tasks: Vec<Task>,
+    /// What has been said to be on its way.
+    downloading: BTreeSet<String>,
     /// Lines of the region as last drawn.
     drawn: usize,
     frame: usize,
@@ -64,7 +67,7 @@ struct Task {
 impl<W: Write> Progress<W> {
     /// `size`: columns and rows, used in terminal mode only.
     pub fn new(mode: ProgressMode, title: &'static str, size: (usize, usize), out: W) -> Self {
-        Self { mode, title, out, size, tasks: Vec::new(), drawn: 0, frame: 0 }
+        Self { mode, title, out, size, tasks: Vec::new(), downloading: BTreeSet::new(), drawn: 0, frame: 0 }
     }
 
     /// Takes in an event and shows it.
@@ -72,8 +75,11 @@ impl<W: Write> Progress<W> {
     /// # Errors
     /// What the output returns.
     pub fn event(&mut self, event: ProgressEvent, now: Instant) -> io::Result<()> {
+        // Lines cannot be drawn over: that something is on its way is said once.
+        let repeated = event.status == "Downloading" && !self.downloading.insert(event.id.clone());
         match self.mode {
             ProgressMode::Quiet => Ok(()),
+            ProgressMode::Plain if repeated => Ok(()),
             ProgressMode::Json => {
                 let line = json_line(&event);
                 writeln!(self.out, "{line}")

@@ -22,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("oci", &["base", "sys", "init", "engine", "ui"]),
     ("network", &["base", "spec", "sys"]),
     ("image", &["base", "spec", "sys"]),
+    ("registry", &["base", "sys", "image"]),
     ("volume", &["base", "spec", "sys"]),
     ("logs", &["base", "spec", "sys"]),
     (
@@ -48,7 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "image", "volume",
-            "network", "logs", "copy", "ui",
+            "network", "logs", "copy", "registry", "ui",
         ],
     ),
     ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),

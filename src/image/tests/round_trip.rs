@@ -167,9 +167,9 @@ fn of_several_machines_ours_is_taken() {
         index["manifests"][0]["annotations"] = serde_json::json!({});
         index["manifests"][0].clone()
     };
-    let here = crate::image::incoming::architecture();
+    let here = crate::image::Platform::host().architecture;
     let manifests =
-        [manifest(&theirs, "linux", "vax"), manifest(&ours, "linux", here), manifest(&theirs, "unknown", "unknown")];
+        [manifest(&theirs, "linux", "vax"), manifest(&ours, "linux", &here), manifest(&theirs, "unknown", "unknown")];
     let inner = serde_json::json!({"schemaVersion": 2, "manifests": manifests}).to_string().into_bytes();
     let outer = serde_json::json!({"schemaVersion": 2, "manifests": [{
         "mediaType": "application/vnd.oci.image.index.v1+json", "digest": Digest::of(&inner).to_string(),

@@ -2,6 +2,7 @@
 
 use super::Lowering;
 use crate::model::Service;
+use crate::plan::PullPolicy;
 
 type Check = fn(&Service) -> bool;
 
@@ -88,9 +89,9 @@ impl Lowering<'_> {
         {
             self.not_yet(&format!("services.{name}.platform"), &format!("programs run natively, as `{platform}`"));
         }
-        let policy = service.pull_policy.as_deref();
-        if policy.is_some_and(|policy| !matches!(policy, "" | "never" | "missing" | "if_not_present")) {
-            self.not_yet(&format!("services.{name}.pull_policy"), "images are not pulled; use `missing` or `never`");
+        if let Some(policy) = service.pull_policy.as_deref().filter(|policy| PullPolicy::parse(policy).is_none()) {
+            let known = "`always`, `missing`, `never`, `build`, `daily`, `weekly` or `every_` with a duration";
+            self.invalid(&format!("services.{name}.pull_policy"), format!("`{policy}` is not a pull policy: {known}"));
         }
     }
 }

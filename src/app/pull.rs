@@ -1,0 +1,243 @@
+//! Images from registries: what a project needs, and what a person asks for.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::app::change::News;
+use crate::app::options::PullOptions;
+use crate::app::project::Loaded;
+use crate::app::{App, AppError, now};
+use crate::base::diagnostic::Diagnostic;
+use crate::control::Reply;
+use crate::image::{Digest, LayerStep, Platform, Reference, Store};
+use crate::plan::{self, PullPolicy, WantedImage};
+use crate::registry::{Registries, Step};
+use crate::ui::human;
+
+/// Images on their way at once; each has several layers on their way.
+const IMAGES_AT_ONCE: usize = 2;
+/// The progress of a layer is told this often.
+const FRAME: Duration = Duration::from_millis(100);
+
+impl App {
+    /// The registries, as this process's environment says they are to be reached.
+    ///
+    /// # Errors
+    /// A setting is not valid.
+    pub fn registries(&self) -> Result<Registries, AppError> {
+        Ok(Registries::from_environment(&self.environment)?)
+    }
+
+    /// Fetches the images of the project's services. Returns what should be said about the project.
+    ///
+    /// # Errors
+    /// Wrong files, or an image that cannot be fetched.
+    pub fn pull(&self, options: &PullOptions, news: News<'_>) -> Result<Vec<Diagnostic>, AppError> {
+        let Loaded { project, warnings } = self.load(&options.services)?;
+        let named = |service: &String| {
+            options.services.is_empty() || options.include_deps || options.services.contains(service)
+        };
+        let mut wanted = plan::images(&project);
+        wanted.retain(|image| named(&image.service) && !(options.ignore_buildable && image.can_build));
+        for image in &mut wanted {
+            image.policy = match (options.policy, image.policy) {
+                (Some(policy), _) => policy,
+                // To ask for it is a reason.
+                (None, PullPolicy::Missing) => PullPolicy::Always,
+                (None, policy) => policy,
+            };
+        }
+        match self.provide(&wanted, options.quiet, news) {
+            Err(AppError::Images(_)) if options.ignore_failures => Ok(warnings),
+            done => done.map(|()| warnings),
+        }
+    }
+
+    /// Makes sure that the store has the images, as each one's policy says. What can be built instead may stay missing.
+    ///
+    /// # Errors
+    /// [`AppError::Images`]: one diagnostic for each that cannot be had.
+    pub(super) fn provide(&self, wanted: &[WantedImage], quiet: bool, news: News<'_>) -> Result<(), AppError> {
+        let store = Store::open(&self.roots.data)?;
+        let mut missing = Vec::new();
+        for image in wanted {
+            if is_wanted(&store, image)? {
+                missing.push(image);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let registries = self.registries()?;
+        let queue = Mutex::new(missing.iter());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let failures = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            for _ in 0..IMAGES_AT_ONCE.min(missing.len()) {
+                let tell = tell.clone();
+                let (store, registries, next, failures) = (&store, &registries, &next, &failures);
+                scope.spawn(move || {
+                    while let Some(image) = next() {
+                        if let Err(failure) = pull_one(store, registries, image, quiet, &tell) {
+                            failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                        }
+                    }
+                });
+            }
+            drop(tell);
+            told.into_iter().for_each(news);
+        });
+        let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failures.sort_by(|a, b| a.place.cmp(&b.place));
+        if failures.is_empty() { Ok(()) } else { Err(AppError::Images(failures)) }
+    }
+
+    /// Digest of the manifest that an image name leads to at its registry: `config --resolve-image-digests`.
+    ///
+    /// # Errors
+    /// It is no name, or whatever the registry says.
+    pub fn manifest_digest(&self, registries: &Registries, image: &str) -> Result<Digest, AppError> {
+        let name = Reference::parse(image).ok_or_else(|| crate::image::Error::BadName { text: image.to_owned() })?;
+        Ok(registries.digest(&name)?)
+    }
+}
+
+/// Images with the policy of the command line, where it has one.
+pub(super) fn chosen(mut images: Vec<WantedImage>, policy: Option<PullPolicy>) -> Vec<WantedImage> {
+    if let Some(policy) = policy {
+        images.iter_mut().for_each(|image| image.policy = policy);
+    }
+    images
+}
+
+fn is_wanted(store: &Store, wanted: &WantedImage) -> Result<bool, AppError> {
+    if matches!(wanted.policy, PullPolicy::Never | PullPolicy::Build) {
+        return Ok(false);
+    }
+    let in_store = match store.resolve(&wanted.image) {
+        // The host's own image is in no registry.
+        Ok(image) if !image.binds.is_empty() => return Ok(false),
+        Ok(_) => match Reference::parse(&wanted.image) {
+            Some(name) => Some(store.named_at(&name)?),
+            // An id is in no registry.
+            None => return Ok(false),
+        },
+        Err(crate::image::Error::NotFound { .. }) => None,
+        // The pull mends it.
+        Err(crate::image::Error::DamagedLayer { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(wanted.policy.wants_pull(in_store, now() / 1_000_000_000))
+}
+
+/// Fetches one image; a failure is told in words about the project's file.
+fn pull_one(
+    store: &Store,
+    registries: &Registries,
+    wanted: &WantedImage,
+    quiet: bool,
+    tell: &Sender<Reply>,
+) -> Result<(), Diagnostic> {
+    let say = |id: &str, status: &str, text: &str| {
+        // Whoever listens outlives this thread.
+        let _ = tell.send(Reply::Progress { id: id.to_owned(), status: status.to_owned(), text: text.to_owned() });
+    };
+    say(&wanted.service, "Pulling", "");
+    let layers = Layers::default();
+    let told = |layer: &Digest, step: Step| {
+        if let (false, Some((status, text))) = (quiet, layers.status(layer, step)) {
+            say(layer.short(), status, &text);
+        }
+    };
+    match fetch(store, registries, wanted, &told) {
+        Ok(()) => {
+            say(&wanted.service, "Pulled", "");
+            Ok(())
+        }
+        Err(error) if wanted.can_build => {
+            say(&wanted.service, "Warning", &chain(&error));
+            Ok(())
+        }
+        Err(error) => {
+            say(&wanted.service, "Error", &chain(&error));
+            let (image, service) = (&wanted.image, &wanted.service);
+            let message = format!("cannot pull image `{image}` for service `{service}`: {}", chain(&error));
+            let diagnostic = Diagnostic::error("pull-failed", wanted.place.clone(), message);
+            Err(match error.help() {
+                Some(help) => diagnostic.help(help),
+                None => diagnostic,
+            })
+        }
+    }
+}
+
+fn fetch(
+    store: &Store,
+    registries: &Registries,
+    wanted: &WantedImage,
+    told: crate::registry::Told<'_>,
+) -> Result<(), crate::registry::Error> {
+    let bad = |text: &str| crate::image::Error::BadName { text: text.to_owned() };
+    let name = Reference::parse(&wanted.image).ok_or_else(|| bad(&wanted.image))?;
+    let platform = match &wanted.platform {
+        Some(text) => Platform::parse(text).ok_or_else(|| bad(text))?,
+        None => Platform::host(),
+    };
+    registries.pull(store, &name, &platform, told).map(drop)
+}
+
+/// What was told of each layer, and when.
+#[derive(Default)]
+struct Layers(Mutex<BTreeMap<Digest, Instant>>);
+
+impl Layers {
+    /// docker's words for a step; `None`: it is too soon to say so again.
+    fn status(&self, layer: &Digest, step: Step) -> Option<(&'static str, String)> {
+        Some(match step {
+            Step::Layer(LayerStep::Begun) => ("Pulling fs layer", String::new()),
+            Step::Layer(LayerStep::Found) => ("Already exists", String::new()),
+            Step::Layer(LayerStep::Made) => ("Pull complete", String::new()),
+            Step::Bytes(done, total) if done == total => ("Extracting", String::new()),
+            Step::Bytes(done, total) => {
+                let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if told.get(layer).is_some_and(|told| told.elapsed() < FRAME) {
+                    return None;
+                }
+                told.insert(layer.clone(), Instant::now());
+                ("Downloading", bar(done, total))
+            }
+        })
+    }
+}
+
+/// `[====>    ]  1.2MB/3.4MB`
+fn bar(done: u64, total: u64) -> String {
+    const WIDTH: u64 = 20;
+    let filled = usize::try_from(u128::from(done) * u128::from(WIDTH) / u128::from(total.max(1))).unwrap_or_default();
+    let bar: String = (0..20)
+        .map(|at| {
+            if at < filled {
+                '='
+            } else if at == filled {
+                '>'
+            } else {
+                ' '
+            }
+        })
+        .collect();
+    format!("[{bar}]  {}/{}", human::size(done), human::size(total))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,22 @@
+//! Registries: the OCI Distribution API, from the side that asks.
+//!
+//! Pure parts (`auth`, `retry`, the parsing of settings) know no socket. [`Registries`] is the way in; it blocks, and is
+//! used by short-lived processes with a few threads.
+//! <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
+
+mod auth;
+mod blob;
+mod client;
+mod credentials;
+mod endpoint;
+mod error;
+mod pull;
+mod retry;
+mod settings;
+mod transport;
+
+pub use client::Registries;
+pub use credentials::{CredentialFile, Credentials};
+pub use error::Error;
+pub use pull::{Pulled, Step, Told};
+pub use settings::Settings;
