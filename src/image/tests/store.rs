@@ -38,7 +38,7 @@ fn a_miss_names_the_image_the_remedy_and_what_is_near() {
         says("postgres")
     );
     assert!(says("postgers:16").contains("did you mean `postgres:16`?"));
-    assert!(says("nginx").contains("; load it with `rcompose image load -i FILE`"));
+    assert!(says("nginx").contains("; fetch it with `rcompose pull`, load it with `rcompose image load -i FILE`"));
     assert!(matches!(fixture.store.resolve("Not a name"), Err(Error::BadName { .. })));
     assert!(matches!(fixture.store.tag("app:1", "UPPER"), Err(Error::BadName { .. })));
     assert!(matches!(fixture.store.tag("nothing", "x"), Err(Error::NotFound { .. })));
