@@ -11,7 +11,7 @@ use super::digest::Digest;
 use super::error::{Error, cannot};
 use super::host;
 use super::incoming::DockerManifest;
-use super::manifest::{CONFIG, Descriptor, INDEX, MANIFEST, OciIndex, OciManifest};
+use super::manifest::{CONFIG, Descriptor, INDEX, LAYER, LAYER_GZIP, MANIFEST, OciIndex, OciManifest};
 use super::recipe;
 use super::reference::Reference;
 use super::staging::Staging;
@@ -107,7 +107,7 @@ impl Writer<'_> {
         }
         let descriptor = match self.compression {
             Compression::None => self.plain_layer(diff_id)?,
-            Compression::Gzip => self.compressed_layer(diff_id, "application/vnd.oci.image.layer.v1.tar+gzip")?,
+            Compression::Gzip => self.compressed_layer(diff_id, LAYER_GZIP)?,
             Compression::Zstd => self.compressed_layer(diff_id, "application/vnd.oci.image.layer.v1.tar+zstd")?,
         };
         self.written.insert(diff_id.clone(), descriptor.clone());
@@ -119,7 +119,7 @@ impl Writer<'_> {
         self.header(&path(diff_id), size)?;
         replay(self.store, diff_id, &mut self.output)?.map_err(cannot_write)?;
         self.pad(size)?;
-        Ok(descriptor("application/vnd.oci.image.layer.v1.tar", diff_id.clone(), size))
+        Ok(Descriptor::new(LAYER, diff_id.clone(), size))
     }
 
     /// Size and digest come before the bytes, so the bytes wait in a file.
@@ -147,7 +147,7 @@ impl Writer<'_> {
         io::copy(&mut file, &mut self.output).map_err(cannot_write)?;
         self.pad(size)?;
         std::fs::remove_file(&waiting).map_err(cannot("remove", &waiting))?;
-        Ok(descriptor(media_type, digest, size))
+        Ok(Descriptor::new(media_type, digest, size))
     }
 
     fn blob(&mut self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
@@ -156,7 +156,7 @@ impl Writer<'_> {
             return Ok(there.clone());
         }
         self.member(&path(&digest), bytes)?;
-        let descriptor = descriptor(media_type, digest.clone(), bytes.len() as u64);
+        let descriptor = Descriptor::new(media_type, digest.clone(), bytes.len() as u64);
         self.written.insert(digest, descriptor.clone());
         Ok(descriptor)
     }
@@ -189,7 +189,7 @@ impl Writer<'_> {
 }
 
 /// Writes a layer's archive; the outer error is the store's, the inner one `output`'s.
-fn replay(store: &Store, diff_id: &Digest, output: &mut dyn Write) -> Result<io::Result<()>, Error> {
+pub(super) fn replay(store: &Store, diff_id: &Digest, output: &mut dyn Write) -> Result<io::Result<()>, Error> {
     let folder = store.layer_path(diff_id);
     let displaced = store.layer(diff_id)?.displaced;
     match recipe::replay(&folder, &displaced, output) {
@@ -217,10 +217,6 @@ fn digest_of(file: &mut File) -> io::Result<(Digest, u64)> {
     }
     file.rewind()?;
     Ok((Digest::finish(hash), size))
-}
-
-fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
-    Descriptor { media_type: media_type.to_owned(), digest, size, annotations: BTreeMap::new(), platform: None }
 }
 
 fn path(digest: &Digest) -> String {

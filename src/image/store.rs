@@ -30,7 +30,7 @@ use crate::base::disk::{self, Durability};
 use crate::base::trash::Trash;
 
 /// The images of one data directory. Any number of processes may use it at once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
     trash: Trash,

@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod pull;
 mod retry;
+mod serve;
 mod settings;
 mod transport;
 
@@ -19,4 +20,5 @@ pub use client::Registries;
 pub use credentials::{CredentialFile, Credentials};
 pub use error::Error;
 pub use pull::{Pulled, Step, Told};
+pub use serve::Server;
 pub use settings::Settings;
