@@ -4,6 +4,7 @@
 //! by the kernel inside the layer's own root. The store knows no registry and no container.
 
 mod attributes;
+mod blobs;
 mod changes;
 mod compression;
 mod config;

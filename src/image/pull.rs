@@ -57,6 +57,10 @@ impl Store {
         let (_, outcome) = self.take_layers(&intake, &layers, WORKERS, &open, &told);
         outcome?;
         let id = image.id.clone();
+        let repository = offer.name.repository();
+        for (layer, blob) in image.layers.iter().zip(&offer.layers) {
+            self.note_blob(&layer.diff_id, blob, &repository)?;
+        }
         let loaded = self.commit(&intake, vec![image])?;
         Ok(loaded.into_iter().next().unwrap_or(Loaded { id, names: Vec::new() }))
     }

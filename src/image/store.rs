@@ -218,7 +218,10 @@ impl Store {
     }
 
     /// The configuration, as it was written and as it reads.
-    pub(super) fn document(&self, id: &Digest) -> Result<(Vec<u8>, ImageDocument), Error> {
+    ///
+    /// # Errors
+    /// It is not there or damaged.
+    pub fn document(&self, id: &Digest) -> Result<(Vec<u8>, ImageDocument), Error> {
         let path = self.config_path(id);
         let bytes = fs::read(&path).map_err(cannot("read", &path))?;
         let found = Digest::of(&bytes);

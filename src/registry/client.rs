@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ureq::Body;
 use ureq::http::Response;
 
+use super::credentials::{CredentialFile, Credentials};
 use super::endpoint::{Endpoint, Scope};
 use super::error::Error;
 use super::settings::Settings;
@@ -60,6 +61,22 @@ impl Registries {
                 None => Ok(self.manifest(endpoint, name, &tag_or_digest(name))?.digest),
             }
         })
+    }
+
+    /// Whether a registry takes the credentials; they are not kept.
+    ///
+    /// # Errors
+    /// It does not, or cannot be reached.
+    pub fn check(&self, registry: &str, credentials: &Credentials) -> Result<(), Error> {
+        match self.endpoints(registry)?.last() {
+            Some(endpoint) => endpoint.login(&self.settings, credentials),
+            None => Ok(()),
+        }
+    }
+
+    /// The file that keeps credentials.
+    pub fn credentials(&self) -> &CredentialFile {
+        &self.settings.credentials
     }
 
     /// The first server's answer that is one; else the last one's failure.

@@ -114,6 +114,35 @@ impl Endpoint {
         Ok(Self::new(host, url, transport::agent(settings, host, trust)?, trust))
     }
 
+    /// The server alone, without a path that a mirror may have.
+    pub(super) fn origin(&self) -> &str {
+        let start = self.base.find("://").map_or(0, |at| at + 3);
+        let end = self.base.get(start..).and_then(|rest| rest.find('/')).map_or(self.base.len(), |at| start + at);
+        self.base.get(..end).unwrap_or(&self.base)
+    }
+
+    /// Whether the registry takes these credentials; they are kept nowhere.
+    pub(super) fn login(&self, settings: &Settings, credentials: &Credentials) -> Result<(), Error> {
+        let url = format!("{}/v2/", self.base);
+        let failed = |error| transport::failure(&self.registry, error);
+        let answer = self.agent.get(&url).call().map_err(failed)?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return if answer.status().is_success() { Ok(()) } else { Err(self.refusal(&Scope::pull(""), answer).1) };
+        }
+        let header = self.prove(settings, "", &challenge_header(&answer), Some(credentials))?;
+        let request = self.agent.get(&url);
+        let answer = match &header {
+            Some(known) => request.header("authorization", &known.header),
+            None => request,
+        };
+        let answer = answer.call().map_err(failed)?;
+        match answer.status().as_u16() {
+            401 | 403 => Err(Error::WrongPassword { registry: self.registry.clone() }),
+            200..300 => Ok(()),
+            _ => Err(self.refusal(&Scope::pull(""), answer).1),
+        }
+    }
+
     /// Finds out whether an insecure registry speaks plain HTTP or TLS; nothing secret is sent for that.
     fn insecure(settings: &Settings, registry: &str) -> Result<Self, Error> {
         let plain = Self::at_url(settings, &format!("http://{registry}"))?;
@@ -157,9 +186,13 @@ impl Endpoint {
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        let headers = answer.headers().get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
-        let header = headers.collect::<Vec<_>>().join(", ");
-        let header = self.authenticate(settings, scope, &header)?;
+        let credentials = settings.credentials.get(&self.registry)?;
+        self.is_known.store(credentials.is_some(), Ordering::Relaxed);
+        let proof = self.prove(settings, &scope.text(), &challenge_header(&answer), credentials.as_ref())?;
+        let header = proof.as_ref().map(|proof| proof.header.clone());
+        if let Some(proof) = proof {
+            self.authorizations.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.text(), proof);
+        }
         send(&self.agent, header.as_deref()).map_err(|error| transport::failure(&self.registry, error))
     }
 
@@ -169,29 +202,29 @@ impl Endpoint {
     }
 
     /// Answers a challenge; `None`: we have nothing to prove who we are.
-    fn authenticate(&self, settings: &Settings, scope: &Scope, header: &str) -> Result<Option<String>, Error> {
+    fn prove(
+        &self,
+        settings: &Settings,
+        scope: &str,
+        header: &str,
+        credentials: Option<&Credentials>,
+    ) -> Result<Option<Authorization>, Error> {
         let challenges = auth::challenges(header);
-        let credentials = settings.credentials.get(&self.registry)?;
-        self.is_known.store(credentials.is_some(), Ordering::Relaxed);
         let bearer = challenges.iter().find_map(|challenge| match challenge {
             Challenge::Bearer { realm, service, scope } => Some((realm, service.as_deref(), scope)),
             Challenge::Basic => None,
         });
-        let found = if let Some((realm, service, asked)) = bearer {
+        if let Some((realm, service, asked)) = bearer {
             // Ours names both repositories of a mount; a registry with scopes of its own says which it wants.
-            let own = scope.text();
-            let text = if own.is_empty() { asked.as_deref().unwrap_or_default() } else { &own };
-            self.token(settings, realm, service, text, credentials.as_ref())?
-        } else if challenges.contains(&Challenge::Basic) {
-            let Some(Credentials::Password { user, password }) = &credentials else { return Ok(None) };
-            let until = Instant::now() + Duration::from_secs(24 * 3600);
-            Authorization { header: basic(user, password), until }
-        } else {
+            let scope = if scope.is_empty() { asked.as_deref().unwrap_or_default() } else { scope };
+            return self.token(settings, realm, service, scope, credentials).map(Some);
+        }
+        if !challenges.contains(&Challenge::Basic) {
             return Err(Error::UnknownChallenge { registry: self.registry.clone(), header: header.to_owned() });
-        };
-        let header = found.header.clone();
-        self.authorizations.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.text(), found);
-        Ok(Some(header))
+        }
+        let Some(Credentials::Password { user, password }) = credentials else { return Ok(None) };
+        let until = Instant::now() + Duration::from_secs(24 * 3600);
+        Ok(Some(Authorization { header: basic(user, password), until }))
     }
 
     fn token(
@@ -292,7 +325,12 @@ impl Endpoint {
     }
 }
 
-pub(super) fn basic(user: &str, password: &str) -> String {
+fn challenge_header(answer: &Response<Body>) -> String {
+    let headers = answer.headers().get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
+    headers.collect::<Vec<_>>().join(", ")
+}
+
+fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
