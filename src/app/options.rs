@@ -38,6 +38,15 @@ pub struct UpOptions {
     pub output: LogOutput,
 }
 
+/// `push`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PushOptions {
+    pub services: Vec<String>,
+    pub ignore_failures: bool,
+    pub include_deps: bool,
+    pub quiet: bool,
+}
+
 /// `pull`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PullOptions {

@@ -214,7 +214,7 @@ impl Layers {
 }
 
 /// `[====>    ]  1.2MB/3.4MB`
-fn bar(done: u64, total: u64) -> String {
+pub(super) fn bar(done: u64, total: u64) -> String {
     const WIDTH: u64 = 20;
     let filled = usize::try_from(u128::from(done) * u128::from(WIDTH) / u128::from(total.max(1))).unwrap_or_default();
     let bar: String = (0..20)
@@ -232,7 +232,7 @@ fn bar(done: u64, total: u64) -> String {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -17,12 +17,15 @@ pub mod images;
 pub mod interrupt;
 pub mod kill;
 pub mod lint;
+pub mod login;
 pub mod logs;
 pub mod ls;
 pub mod pause;
 pub mod port;
 pub mod ps;
 pub mod pull;
+pub mod push;
+pub mod registry;
 pub mod restart;
 pub mod rm;
 pub mod root;
@@ -109,6 +112,15 @@ pub enum Command {
     Volumes(volumes::VolumesArgs),
     /// Fetch images of services
     Pull(pull::PullArgs),
+    /// Push the images that services build
+    Push(push::PushArgs),
+    /// Log in to a registry
+    Login(login::LoginArgs),
+    /// Forget a login
+    Logout(login::LogoutArgs),
+    /// Be a registry
+    #[command(subcommand)]
+    Registry(registry::RegistryArgs),
     /// List the images of the containers
     Images(images::ImagesArgs),
     /// Load, import, list, remove, name and save images
@@ -145,6 +157,7 @@ const NOT_YET: &[&str] = &[
     "export",
     "publish",
     "push",
+    "scale",
     "stats",
     "top",
     "docker-cli-plugin-hooks",
@@ -194,6 +207,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Unpause(args) => pause::run(args, false, &context()?),
         Command::Rm(args) => rm::run(args, &context()?),
         Command::Pull(args) => pull::run(args, &context()?),
+        Command::Push(args) => push::run(args, &context()?),
+        Command::Login(args) => login::run(args, &context()?),
+        Command::Logout(args) => login::logout(&args, &context()?),
+        Command::Registry(args) => registry::run(&args, &context()?),
         Command::Images(args) => images::run(args, &context()?),
         Command::Image(args) => image::run(args, &context()?),
         Command::Ls(args) => ls::run(args, &context()?),

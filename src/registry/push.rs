@@ -13,7 +13,6 @@ use super::client::Registries;
 use super::endpoint::{Endpoint, Scope};
 use super::error::Error;
 use super::retry::{self, Attempt};
-use super::transport;
 use crate::image::manifest::{CONFIG, MANIFEST, OciManifest};
 use crate::image::{Descriptor, Digest, Reference, Store};
 

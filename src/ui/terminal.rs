@@ -5,8 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
 use rustix::termios::{
-    LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
+
+/// What Ctrl-C types.
+pub const INTERRUPT: char = '\x03';
 
 /// What to restore, for the panic hook too.
 static SAVED: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
@@ -42,6 +45,18 @@ impl RawMode {
             return None;
         }
         Self::change(terminal, |modes| modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO)).ok()
+    }
+
+    /// Lines that are not shown while they are typed. Ctrl-C ends the line, as its last character ([`INTERRUPT`]): a signal
+    /// would end the process with the terminal as it is.
+    ///
+    /// # Errors
+    /// When the descriptor is no terminal.
+    pub fn silent(terminal: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::change(terminal, |termios| {
+            termios.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+            termios.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT as u8;
+        })
     }
 
     fn change(terminal: BorrowedFd<'_>, change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
@@ -83,7 +98,6 @@ pub fn restore() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::termios::LocalModes;
 
     #[test]
     fn raw_mode_is_undone_on_drop() {
@@ -94,6 +108,20 @@ mod tests {
         assert!(!echo());
         drop(raw);
         assert!(echo());
+    }
+
+    #[test]
+    fn a_secret_is_not_echoed_and_can_be_broken_off() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let silent = RawMode::silent(pty.slave.as_fd()).unwrap();
+        let mut master = std::fs::File::from(pty.master.try_clone().unwrap());
+        io::Write::write_all(&mut master, b"secret\x03").unwrap();
+        let mut line = [0; 16];
+        let read = rustix::io::read(&pty.slave, &mut line).unwrap();
+        assert_eq!(&line[..read], b"secret\x03");
+        rustix::io::ioctl_fionbio(&master, true).unwrap();
+        assert!(rustix::io::read(&master, &mut line).is_err(), "nothing was echoed");
+        drop(silent);
     }
 
     #[test]
