@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::app::change::News;
+use crate::app::pull::with_layers;
 use crate::app::{App, AppError};
-use crate::image::{Compression, Loaded};
-use crate::image::{Digest, Format, Image, Reference, Removed, Store};
-use crate::ui::tables::ImageRow;
+use crate::image::{Compression, Digest, Format, Image, Loaded, Platform, Reference, Removed, Store};
+use crate::ui::tables::{HistoryRow, ImageRow};
+use serde_json::{Value, json};
 
 impl App {
     /// Loads an archive or layout; `None` is standard input.
@@ -71,24 +73,128 @@ impl App {
         Ok(Store::open(&self.roots.data)?.tag(source, target)?)
     }
 
-    /// Writes a docker archive of images.
+    /// Writes an archive of images: docker's, or an OCI layout alone.
     ///
     /// # Errors
     /// What the store or the output says.
-    pub fn image_save(&self, references: &[String], output: Option<&Path>) -> Result<(), AppError> {
+    pub fn image_save(
+        &self,
+        references: &[String],
+        output: Option<&Path>,
+        format: Format,
+        compression: Compression,
+    ) -> Result<(), AppError> {
         let store = Store::open(&self.roots.data)?;
         match output {
             Some(path) => {
                 let mut file = File::create(path).map_err(AppError::io(format!("create `{}`", path.display())))?;
-                store.save(references, Format::Docker, Compression::None, &mut file)?;
+                store.save(references, format, compression, &mut file)?;
                 file.flush().map_err(AppError::io(format!("write `{}`", path.display())))
             }
-            None => Ok(store.save(references, Format::Docker, Compression::None, &mut io::stdout().lock())?),
+            None => Ok(store.save(references, format, compression, &mut io::stdout().lock())?),
         }
     }
 
+    /// Fetches one image by its name. Returns the digest that it has at the registry, and whether it is new here.
+    ///
+    /// # Errors
+    /// It is no name, or whatever the registry says.
+    pub fn image_pull(
+        &self,
+        image: &str,
+        platform: Option<&str>,
+        quiet: bool,
+        news: News<'_>,
+    ) -> Result<(String, crate::registry::Pulled), AppError> {
+        let bad = |text: &str| crate::image::Error::BadName { text: text.to_owned() };
+        let name = Reference::parse(image).ok_or_else(|| bad(image))?;
+        let platform = match platform {
+            Some(text) => Platform::parse(text).ok_or_else(|| bad(text))?,
+            None => Platform::host(),
+        };
+        let (store, registries) = (Store::open(&self.roots.data)?, self.registries()?);
+        let pulled = with_layers(quiet, news, |told| registries.pull(&store, &name, &platform, told))?;
+        Ok((name.to_string(), pulled))
+    }
+
+    /// What is known of an image, as `docker image inspect` writes it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn image_inspect(&self, reference: &str) -> Result<Value, AppError> {
+        let store = Store::open(&self.roots.data)?;
+        let image = store.resolve(reference)?;
+        if !image.binds.is_empty() {
+            return Err(crate::image::Error::HostImage { name: reference.to_owned() }.into());
+        }
+        let (bytes, document) = store.document(&image.id)?;
+        let own: Value =
+            serde_json::from_slice(&bytes).map_err(|error| AppError::io("read the configuration")(error.into()))?;
+        let text = |name: &str| own.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let named = Reference::parse(image.names.first().map_or(reference, String::as_str));
+        let named_at = named.map(|name| store.named_at(&name)).transpose()?.flatten();
+        let named_at = named_at.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        let comment = document.history.last().and_then(|last| last.comment.clone()).unwrap_or_default();
+        Ok(json!({
+            "Id": image.id.to_string(),
+            "RepoTags": image.names,
+            "RepoDigests": store.registry_digests(&image.id)?,
+            "Comment": comment,
+            "Created": document.created,
+            "Author": text("author"),
+            "Architecture": document.architecture,
+            "Variant": text("variant"),
+            "Os": document.os,
+            "Size": image.size,
+            "GraphDriver": {"Name": "overlay2", "Data": {"Layers": image.layers}},
+            "RootFS": {"Type": "layers", "Layers": document.rootfs.diff_ids},
+            "Metadata": {"LastTagTime": named_at.map(|time| time.to_string())},
+            "Config": own.get("config").cloned().unwrap_or(Value::Null),
+        }))
+    }
+
+    /// How an image came about, the newest step first.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn image_history(&self, reference: &str) -> Result<Vec<HistoryRow>, AppError> {
+        let store = Store::open(&self.roots.data)?;
+        let image = store.resolve(reference)?;
+        let mut sizes = match image.binds.is_empty() {
+            true => store.layer_sizes(&image.id)?.into_iter(),
+            false => Vec::new().into_iter(),
+        };
+        let mut rows: Vec<HistoryRow> = Vec::new();
+        for step in &image.document.history {
+            let size = if step.empty_layer { 0 } else { sizes.next().unwrap_or_default() };
+            rows.push(HistoryRow {
+                id: String::new(),
+                created: nanoseconds(step.created.as_deref()),
+                created_by: step.created_by.clone().unwrap_or_default(),
+                size,
+                comment: step.comment.clone().unwrap_or_default(),
+            });
+        }
+        // Layers that nobody wrote down.
+        rows.extend(sizes.map(|size| HistoryRow { size, ..HistoryRow::default() }));
+        rows.reverse();
+        if let Some(first) = rows.first_mut() {
+            first.id = image.id.to_string();
+        }
+        Ok(rows)
+    }
+
+    /// Removes images that have no name, or with `all` those that no container was made from. Returns what went and how
+    /// many bytes that was.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn image_prune(&self, all: bool) -> Result<(Removed, u64), AppError> {
+        Ok(Store::open(&self.roots.data)?.prune(all, &self.images_in_use()?)?)
+    }
+
     /// Ids of the images that containers of any project were made from.
-    fn images_in_use(&self) -> Result<BTreeSet<Digest>, AppError> {
+    pub(super) fn images_in_use(&self) -> Result<BTreeSet<Digest>, AppError> {
         let mut ids = BTreeSet::new();
         for project in self.roots.projects().map_err(AppError::io("list the projects"))? {
             let records = self.roots.project(&project).load();
@@ -99,10 +205,14 @@ impl App {
     }
 }
 
+fn nanoseconds(text: Option<&str>) -> Option<i64> {
+    let time = text?.parse::<jiff::Timestamp>().ok()?;
+    i64::try_from(time.as_nanosecond()).ok()
+}
+
 /// An image as a row of a table, under the name it is asked for by.
 pub(super) fn row(image: &Image, name: &str, container: String) -> ImageRow {
     let reference = Reference::parse(name);
-    let created = image.document.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     ImageRow {
         container,
         repository: reference.as_ref().map_or_else(|| name.to_owned(), Reference::familiar_repository),
@@ -110,6 +220,6 @@ pub(super) fn row(image: &Image, name: &str, container: String) -> ImageRow {
         platform: format!("{}/{}", image.document.os, image.document.architecture),
         id: image.id.to_string(),
         size: image.size,
-        created: created.and_then(|time| i64::try_from(time.as_nanosecond()).ok()),
+        created: nanoseconds(image.document.created.as_deref()),
     }
 }

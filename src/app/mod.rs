@@ -18,6 +18,7 @@ pub mod push;
 pub mod registry;
 pub mod run;
 pub mod session;
+pub mod system;
 pub mod watch;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::image::Compression;
 pub use crate::plan::PullPolicy;
 
 /// `up`.
@@ -253,6 +254,28 @@ pub enum ImageCommand {
     Save {
         references: Vec<String>,
         output: Option<PathBuf>,
+        oci: bool,
+        compression: Compression,
+    },
+    Pull {
+        reference: String,
+        platform: Option<String>,
+        quiet: bool,
+    },
+    Push {
+        reference: String,
+        quiet: bool,
+    },
+    Inspect {
+        references: Vec<String>,
+    },
+    History {
+        reference: String,
+        no_trunc: bool,
+    },
+    /// Without a question.
+    Prune {
+        all: bool,
     },
 }
 

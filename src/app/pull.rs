@@ -189,6 +189,29 @@ fn fetch(
     registries.pull(store, &name, &platform, told).map(drop)
 }
 
+/// Does `work`, telling what happens to layers.
+pub(super) fn with_layers<T: Send>(
+    quiet: bool,
+    news: News<'_>,
+    work: impl FnOnce(crate::registry::Told<'_>) -> T + Send,
+) -> T {
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let working = scope.spawn(move || {
+            let layers = Layers::default();
+            work(&|layer, step| {
+                if let (false, Some((status, text))) = (quiet, layers.status(layer, step)) {
+                    // Whoever listens outlives this thread.
+                    let id = layer.short().to_owned();
+                    let _ = tell.send(Reply::Progress { id, status: status.to_owned(), text });
+                }
+            })
+        });
+        told.into_iter().for_each(news);
+        working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// What was told of each layer, and when.
 #[derive(Default)]
 struct Layers(Mutex<BTreeMap<Digest, Instant>>);

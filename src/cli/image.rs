@@ -10,8 +10,9 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
 use crate::cli::values;
-use crate::image::Loaded;
-use crate::ui::tables;
+use crate::image::{Compression, Format, Loaded};
+use crate::ui::{human, tables};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 #[derive(Subcommand, Clone, Debug)]
@@ -63,6 +64,53 @@ pub enum ImageArgs {
         /// Standard output when not given
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// `docker` (what `docker load` reads) or `oci`
+        #[arg(long, default_value = "docker", value_parser = ["docker", "oci"])]
+        format: String,
+        /// How layers are written: `none`, `gzip` or `zstd`
+        #[arg(long, default_value = "none", value_parser = values::compression)]
+        compression: Compression,
+    },
+    /// Fetch an image
+    Pull {
+        #[arg(value_name = "IMAGE")]
+        reference: String,
+        /// Of this platform, such as `linux/arm64`
+        #[arg(long)]
+        platform: Option<String>,
+        /// Show no progress
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Push an image
+    Push {
+        #[arg(value_name = "IMAGE")]
+        reference: String,
+        /// Show no progress
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Show what is known of images, as JSON
+    Inspect {
+        #[arg(required = true, value_name = "IMAGE")]
+        references: Vec<String>,
+    },
+    /// Show how an image came about
+    History {
+        #[arg(value_name = "IMAGE")]
+        reference: String,
+        /// Whole ids and instructions
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    /// Remove images without a name
+    Prune {
+        /// Also those with a name that no container was made from
+        #[arg(short, long)]
+        all: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
     },
 }
 
@@ -74,7 +122,14 @@ impl ImageArgs {
             Self::Ls { quiet, format } => ImageCommand::List { quiet, format },
             Self::Rm { references, force } => ImageCommand::Remove { references, force },
             Self::Tag { source, target } => ImageCommand::Tag { source, target },
-            Self::Save { references, output } => ImageCommand::Save { references, output },
+            Self::Save { references, output, format, compression } => {
+                ImageCommand::Save { references, output, oci: format == "oci", compression }
+            }
+            Self::Pull { reference, platform, quiet } => ImageCommand::Pull { reference, platform, quiet },
+            Self::Push { reference, quiet } => ImageCommand::Push { reference, quiet },
+            Self::Inspect { references } => ImageCommand::Inspect { references },
+            Self::History { reference, no_trunc } => ImageCommand::History { reference, no_trunc },
+            Self::Prune { all, .. } => ImageCommand::Prune { all },
         }
     }
 }
@@ -82,8 +137,14 @@ impl ImageArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
-    if !matches!(args, ImageArgs::Ls { .. }) {
+    let reads = matches!(args, ImageArgs::Ls { .. } | ImageArgs::Inspect { .. } | ImageArgs::History { .. });
+    if !reads {
         context.no_dry_run("image")?;
+    }
+    if let ImageArgs::Prune { all, force: false } = &args
+        && !show::confirmed(prune_question(*all))?
+    {
+        return Ok(ExitCode::SUCCESS);
     }
     let done = match args.options() {
         ImageCommand::Load { input, quiet } => context.app.image_load(input.as_deref()).map(|loaded| {
@@ -99,11 +160,52 @@ pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
         ImageCommand::List { quiet, format } => return list(context, quiet, format),
         ImageCommand::Remove { references, force } => remove(context, &references, force),
         ImageCommand::Tag { source, target } => context.app.image_tag(&source, &target).map(|()| Vec::new()),
-        ImageCommand::Save { references, output } => {
-            context.app.image_save(&references, output.as_deref()).map(|()| Vec::new())
+        ImageCommand::Save { references, output, oci, compression } => {
+            if output.is_none() && io::stdout().is_terminal() {
+                return Err(Failure::new("an archive is not written to a terminal").help("use `-o FILE`, or a pipe"));
+            }
+            let format = if oci { Format::Oci } else { Format::Docker };
+            context.app.image_save(&references, output.as_deref(), format, compression).map(|()| Vec::new())
         }
+        ImageCommand::Pull { reference, platform, quiet } => {
+            let pulled = show::with_progress(context.progress, "Pulling", |news| {
+                context.app.image_pull(&reference, platform.as_deref(), quiet, news)
+            });
+            pulled.map(|(name, pulled)| {
+                let what = if pulled.is_new { "Downloaded newer image for" } else { "Image is up to date for" };
+                vec![format!("Digest: {}", pulled.digest), format!("Status: {what} {name}"), name]
+            })
+        }
+        ImageCommand::Push { reference, quiet } => {
+            let pushed = show::with_progress(context.progress, "Pushing", |news| {
+                context.app.image_push(&reference, quiet, news)
+            });
+            pushed.map(|digest| vec![format!("Digest: {digest}")])
+        }
+        ImageCommand::Inspect { references } => {
+            let found = references.iter().map(|reference| context.app.image_inspect(reference));
+            let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| context.failure(error))?;
+            return show::lines([format!("{:#}", serde_json::Value::Array(found))]);
+        }
+        ImageCommand::History { reference, no_trunc } => {
+            let rows = context.app.image_history(&reference).map_err(|error| context.failure(error))?;
+            return show::text(&tables::image_history(&rows, no_trunc, show::now()));
+        }
+        ImageCommand::Prune { all } => context.app.image_prune(all).map(|(removed, freed)| {
+            let mut lines: Vec<_> = removed.untagged.iter().map(|name| format!("Untagged: {name}")).collect();
+            lines.extend(removed.deleted.iter().map(|id| format!("Deleted: {id}")));
+            lines.push(format!("Total reclaimed space: {}", human::size(freed)));
+            lines
+        }),
     };
     show::lines(done.map_err(|error| context.failure(error))?)
+}
+
+const fn prune_question(all: bool) -> &'static str {
+    match all {
+        true => "This removes all images that no container was made from. Go on? [y/N] ",
+        false => "This removes all images without a name. Go on? [y/N] ",
+    }
 }
 
 fn list(context: &Context, quiet: bool, format: ListFormat) -> Result<ExitCode, Failure> {

@@ -51,7 +51,9 @@ pub fn run(args: LoginArgs, context: &Context) -> Result<ExitCode, Failure> {
     };
     let password = match args.password {
         Some(password) => {
-            show::warn("a password on the command line can be seen by other users of this machine; use --password-stdin");
+            show::warn(
+                "a password on the command line can be seen by other users of this machine; use --password-stdin",
+            );
             password
         }
         None if args.password_stdin => {
@@ -66,7 +68,9 @@ pub fn run(args: LoginArgs, context: &Context) -> Result<ExitCode, Failure> {
     }
     if let Some(file) = context.app.login(&registry, &user, &password).map_err(failed)? {
         let place = file.display();
-        show::warn(&format!("the password lies in `{place}`, not encrypted; a credential helper (`credsStore`) avoids that"));
+        show::warn(&format!(
+            "the password lies in `{place}`, not encrypted; a credential helper (`credsStore`) avoids that"
+        ));
     }
     show::lines(["Login Succeeded".to_owned()])
 }

@@ -35,6 +35,7 @@ pub mod session;
 pub mod show;
 pub mod start;
 pub mod stop;
+pub mod system;
 pub mod up;
 pub mod values;
 pub mod version;
@@ -126,6 +127,9 @@ pub enum Command {
     /// Load, import, list, remove, name and save images
     #[command(subcommand)]
     Image(image::ImageArgs),
+    /// Show what is taken of the machine
+    #[command(subcommand)]
+    System(system::SystemArgs),
     /// Show what the file amounts to
     #[command(visible_alias = "convert")]
     Config(Box<config::ConfigArgs>),
@@ -156,7 +160,6 @@ const NOT_YET: &[&str] = &[
     "commit",
     "export",
     "publish",
-    "push",
     "scale",
     "stats",
     "top",
@@ -213,6 +216,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Registry(args) => registry::run(&args, &context()?),
         Command::Images(args) => images::run(args, &context()?),
         Command::Image(args) => image::run(args, &context()?),
+        Command::System(args) => system::run(&args, &context()?),
         Command::Ls(args) => ls::run(args, &context()?),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::app::options::ListFormat;
-use crate::app::options::PullPolicy;
+use crate::app::options::{Compression, PullPolicy};
 use crate::ui::format::RowFormat;
 
 /// `SERVICE=NUM` of `--scale`.
@@ -24,6 +24,19 @@ pub fn pull_policy(text: &str) -> Result<PullPolicy, String> {
     let known = matches!(text, "always" | "missing" | "never" | "build" | "if_not_present");
     let policy = PullPolicy::parse(text).filter(|_| known);
     policy.ok_or_else(|| format!("`{text}` is none of `always`, `missing`, `never` and `build`"))
+}
+
+/// `--compression`.
+///
+/// # Errors
+/// For anything but `none`, `gzip` and `zstd`.
+pub fn compression(text: &str) -> Result<Compression, String> {
+    match text {
+        "none" => Ok(Compression::None),
+        "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err(format!("`{text}` is none of `none`, `gzip` and `zstd`")),
+    }
 }
 
 /// `--tail`: a number or `all`. `None` is all.

@@ -47,11 +47,10 @@ impl Compression {
     }
 
     /// Copies `input` to `output`, compressed. The result depends on the bytes only: no name, no time in it.
-    pub(super) fn encode(
-        self,
-        output: impl Write,
-        copy: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What `copy` or the output says.
+    pub fn encode(self, output: impl Write, copy: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         match self {
             Self::None => {
                 let mut output = output;

@@ -99,5 +99,6 @@ impl Store {
 
 /// Docker Hub's names and those without a registry are seen without it; `library/redis` is `redis`, too.
 fn is_in(name: &Reference, repository: &Repository) -> bool {
-    name.registry() == "docker.io" && (name.path() == repository.name() || name.familiar_repository() == repository.name())
+    name.registry() == "docker.io"
+        && (name.path() == repository.name() || name.familiar_repository() == repository.name())
 }

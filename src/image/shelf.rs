@@ -15,8 +15,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
@@ -335,7 +335,9 @@ impl Shelf {
                 let tags = self.repository(repository, "tags");
                 for tag in self.tags(repository)? {
                     let path = tags.join(tag);
-                    if found(fs::read_to_string(&path))?.is_some_and(|text| Digest::parse(&text).as_ref() == Some(digest)) {
+                    if found(fs::read_to_string(&path))?
+                        .is_some_and(|text| Digest::parse(&text).as_ref() == Some(digest))
+                    {
                         found(fs::remove_file(&path))?;
                     }
                 }

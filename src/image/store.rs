@@ -169,28 +169,17 @@ impl Store {
         self.write_database(&database)?;
         let deleted = if goes { vec![id] } else { Vec::new() };
         for id in &deleted {
-            self.discard_unused(&database, id)?;
+            self.discard_config(id)?;
+        }
+        if goes {
+            self.discard_layers(&database)?;
         }
         Ok(Removed { untagged, deleted })
     }
 
-    /// Discards the removed image's configuration, and every layer that no image has and nobody works with.
-    fn discard_unused(&self, database: &Database, removed: &Digest) -> Result<(), Error> {
-        let config = self.config_path(removed);
-        self.trash.discard(&config).map_err(cannot("discard", &config))?;
-        let used: BTreeSet<&Digest> = database.images.values().flat_map(|record| &record.layers).collect();
-        let folder = self.path("layers");
-        for entry in fs::read_dir(&folder).map_err(cannot("read", &folder))? {
-            let entry = entry.map_err(cannot("read", &folder))?;
-            let layer = entry.file_name().to_str().and_then(Digest::from_hex);
-            let Some(layer) = layer.filter(|layer| !used.contains(layer)) else { continue };
-            let path = self.path("layers.lock");
-            let locks = super::locks::LayerLocks::new(&path).map_err(cannot("open", &path))?;
-            if locks.try_exclusive(&layer).map_err(cannot("lock", &path))? {
-                self.trash.discard(&entry.path()).map_err(cannot("discard", entry.path()))?;
-            }
-        }
-        Ok(())
+    pub(super) fn discard_config(&self, id: &Digest) -> Result<(), Error> {
+        let config = self.config_path(id);
+        self.trash.discard(&config).map_err(cannot("discard", &config))
     }
 
     fn image(&self, database: &Database, id: Digest) -> Result<Image, Error> {
@@ -260,7 +249,7 @@ impl Store {
         Database::read(&path).map_err(cannot("read", &path))
     }
 
-    fn write_database(&self, database: &Database) -> Result<(), Error> {
+    pub(super) fn write_database(&self, database: &Database) -> Result<(), Error> {
         let path = self.path("images.json");
         database.write(&path).map_err(cannot("write", &path))
     }
@@ -335,6 +324,6 @@ fn near(database: &Database, text: &str) -> Vec<String> {
     found.into_iter().map(|(_, name)| name).take(3).collect()
 }
 
-fn familiar(key: &str) -> String {
+pub(super) fn familiar(key: &str) -> String {
     Reference::parse(key).map_or_else(|| key.to_owned(), |reference| reference.familiar())
 }

@@ -232,9 +232,13 @@ impl Push<'_> {
                     Content::File(file, layer) => {
                         let mut file: &File = file;
                         file.rewind()?;
-                        let mut body = Counting { file, count: 0, told: &|count| {
-                            (self.told)(layer, PushStep::Bytes(count, blob.size));
-                        } };
+                        let mut body = Counting {
+                            file,
+                            count: 0,
+                            told: &|count| {
+                                (self.told)(layer, PushStep::Bytes(count, blob.size));
+                            },
+                        };
                         request.send(SendBody::from_reader(&mut body))
                     }
                 }
@@ -258,6 +262,10 @@ impl Push<'_> {
     /// The `Location` of an answer, which may leave out the server.
     fn location(&self, answer: &Response<Body>) -> Option<String> {
         let location = answer.headers().get("location")?.to_str().ok()?;
-        Some(if location.starts_with('/') { format!("{}{location}", self.endpoint.origin()) } else { location.to_owned() })
+        Some(if location.starts_with('/') {
+            format!("{}{location}", self.endpoint.origin())
+        } else {
+            location.to_owned()
+        })
     }
 }

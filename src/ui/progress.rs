@@ -76,7 +76,8 @@ impl<W: Write> Progress<W> {
     /// What the output returns.
     pub fn event(&mut self, event: ProgressEvent, now: Instant) -> io::Result<()> {
         // Lines cannot be drawn over: that something is on its way is said once.
-        let repeated = event.status == "Downloading" && !self.downloading.insert(event.id.clone());
+        let repeated =
+            matches!(event.status.as_str(), "Downloading" | "Uploading") && !self.downloading.insert(event.id.clone());
         match self.mode {
             ProgressMode::Quiet => Ok(()),
             ProgressMode::Plain if repeated => Ok(()),

@@ -316,6 +316,35 @@ pub fn images_json(rows: &[ImageRow]) -> String {
     format!("{}\n", Value::Array(rows.iter().map(object).collect()))
 }
 
+/// A step of an image's history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// `sha256:…`; empty: not known by itself.
+    pub id: String,
+    /// Nanoseconds since the epoch.
+    pub created: Option<i64>,
+    pub created_by: String,
+    /// Bytes.
+    pub size: u64,
+    pub comment: String,
+}
+
+/// The `image history` table.
+pub fn image_history(rows: &[HistoryRow], no_trunc: bool, now: i64) -> String {
+    let short = |text: &str, length: usize| match no_trunc || text.chars().count() <= length {
+        true => text.to_owned(),
+        false => text.chars().take(length - 1).chain(['…']).collect(),
+    };
+    let cells = |row: &HistoryRow| {
+        let id =
+            if no_trunc { row.id.clone() } else { row.id.trim_start_matches("sha256:").chars().take(12).collect() };
+        let created = row.created.map_or_else(|| "N/A".to_owned(), |created| ago(created, now));
+        let id = if id.is_empty() { "<missing>".to_owned() } else { id };
+        vec![id, created, short(&row.created_by.replace('\t', " "), 45), human::size(row.size), row.comment.clone()]
+    };
+    table(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows.iter().map(cells).collect::<Vec<_>>(), 10)
+}
+
 /// The `image ls` table: everything in the store.
 pub fn image_ls(rows: &[ImageRow], now: i64) -> String {
     let cells = |row: &ImageRow| {

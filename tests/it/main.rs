@@ -29,6 +29,8 @@ mod oci;
 #[cfg(test)]
 mod planner;
 #[cfg(test)]
+mod registry;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod support;

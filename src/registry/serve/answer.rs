@@ -31,7 +31,11 @@ impl Refusal {
     }
 
     pub(super) fn no_manifest(which: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", format!("there is no manifest `{which}` in the repository"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            format!("there is no manifest `{which}` in the repository"),
+        )
     }
 
     pub(super) fn no_repository() -> Self {

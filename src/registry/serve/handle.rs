@@ -58,10 +58,7 @@ fn header<'a>(request: &'a Request<Incoming>, name: &hyper::header::HeaderName) 
 }
 
 /// A page of a sorted list, and where the next one is.
-fn page(
-    all: Vec<String>,
-    request: &Request<Incoming>,
-) -> Result<(Vec<String>, Vec<(&'static str, String)>), Refusal> {
+fn page(all: Vec<String>, request: &Request<Incoming>) -> Result<(Vec<String>, Vec<(&'static str, String)>), Refusal> {
     let query = request.uri().query();
     let last = parameter(query, "last");
     let mut names: Vec<String> = all.into_iter().filter(|name| last.as_ref().is_none_or(|last| name > last)).collect();
@@ -70,9 +67,10 @@ fn page(
     let count: usize = count.parse().map_err(|_| bad())?;
     let more = names.len() > count;
     names.truncate(count);
-    let link = names.last().filter(|_| more).map(|last| {
-        ("link", format!("<{}?n={count}&last={last}>; rel=\"next\"", request.uri().path()))
-    });
+    let link = names
+        .last()
+        .filter(|_| more)
+        .map(|last| ("link", format!("<{}?n={count}&last={last}>; rel=\"next\"", request.uri().path())));
     Ok((names, link.into_iter().collect()))
 }
 
@@ -347,7 +345,8 @@ async fn append(
     })?;
     let size = file.metadata()?.len();
     if let Some(text) = header(&request, &CONTENT_RANGE) {
-        let start = text.trim_start_matches("bytes ").split('-').next().and_then(|start| start.trim().parse::<u64>().ok());
+        let start =
+            text.trim_start_matches("bytes ").split('-').next().and_then(|start| start.trim().parse::<u64>().ok());
         if start != Some(size) {
             return Ok(Ok(progress(StatusCode::RANGE_NOT_SATISFIABLE, repository, id, size)));
         }
@@ -359,7 +358,8 @@ async fn append(
 async fn receive(mut body: Incoming, file: &mut File) -> Result<u64, Refusal> {
     let mut received = 0;
     while let Some(frame) = body.frame().await {
-        let broken = |error: hyper::Error| Refusal::new(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", error.to_string());
+        let broken =
+            |error: hyper::Error| Refusal::new(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", error.to_string());
         if let Ok(bytes) = frame.map_err(broken)?.into_data() {
             file.write_all(&bytes)?;
             received += bytes.len() as u64;

@@ -92,7 +92,10 @@ impl Server {
 }
 
 fn is_of_the_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
 }
 
 fn serve(stream: TcpStream, library: &Arc<Library>) -> io::Result<()> {

@@ -134,7 +134,9 @@ mod tests {
             route("/v2/manifests/manifests/latest"),
             Ok(Route::Manifest(repository("manifests"), Which::Tag("latest".to_owned())))
         );
-        for bad in ["/", "/v1/x", "/v2/../etc/manifests/x", "/v2/A/manifests/x", "/v2/a/blobs/sha512:00", "/v2/a/manifests/.."] {
+        for bad in
+            ["/", "/v1/x", "/v2/../etc/manifests/x", "/v2/A/manifests/x", "/v2/a/blobs/sha512:00", "/v2/a/manifests/.."]
+        {
             assert!(route(bad).is_err(), "{bad}");
         }
     }
