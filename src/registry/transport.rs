@@ -122,6 +122,10 @@ fn io_failure(registry: String, error: io::Error) -> Error {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return tls_failure(registry, tls);
     }
+    // The standard library has no kind for a failed look-up of a name, only these words.
+    if error.raw_os_error().is_none() && error.to_string().starts_with("failed to lookup address information") {
+        return Error::UnknownHost { registry };
+    }
     match error.kind() {
         Kind::ConnectionRefused
         | Kind::HostUnreachable

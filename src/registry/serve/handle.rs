@@ -57,8 +57,10 @@ fn header<'a>(request: &'a Request<Incoming>, name: &hyper::header::HeaderName) 
     request.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
+type Headers = Vec<(&'static str, String)>;
+
 /// A page of a sorted list, and where the next one is.
-fn page(all: Vec<String>, request: &Request<Incoming>) -> Result<(Vec<String>, Vec<(&'static str, String)>), Refusal> {
+fn page(all: Vec<String>, request: &Request<Incoming>) -> Result<(Vec<String>, Headers), Refusal> {
     let query = request.uri().query();
     let last = parameter(query, "last");
     let mut names: Vec<String> = all.into_iter().filter(|name| last.as_ref().is_none_or(|last| name > last)).collect();
