@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HOST, RANGE};
 use hyper::{Method, Request, StatusCode};
@@ -17,6 +17,8 @@ use crate::image::{Digest, Kept, Repository, Shared, Which};
 
 /// Manifests are kept in memory; larger ones are refused.
 const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+/// So much of a manifest that is too large is read.
+const PATIENCE: usize = 64 * 1024 * 1024;
 const INDEX: &str = crate::image::manifest::INDEX;
 
 /// Answers one request; whatever goes wrong is an answer, too.
@@ -161,6 +163,27 @@ fn find_manifest(library: &Library, repository: &Repository, which: &Which) -> R
     }
 }
 
+/// A body that must be small. A larger one is read to its end all the same, so that its sender hears the answer.
+async fn document(mut body: Incoming) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    while let Some(frame) = body.frame().await {
+        let broken = |error: hyper::Error| Refusal::new(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", error.to_string());
+        if let Ok(data) = frame.map_err(broken)?.into_data() {
+            count += data.len();
+            if count <= MAX_MANIFEST {
+                bytes.extend_from_slice(&data);
+            } else if count > PATIENCE {
+                break;
+            }
+        }
+    }
+    match count <= MAX_MANIFEST {
+        true => Ok(bytes),
+        false => Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID", "it is larger than 4 MiB")),
+    }
+}
+
 async fn put_manifest(
     library: &Library,
     repository: &Repository,
@@ -169,15 +192,8 @@ async fn put_manifest(
 ) -> Result<Answered, Refusal> {
     let media_type = header(&request, &CONTENT_TYPE).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-    let body = Limited::new(request.into_body(), MAX_MANIFEST).collect().await;
-    let bytes = body.map_err(|error| {
-        let (status, message) = match error.downcast::<http_body_util::LengthLimitError>() {
-            Ok(_) => (StatusCode::PAYLOAD_TOO_LARGE, "it is larger than 4 MiB".to_owned()),
-            Err(error) => (StatusCode::BAD_REQUEST, error.to_string()),
-        };
-        Refusal::new(status, "MANIFEST_INVALID", message)
-    })?;
-    let (digest, subject) = library.shelf.put_manifest(repository, which, &media_type, &bytes.to_bytes())?;
+    let bytes = document(request.into_body()).await?;
+    let (digest, subject) = library.shelf.put_manifest(repository, which, &media_type, &bytes)?;
     let mut headers = vec![
         ("location", format!("/v2/{}/manifests/{digest}", repository.name())),
         ("docker-content-digest", digest.to_string()),

@@ -281,7 +281,7 @@ fn what_came_before_a_failure_is_not_fetched_again() {
     let bad = made.layers[2].clone();
     let fake = Fake::with(&made, move |asked| {
         (asked.path.ends_with(&bad) && asked.before == 0).then(|| {
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(250));
             say(404, "")
         })
     });
