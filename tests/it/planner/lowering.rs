@@ -255,8 +255,8 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:18: `services.a.post_start.0` needs `command`
         compose.yaml:6:16: a hook needs a command
         compose.yaml:5:15: `services.a.provider` is not supported yet: provider programs are not run
-        compose.yaml:6:18: `sometimes` is not a pull policy: `always`, `missing`, `never`, `build`, `daily`, `weekly` or `every_` with a duration
-        compose.yaml:6:18: `every_5` is not a pull policy: `always`, `missing`, `never`, `build`, `daily`, `weekly` or `every_` with a duration
+        compose.yaml:6:18: `services.a.pull_policy` is `sometimes`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
+        compose.yaml:6:18: `services.a.pull_policy` is `every_5`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
         compose.yaml:6:14: `services.a.runtime` is not supported yet: there is one engine, the built-in one
         compose.yaml:6:18: `services.a.storage_opt` is not supported yet: the root file system has no options
         compose.yaml:6:21: `services.a.use_api_socket` is not supported yet: there is no engine socket to hand in
