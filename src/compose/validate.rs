@@ -138,7 +138,9 @@ fn unknown_key(key: &str, mark: Mark, members: &'static Struct, path: &Path<'_>,
     };
     let mut diagnostic = Diagnostic::error("unknown-key", reports.place(mark), message);
     let names = members.attributes.iter().map(|attribute| attribute.name);
-    if let Some(name) = nearest(key, names) {
+    if reports.is_full() {
+        // Only counted.
+    } else if let Some(name) = nearest(key, names) {
         diagnostic = diagnostic.help(format!("did you mean `{name}`?"));
     } else if members.extensions {
         diagnostic = diagnostic.help("keys of your own start with `x-`");

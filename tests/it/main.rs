@@ -16,6 +16,7 @@ mod crash;
 mod engine;
 #[cfg(test)]
 mod escapes;
+mod fuzz;
 #[cfg(test)]
 mod format;
 #[cfg(test)]
@@ -28,6 +29,8 @@ mod networks;
 mod oci;
 #[cfg(test)]
 mod planner;
+#[cfg(test)]
+mod schema;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -47,7 +47,7 @@ enum Form {
 /// Adds and leaves out what the two forms have differently.
 fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> Node {
     let Some(map) = node.as_map() else { return node.clone() };
-    let mut result = Map::with_capacity(map.len());
+    let mut result = Map::with_capacity_and_hasher(map.len(), Default::default());
     for attribute in members.attributes {
         match map.get(attribute.name) {
             Some((mark, value)) => {
@@ -69,7 +69,7 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
             None if form == Form::Json => {
                 let value = match attribute.zero {
                     Zero::JsonNull => Value::Null,
-                    Zero::JsonObject => Value::from(Map::new()),
+                    Zero::JsonObject => Value::from(Map::default()),
                     Zero::Omit | Zero::Keep | Zero::Yaml | Zero::Never => continue,
                 };
                 let node = shape_value(&Node::new(value, Mark::default()), attribute.shape, form, depth + 1);
