@@ -145,3 +145,12 @@ fn remote_files_are_named_as_not_supported() {
         assert!(diagnostic.place.is_some(), "{text}");
     }
 }
+
+#[test]
+fn a_service_is_hashed_as_the_reference_hashes_it() {
+    let loaded =
+        load("services: {a: {image: x, build: ., scale: 2, depends_on: [b], command: 'a <b'}, b: {image: y}}\n");
+    let services = render::hashed_services(&loaded.tree.unwrap());
+    let text = r#"{"command":["a"],"entrypoint":null,"image":"x","networks":{"default":null}}"#;
+    assert_eq!(services.first(), Some(&("a".to_owned(), text.to_owned())));
+}

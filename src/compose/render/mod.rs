@@ -27,6 +27,25 @@ pub fn json(tree: &Node) -> String {
     json_text(&node)
 }
 
+/// What the reference hashes of each service to tell whether its containers must be replaced: JSON in one line,
+/// without what makes no difference to a container.
+pub fn hashed_services(tree: &Node) -> Vec<(String, String)> {
+    let mut project = shaped(tree, &PROJECT, Form::Json, 0);
+    let services = project.get_mut("services").and_then(Node::as_map_mut).map(std::mem::take).unwrap_or_default();
+    let text = |(name, (_, mut service)): (Arc<str>, (Mark, Node))| {
+        if let Some(members) = service.as_map_mut() {
+            for key in ["build", "pull_policy", "scale", "depends_on", "profiles"] {
+                members.shift_remove(key);
+            }
+        }
+        if let Some(deploy) = service.get_mut("deploy").and_then(Node::as_map_mut) {
+            deploy.shift_remove("replicas");
+        }
+        (name.to_string(), json::compact(&service))
+    };
+    services.into_iter().map(text).collect()
+}
+
 /// A tree without known order, such as one whose variables are not replaced, as YAML.
 pub fn plain_yaml(mut tree: Node) -> String {
     in_yaml_order(&mut tree);
