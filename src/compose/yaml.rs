@@ -36,7 +36,17 @@ pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<
         if budget == 0 || !padding.mend(&error, text) {
             let column = padding.column(line, error.marker().col());
             let mark = mark_at(file, line, column, 0);
-            reports.error("yaml-syntax", mark, format!("this is not valid YAML: {}", error.info()));
+            let message = format!("this is not valid YAML: {}", error.info());
+            match error.info() {
+                info if info.contains("tabs disallowed") => {
+                    reports.error_with_help("yaml-syntax", mark, message, "indent with blanks");
+                }
+                info if info.contains("did not find expected key") => {
+                    let help = "is it indented as the keys beside it are?";
+                    reports.error_with_help("yaml-syntax", mark, message, help);
+                }
+                _ => reports.error("yaml-syntax", mark, message),
+            }
             return None;
         }
         // What was reported about a text that is read again will be reported again.
