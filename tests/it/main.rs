@@ -16,9 +16,10 @@ mod crash;
 mod engine;
 #[cfg(test)]
 mod escapes;
-mod fuzz;
 #[cfg(test)]
 mod format;
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod keeper;
 #[cfg(test)]
