@@ -4,26 +4,115 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use boon::{Compiler, SchemaIndex, Schemas};
 use rcompose::compose::{self, LoadOptions};
+use regex::Regex;
 use serde_json::Value;
 
+/// The keywords that our schema uses, and an error for any other. A validator crate would do the same, but the
+/// features that it switches on in shared dependencies build half of the tree a second time.
 struct Validator {
-    schemas: Schemas,
-    index: SchemaIndex,
+    schema: Value,
 }
 
 impl Validator {
     fn new() -> Self {
-        let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
-        compiler.add_resource("compose.json", compose::json_schema()).unwrap();
-        let index = compiler.compile("compose.json", &mut schemas).unwrap();
-        Self { schemas, index }
+        Self { schema: compose::json_schema() }
     }
 
     /// What is wrong with a document; `None` when the schema takes it.
     fn problem(&self, document: &Value) -> Option<String> {
-        self.schemas.validate(document, self.index).err().map(|error| format!("{error:#}"))
+        check(&self.schema, document, "").err()
+    }
+}
+
+fn check(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
+    let wrong = |what: String| Err(format!("`{path}`: {what}"));
+    for (keyword, rule) in schema.as_object().unwrap() {
+        match (keyword.as_str(), value) {
+            ("$schema" | "title" | "description" | "examples", _) => {}
+            ("type", _) => {
+                let types = rule.as_array().map_or(std::slice::from_ref(rule), Vec::as_slice);
+                if !types.iter().any(|kind| is_of(value, kind.as_str().unwrap())) {
+                    return wrong(format!("{value} is none of {types:?}"));
+                }
+            }
+            ("pattern", Value::String(text)) => {
+                if !Regex::new(rule.as_str().unwrap()).unwrap().is_match(text) {
+                    return wrong(format!("`{text}` does not match {rule}"));
+                }
+            }
+            ("minimum", Value::Number(number)) if number.as_f64() < rule.as_f64() => {
+                return wrong(format!("{number} is less than {rule}"));
+            }
+            ("maximum", Value::Number(number)) if number.as_f64() > rule.as_f64() => {
+                return wrong(format!("{number} is more than {rule}"));
+            }
+            ("items", Value::Array(items)) => {
+                items.iter().enumerate().try_for_each(|(index, item)| check(rule, item, &format!("{path}.{index}")))?;
+            }
+            ("uniqueItems", Value::Array(items)) => {
+                if (1..items.len()).any(|index| items[..index].contains(&items[index])) {
+                    return wrong("items are there twice".to_owned());
+                }
+            }
+            ("required", Value::Object(members)) => {
+                let missing = rule.as_array().unwrap().iter().find(|key| !members.contains_key(key.as_str().unwrap()));
+                if let Some(missing) = missing {
+                    return wrong(format!("{missing} is missing"));
+                }
+            }
+            ("properties", Value::Object(members)) => {
+                for (key, value) in members {
+                    rule.get(key).map_or(Ok(()), |rule| check(rule, value, &format!("{path}.{key}")))?;
+                }
+            }
+            ("patternProperties", Value::Object(members)) => {
+                for (pattern, rule) in rule.as_object().unwrap() {
+                    let pattern = Regex::new(pattern).unwrap();
+                    for (key, value) in members.iter().filter(|(key, _)| pattern.is_match(key)) {
+                        check(rule, value, &format!("{path}.{key}"))?;
+                    }
+                }
+            }
+            ("additionalProperties", Value::Object(members)) => {
+                assert_eq!(rule, false);
+                if let Some(other) = members.keys().find(|key| !is_known(schema, key)) {
+                    return wrong(format!("`{other}` is not known"));
+                }
+            }
+            (
+                "pattern"
+                | "minimum"
+                | "maximum"
+                | "items"
+                | "uniqueItems"
+                | "required"
+                | "properties"
+                | "patternProperties"
+                | "additionalProperties",
+                _,
+            ) => {}
+            (keyword, _) => panic!("the keyword `{keyword}` is new"),
+        }
+    }
+    Ok(())
+}
+
+fn is_known(schema: &Value, key: &str) -> bool {
+    let patterns = schema["patternProperties"].as_object().into_iter().flatten();
+    schema["properties"].get(key).is_some() || patterns.into_iter().any(|(p, _)| Regex::new(p).unwrap().is_match(key))
+}
+
+fn is_of(value: &Value, kind: &str) -> bool {
+    match kind {
+        "string" => value.is_string(),
+        "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => panic!("the type `{kind}` is new"),
     }
 }
 
