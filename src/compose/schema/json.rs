@@ -156,7 +156,7 @@ mod tests {
             attributes(attribute, &path, visit);
         }
         let patterns = schema["patternProperties"].as_object().into_iter().flatten().map(|(_, value)| value);
-        for inner in patterns.chain([&schema["items"]]) {
+        for inner in patterns.chain(schema.get("items")) {
             attributes(inner, &format!("{path}.*"), visit);
         }
     }
