@@ -173,27 +173,19 @@ fn images(tree: &Node) -> String {
     lines(members(tree, "services").map(image))
 }
 
-/// `SERVICE HASH` for each: the hash of what makes a new container necessary.
+/// `SERVICE HASH` for each: the hash of what makes a new container necessary, as the reference has it.
 fn hashes(tree: &Node, names: &str) -> Result<String, Diagnostic> {
     let named: Vec<&str> = if names == "*" { Vec::new() } else { names.split(',').collect() };
     if let Some(unknown) = named.iter().find(|name| !members(tree, "services").any(|(known, _)| known == **name)) {
         return Err(Diagnostic::error("unknown-service", None, format!("no such service: `{unknown}`")));
     }
     let mut text = String::new();
-    let asked = members(tree, "services").filter(|(name, _)| named.is_empty() || named.contains(name));
-    for (name, service) in asked {
-        let mut canonical = service.to_json();
-        if let Some(members) = canonical.as_object_mut() {
-            for key in ["build", "pull_policy", "scale", "depends_on", "profiles"] {
-                members.shift_remove(key);
-            }
-            if let Some(deploy) = members.get_mut("deploy").and_then(serde_json::Value::as_object_mut) {
-                deploy.shift_remove("replicas");
-            }
+    for (name, service) in render::hashed_services(tree) {
+        if named.is_empty() || named.contains(&name.as_str()) {
+            let digest = Sha256::digest(service);
+            let hexadecimal: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            text += &format!("{name} {hexadecimal}\n");
         }
-        let digest = Sha256::digest(canonical.to_string());
-        let hexadecimal: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        text += &format!("{name} {hexadecimal}\n");
     }
     Ok(text)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::template::{self, TemplateError};
+use super::template::{self, MAX_LENGTH, TemplateError};
 
 /// What is wrong, and in which line (from 1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub(super) fn parse(
     parser.run(variables)
 }
 
+/// All values of one file together.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
 struct Parser<'a> {
     rest: &'a str,
     line: u32,
@@ -31,6 +34,7 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn run(&mut self, variables: &mut BTreeMap<String, String>) -> Result<(), DotenvError> {
+        let mut bytes = 0;
         loop {
             self.skip_to_statement();
             if self.rest.is_empty() {
@@ -48,6 +52,10 @@ impl<'a> Parser<'a> {
                 continue;
             }
             let value = self.value(variables)?;
+            bytes += value.len();
+            if bytes > MAX_BYTES {
+                return self.error(too_long(MAX_BYTES));
+            }
             variables.insert(key, value);
         }
     }
@@ -142,6 +150,7 @@ impl<'a> Parser<'a> {
         let lookup = |name: &str| (self.lookup)(name).or_else(|| variables.get(name).cloned());
         match template::substitute(value, &lookup, &mut |_| {}) {
             Ok(value) => Ok(value.into_owned()),
+            Err(TemplateError::TooLong) => self.error(too_long(MAX_LENGTH)),
             Err(TemplateError::Syntax) => self.error(format!("invalid interpolation format: `{value}`")),
             Err(TemplateError::Required { variable, message }) => {
                 let reason = if message.is_empty() { message } else { format!(": {message}") };
@@ -149,6 +158,10 @@ impl<'a> Parser<'a> {
             }
         }
     }
+}
+
+fn too_long(most: usize) -> String {
+    format!("the values of variables are more than {most} bytes together")
 }
 
 fn is_blank(char: char) -> bool {

@@ -46,7 +46,7 @@ impl Resolver<'_> {
         let Some((files_mark, files)) = map.shift_remove("env_file") else { return };
         let (mark, own) = map.swap_remove("environment").unwrap_or((files_mark, Node::default()));
         let Node { value: own_value, mark: own_mark, .. } = own;
-        let own = if let Value::Map(own) = own_value { *own } else { Map::new() };
+        let own = if let Value::Map(own) = own_value { *own } else { Map::default() };
         let given = |name: &str| own.get(name).and_then(|(_, node)| node.as_str()).map(str::to_owned);
         let lookup = |name: &str| self.environment.get(name).cloned().or_else(|| given(name));
         let mut variables: BTreeMap<String, String> =

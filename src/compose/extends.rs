@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::include::{is_remote, unsupported_remote};
 use super::load::{Loader, Scope};
 use super::paths::{Base, relative};
 use super::validate::nearest;
@@ -12,6 +13,9 @@ use crate::model::tree::{Map, Mark, Node, Value};
 
 /// Services that extend each other further than this are a mistake.
 const MAX_CHAIN: usize = 100;
+
+/// Values of one project that come by `extends`; ten thousand large services have half of that.
+const MAX_INHERITED: usize = 500_000;
 
 /// A service on the way, and where it is extended.
 struct Link {
@@ -36,6 +40,9 @@ pub(super) fn apply(loader: &mut Loader<'_>, document: &mut Node, file: &Path, s
         .map(|(name, _)| std::sync::Arc::clone(name))
         .collect();
     for name in extending {
+        if loader.reports.is_full() {
+            return;
+        }
         let Some(services) = document.get("services").and_then(Node::as_map) else { return };
         let merged = extended(loader, services, &name, file, &mut Vec::new(), scope);
         if let (Some(node), Some(services)) = (merged, document.get_mut("services").and_then(Node::as_map_mut))
@@ -69,6 +76,10 @@ fn extended(
             extended(loader, services, &reference.service, file, chain, scope)
         }
         Some(other) => {
+            if is_remote(other) {
+                unsupported_remote(loader, other, "extends", reference.mark);
+                return None;
+            }
             let path = scope.folder.join(other);
             let before = loader.reports.diagnostics.len();
             let bases = base_services(loader, &path, reference.mark, scope);
@@ -83,6 +94,12 @@ fn extended(
     let mut base = base?;
     if base.is_null() {
         return Some(service.clone());
+    }
+    loader.inherited += base.size();
+    if loader.inherited > MAX_INHERITED {
+        let message = format!("services take over more than {MAX_INHERITED} values from those that they extend");
+        loader.reports.error("too-large", reference.mark, message);
+        return None;
     }
     merge::strip_tags(&mut base);
     if let Some(record) = &mut loader.reports.record {
@@ -154,7 +171,7 @@ fn base_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
 fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope) -> Option<Map> {
     let input = loader.read(path, mark)?;
     let errors = loader.reports.errors();
-    let mut tree = Node::new(Value::from(Map::new()), Mark::default());
+    let mut tree = Node::new(Value::from(Map::default()), Mark::default());
     for mut document in input.documents {
         if !loader.options.no_interpolate {
             interpolate::file(&mut document, &scope.environment, loader.reports);

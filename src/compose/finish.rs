@@ -39,7 +39,7 @@ impl Finisher<'_> {
         }
         known.sort_by_key(|(position, ..)| *position);
         rest.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut finished = Map::with_capacity(known.len() + rest.len());
+        let mut finished = Map::with_capacity_and_hasher(known.len() + rest.len(), Default::default());
         for (position, key, (key_mark, value)) in known {
             let Some(attribute) = members.attributes.get(position) else { continue };
             if let Some(value) = self.attribute(value, attribute, &path.key(attribute.name)) {
@@ -289,7 +289,7 @@ fn without_extensions(mut node: Node, path: &Path<'_>) -> Node {
     if map.len() < before && !path.is_top_level() {
         let mark = node.mark;
         if let Some(map) = node.as_map_mut() {
-            map.insert(Arc::from(EXTENSIONS), (mark, Node::new(Value::from(Map::new()), mark)));
+            map.insert(Arc::from(EXTENSIONS), (mark, Node::new(Value::from(Map::default()), mark)));
         }
     }
     node

@@ -11,6 +11,8 @@ use crate::model::tree::{Map, Mark, Node, Value};
 
 /// Included projects may include others this far.
 const MAX_DEPTH: usize = 50;
+/// Files that are read for one project, the same file twice counted twice: includes of includes can double.
+pub(super) const MAX_READS: usize = 10_000;
 
 /// One entry of `include`.
 struct Entry {
@@ -85,6 +87,10 @@ fn read_entry(loader: &mut Loader<'_>, node: &Node) -> Option<Entry> {
 
 /// Loads the project of one entry.
 fn project(loader: &mut Loader<'_>, entry: &Entry, file: &Path, scope: &Scope) -> Option<Node> {
+    if let Some(remote) = entry.paths.iter().find(|path| is_remote(path)) {
+        unsupported_remote(loader, remote, "include", entry.mark);
+        return None;
+    }
     let located: Vec<PathBuf> = entry.paths.iter().map(|path| clean(&scope.folder.join(path))).collect();
     let main = located.first()?;
     let mut included = scope.included.clone();
@@ -129,13 +135,25 @@ fn env_files(loader: &mut Loader<'_>, entry: &Entry, folder: &Path, scope: &Scop
     Some(files)
 }
 
+/// Git repositories and OCI artifacts, which the format allows where a file is named.
+pub(super) fn is_remote(path: &str) -> bool {
+    ["oci://", "git://", "ssh://", "http://", "https://", "git@", "github.com/"]
+        .iter()
+        .any(|start| path.starts_with(start))
+}
+
+pub(super) fn unsupported_remote(loader: &mut Loader<'_>, path: &str, what: &str, mark: Mark) {
+    let message = format!("`{path}`: `{what}` of a git repository or OCI artifact is not supported");
+    loader.reports.error_with_help("unsupported", mark, message, "fetch it, and name the file");
+}
+
 /// Adds resources that the including file does not have; the same one twice is fine when it is equal.
 fn import(loader: &mut Loader<'_>, imported: Node, document: &mut Node, entry: &Entry) {
     let Value::Map(mut imported) = imported.value else { return };
     let Some(document) = document.as_map_mut() else { return };
     for kind in ["services", "volumes", "networks", "secrets", "configs", "models"] {
         let Some((mark, Node { value: Value::Map(resources), .. })) = imported.shift_remove(kind) else { continue };
-        let empty = || (mark, Node::new(Value::from(Map::new()), mark));
+        let empty = || (mark, Node::new(Value::from(Map::default()), mark));
         let (_, target) = document.entry(Arc::from(kind)).or_insert_with(empty);
         let Some(target) = target.as_map_mut() else { continue };
         for (name, (mark, resource)) in *resources {

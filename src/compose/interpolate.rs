@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::path::Path;
 use super::report::Reports;
 use super::schema::{Cast, Members, PROJECT, Shape, Text};
-use super::template::{self, TemplateError};
+use super::template::{self, MAX_LENGTH, TemplateError};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Mark, Node, Value};
 
 /// Replaces the variables of every value of a file, then turns text into booleans and numbers where the format
 /// wants them. Keys are left alone.
 pub(super) fn file(root: &mut Node, environment: &BTreeMap<String, String>, reports: &mut Reports) {
-    let mut walker = Walker { environment, reports, missing: BTreeSet::new() };
+    let mut walker = Walker { environment, reports, missing: BTreeSet::new(), replaced: 0 };
     walker.members(root, Some(Members::Struct(&PROJECT)), &Path::ROOT);
 }
 
@@ -20,7 +20,12 @@ struct Walker<'a> {
     environment: &'a BTreeMap<String, String>,
     reports: &'a mut Reports,
     missing: BTreeSet<String>,
+    /// Bytes of all texts whose variables were replaced.
+    replaced: usize,
 }
+
+/// For one file, which is of 16 MiB at most.
+const MAX_REPLACED: usize = 64 * 1024 * 1024;
 
 impl Walker<'_> {
     fn node(&mut self, node: &mut Node, shape: Option<&'static Shape>, path: &Path<'_>) {
@@ -66,7 +71,15 @@ impl Walker<'_> {
             self.warn_unset(name, mark);
         }
         match replaced {
-            Ok(text) => Some(text.into_owned()),
+            Ok(text) => {
+                self.replaced += text.len();
+                if self.replaced > MAX_REPLACED {
+                    let message = format!("the values of variables make this file longer than {MAX_REPLACED} bytes");
+                    self.reports.error("too-large", mark, message);
+                    return None;
+                }
+                Some(text.into_owned())
+            }
             Err(TemplateError::Syntax) => {
                 self.reports.error_with_help(
                     "invalid-interpolation",
@@ -74,6 +87,11 @@ impl Walker<'_> {
                     format!("invalid interpolation format for `{path}`: `{text}`"),
                     "write `$$` for a literal dollar sign",
                 );
+                None
+            }
+            Err(TemplateError::TooLong) => {
+                let message = format!("`{path}` is longer than {MAX_LENGTH} bytes with the values of its variables");
+                self.reports.error("too-large", mark, message);
                 None
             }
             Err(TemplateError::Required { variable, message }) => {

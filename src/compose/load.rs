@@ -47,11 +47,21 @@ pub(super) struct Loader<'a> {
     pub(super) options: &'a LoadOptions,
     pub(super) home: Option<String>,
     pub(super) reports: &'a mut Reports,
+    /// Files that were read.
+    pub(super) reads: usize,
+    /// Values that services took over from those that they extend.
+    pub(super) inherited: usize,
 }
 
 impl Loader<'_> {
     /// Reads and parses one file. `named` is the value that names it, when a file does.
     pub(super) fn read(&mut self, path: &Path, named: Mark) -> Option<Input> {
+        self.reads += 1;
+        if self.reads > include::MAX_READS {
+            let message = format!("more than {} files are read for this project", include::MAX_READS);
+            self.reports.error("too-large", named, message);
+            return None;
+        }
         let is_stdin = path.as_os_str() == "-";
         let text = match if is_stdin { files::read_stdin() } else { files::read(path) } {
             Ok(text) => text,
@@ -95,7 +105,7 @@ impl Loader<'_> {
 
     /// Merges files into one canonical tree with defaults and resolved paths.
     pub(super) fn model(&mut self, inputs: Vec<Input>, scope: &Scope) -> Option<Node> {
-        let mut tree = Node::new(Value::from(Map::new()), Mark::default());
+        let mut tree = Node::new(Value::from(Map::default()), Mark::default());
         for input in inputs {
             let errors = self.reports.errors();
             for document in input.documents {

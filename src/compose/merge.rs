@@ -107,7 +107,7 @@ impl Merger<'_> {
                 hosts
             }
             Merge::Build => self.deep(short::build(base), short::build(overlay), shape, path),
-            Merge::DependsOn => self.deep(short::depends_on(base), short::depends_on(overlay), shape, path),
+            Merge::DependsOn => self.deep(short::dependency_names(base), short::dependency_names(overlay), shape, path),
             Merge::Names => self.deep(short::names(base), short::names(overlay), shape, path),
             Merge::Logging => {
                 let driver = |node: &Node| node.get("driver").and_then(Node::as_str).map(str::to_owned);

@@ -142,6 +142,11 @@ pub fn load_tree(options: &LoadOptions, environment: &BTreeMap<String, String>) 
     }
 }
 
+/// The JSON Schema of a Compose file, made from the loader's own table of attributes.
+pub fn json_schema() -> serde_json::Value {
+    schema::document()
+}
+
 /// The variables that a tree of [`load_uninterpolated`] names, by name.
 pub fn variables(tree: &Node) -> Vec<Variable> {
     variables::of(tree)
@@ -167,7 +172,7 @@ struct Merged {
 fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Merged> {
     let mut location = locate::locate(options, process, reports)?;
     let home = location.environment.get("HOME").cloned();
-    let mut loader = Loader { options, home, reports };
+    let mut loader = Loader { options, home, reports, reads: 0, inherited: 0 };
     let inputs: Vec<_> = location.files.iter().map(|file| loader.read(file, Mark::default())).collect();
     let mut inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
     if inputs.iter().all(|input| input.documents.is_empty()) {
@@ -213,7 +218,7 @@ struct Resolved {
 fn finished(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Merged> {
     let Merged { mut tree, name, location } = merged(options, process, reports)?;
     if let Some(map) = tree.as_map_mut() {
-        let none = || (Mark::default(), Node::new(Value::from(Map::new()), Mark::default()));
+        let none = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
         map.entry("services".into()).or_insert_with(none);
     }
     let tree = finish::project(tree, reports);
@@ -282,7 +287,7 @@ fn entries<T: for<'de> serde::Deserialize<'de>>(
     kind: &str,
     reports: &mut Reports,
 ) -> Option<BTreeMap<String, T>> {
-    let empty = Map::new();
+    let empty = Map::default();
     let resources = tree.get(kind).and_then(Node::as_map).unwrap_or(&empty);
     let mut typed = BTreeMap::new();
     for (name, (_, node)) in resources {

@@ -75,6 +75,7 @@ fn text(
         Ok(text) => Some(text.into_owned()),
         Err(error) => {
             let message = match error {
+                TemplateError::TooLong => "the project name is too long".to_owned(),
                 TemplateError::Syntax => format!("invalid interpolation format for `name`: `{text}`"),
                 TemplateError::Required { variable, message } => {
                     let reason = if message.is_empty() { message } else { format!(": {message}") };

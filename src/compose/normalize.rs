@@ -54,11 +54,11 @@ fn networks(tree: &mut Node) {
         }
     }
     let Some(map) = tree.as_map_mut() else { return };
-    let empty = || (Mark::default(), Node::new(Value::from(Map::new()), Mark::default()));
+    let empty = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
     if used {
         let (_, networks) = map.entry(Arc::from("networks")).or_insert_with(empty);
         if networks.is_null() {
-            networks.value = Value::from(Map::new());
+            networks.value = Value::from(Map::default());
         }
         if let Some(networks) = networks.as_map_mut()
             && !networks.contains_key("default")
@@ -155,7 +155,7 @@ fn implied_dependencies(service: &mut Map) {
     if implied.is_empty() {
         return;
     }
-    let empty = || (Mark::default(), Node::new(Value::from(Map::new()), Mark::default()));
+    let empty = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
     let (_, dependencies) = service.entry(Arc::from("depends_on")).or_insert_with(empty);
     let Some(dependencies) = dependencies.as_map_mut() else { return };
     for (name, mark, restart) in implied {
@@ -173,7 +173,7 @@ fn implied_dependencies(service: &mut Map) {
 fn resource_names(resources: &mut Map, project: &str) {
     for (key, (mark, resource)) in resources.iter_mut() {
         if resource.is_null() {
-            *resource = Node::new(Value::from(Map::new()), *mark);
+            *resource = Node::new(Value::from(Map::default()), *mark);
         }
         let Some(map) = resource.as_map_mut() else { continue };
         if map.get("name").is_some_and(|(_, name)| !name.is_null()) {

@@ -50,6 +50,10 @@ impl Reports {
 
     /// Adds a problem unless it is known already: a file is looked at once per merge.
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+        if self.is_full() {
+            self.errors += usize::from(diagnostic.severity == Severity::Error);
+            return;
+        }
         if self.diagnostics.contains(&diagnostic) {
             return;
         }
@@ -64,6 +68,11 @@ impl Reports {
     /// Forgets warnings of these codes.
     pub(super) fn ignore(&mut self, codes: &[&str]) {
         self.diagnostics.retain(|known| known.severity == Severity::Error || !codes.contains(&known.code));
+    }
+
+    /// Whether what comes now is counted only. The words of a problem need not be found then.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors > 0 && self.diagnostics.len() >= MOST
     }
 
     pub(super) fn errors(&self) -> usize {

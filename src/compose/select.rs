@@ -19,7 +19,7 @@ pub(super) fn profiles(service: &Node) -> Vec<String> {
 
 /// Takes services out of the tree that are in none of the active profiles.
 pub(super) fn apply_profiles(tree: &mut Node, active: &[String]) -> Disabled {
-    let mut disabled = Map::new();
+    let mut disabled = Map::default();
     let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) else { return disabled };
     let is_active = |service: &Node| {
         let profiles = profiles(service);

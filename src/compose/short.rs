@@ -41,6 +41,11 @@ pub(super) fn depends_on(mut node: Node) -> Node {
             }
         }
     }
+    dependency_names(node)
+}
+
+/// `depends_on: [A, B]`; what the long form leaves out stays out, so that it changes nothing when files are merged.
+pub(super) fn dependency_names(node: Node) -> Node {
     by_name(node, |mark| mapping(mark, [("condition", text("service_started")), ("required", Value::Bool(true))]))
 }
 
@@ -63,7 +68,7 @@ fn by_name(node: Node, value: impl Fn(Mark) -> Node) -> Node {
 pub(super) fn key_values(node: Node) -> Node {
     match node.value {
         Value::List(list) => {
-            let mut map = Map::with_capacity(list.len());
+            let mut map = Map::with_capacity_and_hasher(list.len(), Default::default());
             for item in &list {
                 if let Some(text) = scalar::text(&item.value) {
                     let (key, value) = match text.split_once('=') {
@@ -147,7 +152,7 @@ pub(super) fn volume(spec: &str, mark: Mark) -> Result<Node, String> {
     if volume.read_only {
         add("read_only", Value::Bool(true));
     }
-    let mut bind_options = Map::new();
+    let mut bind_options = Map::default();
     let mut option = |key: &str, value: Value| {
         bind_options.insert(Arc::from(key), (mark, Node::new(value, mark)));
     };
@@ -166,7 +171,7 @@ pub(super) fn volume(spec: &str, mark: Mark) -> Result<Node, String> {
     if volume.nocopy {
         add("volume", mapping(mark, [("nocopy", Value::Bool(true))]).value);
     } else if !bind && spec.chars().count() > 2 {
-        add("volume", Value::from(Map::new()));
+        add("volume", Value::from(Map::default()));
     }
     Ok(node)
 }

@@ -9,7 +9,12 @@ pub(super) enum TemplateError {
     Syntax,
     /// `${VARIABLE:?message}` whose variable has no value.
     Required { variable: String, message: String },
+    /// The values of its variables make it longer than [`MAX_LENGTH`].
+    TooLong,
 }
+
+/// Bytes of a text whose variables are replaced. Values that hold each other's values can double at every step.
+pub(super) const MAX_LENGTH: usize = 4 * 1024 * 1024;
 
 /// A use of a variable, for `config --variables` and for warnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +89,9 @@ fn expand(
                 let argument = expand(argument, lookup, missing, depth + 1)?;
                 result.push_str(&operate(name, lookup(name), operator, argument)?);
             }
+        }
+        if result.len() > MAX_LENGTH.max(template.len()) {
+            return Err(TemplateError::TooLong);
         }
     }
     Ok(result)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::path::Path;
 use super::report::Reports;
 use super::scalar;
-use super::schema::{Members, Number, PROJECT, Shape, Struct, Text};
+use super::schema::{Cast, Members, Number, PROJECT, Shape, Struct, Text};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Tag, Value};
 
@@ -138,7 +138,9 @@ fn unknown_key(key: &str, mark: Mark, members: &'static Struct, path: &Path<'_>,
     };
     let mut diagnostic = Diagnostic::error("unknown-key", reports.place(mark), message);
     let names = members.attributes.iter().map(|attribute| attribute.name);
-    if let Some(name) = nearest(key, names) {
+    if reports.is_full() {
+        // Only counted.
+    } else if let Some(name) = nearest(key, names) {
         diagnostic = diagnostic.help(format!("did you mean `{name}`?"));
     } else if members.extensions {
         diagnostic = diagnostic.help("keys of your own start with `x-`");
@@ -181,7 +183,9 @@ fn wrong_type(node: &Node, shape: &Shape, path: &Path<'_>, reports: &mut Reports
     let message = format!("`{path}` must be {}, but it is {given}", wanted(shape));
     let mut diagnostic = Diagnostic::error("wrong-type", reports.place(node.mark), message);
     let scalar = !matches!(node.value, Value::Null | Value::List(_) | Value::Map(_));
-    if scalar && !matches!(shape.text, Text::No) {
+    if shape.cast == Cast::Duration && matches!(node.value, Value::Int(_) | Value::Float(_)) {
+        diagnostic = diagnostic.help("write it with a unit, such as `30s` or `1m30s`");
+    } else if scalar && !matches!(shape.text, Text::No) {
         diagnostic = diagnostic.help("put it in quotes");
     }
     reports.push(diagnostic);

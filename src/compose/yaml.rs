@@ -14,6 +14,8 @@ use crate::model::tree::{Map, Mark, Node, Tag, Value};
 const MAX_DEPTH: usize = 64;
 /// Values of one file, copies made by aliases included.
 const MAX_NODES: usize = 1_000_000;
+/// Of these, copies made by aliases. Mappings of copies take much memory.
+const MAX_COPIES: usize = 250_000;
 /// Bytes that are read again because of their indentation, see [`Padding`].
 const MAX_REPARSED: usize = 32 * 1024 * 1024;
 
@@ -34,7 +36,17 @@ pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<
         if budget == 0 || !padding.mend(&error, text) {
             let column = padding.column(line, error.marker().col());
             let mark = mark_at(file, line, column, 0);
-            reports.error("yaml-syntax", mark, format!("this is not valid YAML: {}", error.info()));
+            let message = format!("this is not valid YAML: {}", error.info());
+            match error.info() {
+                info if info.contains("tabs disallowed") => {
+                    reports.error_with_help("yaml-syntax", mark, message, "indent with blanks");
+                }
+                info if info.contains("did not find expected key") => {
+                    let help = "is it indented as the keys beside it are?";
+                    reports.error_with_help("yaml-syntax", mark, message, help);
+                }
+                _ => reports.error("yaml-syntax", mark, message),
+            }
             return None;
         }
         // What was reported about a text that is read again will be reported again.
@@ -56,6 +68,7 @@ fn attempt(
         stack: Vec::new(),
         anchors: Vec::new(),
         nodes: 0,
+        copies: 0,
         documents: Vec::new(),
         failed: false,
         keys: HashSet::new(),
@@ -128,6 +141,7 @@ struct Builder<'a> {
     /// By the parser's anchor id, once the value is complete.
     anchors: Vec<Option<Anchor>>,
     nodes: usize,
+    copies: usize,
     documents: Vec<Node>,
     failed: bool,
     /// Keys repeat a lot, so each text is kept once.
@@ -213,6 +227,13 @@ impl Builder<'_> {
                     return None;
                 }
                 let (node, size) = (anchor.node.clone(), anchor.size);
+                self.copies += size;
+                if self.copies > MAX_COPIES {
+                    let message =
+                        format!("this file has more than {MAX_COPIES} values that are copies made by aliases");
+                    reports.error("too-large", mark, message);
+                    return None;
+                }
                 self.count(size, mark, reports)?;
                 self.attach(node, reports)
             }
@@ -220,7 +241,7 @@ impl Builder<'_> {
                 self.open(mark, anchor, tag.as_deref(), Body::List(Vec::new()), reports)
             }
             Event::MappingStart(anchor, tag) => {
-                let body = Body::Map { map: Map::new(), merges: Vec::new(), merge_key: None, key: None };
+                let body = Body::Map { map: Map::default(), merges: Vec::new(), merge_key: None, key: None };
                 self.open(mark, anchor, tag.as_deref(), body, reports)
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -320,7 +341,7 @@ impl Builder<'_> {
             if self.anchors.len() <= anchor {
                 self.anchors.resize_with(anchor + 1, || None);
             }
-            let size = size(&node);
+            let size = node.size();
             self.count(size, node.mark, reports)?;
             if let Some(slot) = self.anchors.get_mut(anchor) {
                 *slot = Some(Anchor { node: node.clone(), size, paths: HashSet::new(), parents: HashSet::new() });
@@ -332,7 +353,7 @@ impl Builder<'_> {
     fn count(&mut self, nodes: usize, mark: Mark, reports: &mut Reports) -> Option<()> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            let message = format!("this file has more than {MAX_NODES} values, copies made by aliases included");
+            let message = format!("this file has more than {MAX_NODES} values");
             reports.error("too-large", mark, message);
             return None;
         }
@@ -418,14 +439,6 @@ fn merge_into(map: &mut Map, merged: Node) {
                 map.entry(key).or_insert(entry);
             }
         }
-    }
-}
-
-fn size(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::List(list) => list.iter().map(size).sum(),
-        Value::Map(map) => map.values().map(|(_, node)| size(node)).sum(),
-        _ => 0,
     }
 }
 

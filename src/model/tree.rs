@@ -46,7 +46,8 @@ pub enum Tag {
 }
 
 /// Mapping in the order of the file; the mark is the key's.
-pub type Map = IndexMap<Arc<str>, (Mark, Node)>;
+/// The hasher is seeded per process, so that no file can be made whose keys collide, and fast for short keys.
+pub type Map = IndexMap<Arc<str>, (Mark, Node), foldhash::fast::RandomState>;
 
 /// What a node holds. Dates are strings, as in YAML's core schema.
 #[derive(Clone, Debug, Default)]
@@ -147,6 +148,15 @@ impl Node {
         }
     }
 
+    /// How many values this is, itself included.
+    pub fn size(&self) -> usize {
+        1 + match &self.value {
+            Value::List(list) => list.iter().map(Self::size).sum(),
+            Value::Map(map) => map.values().map(|(_, node)| node.size()).sum(),
+            _ => 0,
+        }
+    }
+
     /// The plain value, without places.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
@@ -190,7 +200,7 @@ mod tests {
     fn paths_reach_keys_with_dots() {
         let leaf = Node::string("x", Mark::default());
         let item = Node::new(Value::List(vec![leaf]), Mark::default());
-        let map = Map::from([(Arc::from("a.b"), (Mark::default(), item))]);
+        let map = Map::from_iter([(Arc::from("a.b"), (Mark::default(), item))]);
         let tree = Node::new(Value::Map(Box::new(map)), Mark::default());
         assert_eq!(tree.at("a.b.0").and_then(Node::as_str), Some("x"));
         assert!(tree.at("a.b.1").is_none());

@@ -93,3 +93,64 @@ fn keys_are_printed_in_the_order_of_numbers() {
     let place = |part: &str| text.find(part).unwrap();
     assert!(place("s2:") < place("s10:") && place("k9:") < place("k10:"), "{text}");
 }
+
+/// Files in one folder, the first two merged.
+fn merged(files: &[(&str, &str)]) -> LoadedTree {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let options = LoadOptions { working_dir: folder.path().canonicalize().unwrap(), ..LoadOptions::default() };
+    let options = LoadOptions { project_name: Some("test".to_owned()), ..options };
+    compose::load_tree(&options, &BTreeMap::new())
+}
+
+#[test]
+fn what_a_long_dependency_leaves_out_changes_nothing() {
+    let base =
+        "services: {a: {image: x, depends_on: {b: {condition: service_healthy, required: false}}}, b: {image: y}}\n";
+    let change = "services: {a: {depends_on: {b: {condition: service_started}}}}\n";
+    let loaded = merged(&[("compose.yaml", base), ("compose.override.yaml", change)]);
+    let dependency = loaded.tree.unwrap().at("services.a.depends_on.b").map(|node| node.to_json());
+    assert_eq!(dependency, Some(json!({"condition": "service_started", "required": false})));
+}
+
+#[test]
+fn what_grows_without_bound_is_refused() {
+    let doubling: String = (1..60).map(|n| format!("A{n}=${{A{}}}${{A{0}}}\n", n - 1)).collect();
+    let uses = "services: {a: {image: x, env_file: vars}}\n";
+    let loaded = merged(&[("compose.yaml", uses), ("vars", &format!("A0=0123456789\n{doubling}"))]);
+    assert!(errors(&loaded).iter().any(|error| error.contains("bytes together")), "{:?}", errors(&loaded));
+
+    let labels: String = (0..1000).map(|n| format!("l{n},")).collect();
+    let extending: String = (0..1000).map(|n| format!("  s{n}: {{extends: base}}\n")).collect();
+    let wide =
+        merged(&[("compose.yaml", &format!("services:\n  base: {{image: x, labels: [{labels}]}}\n{extending}"))]);
+    assert!(errors(&wide).iter().any(|error| error.contains("take over more than")), "{:?}", errors(&wide));
+
+    let twice = |n: u32| format!("include: [inc{}.yaml, ./inc{0}.yaml]\n", n - 1);
+    let names: Vec<String> = (0..25).map(|n| format!("inc{n}.yaml")).collect();
+    let texts: Vec<String> = (0..25).map(|n| if n == 0 { "services: {}\n".to_owned() } else { twice(n) }).collect();
+    let mut files: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
+    files.push(("compose.yaml", "include: [inc24.yaml]\n"));
+    assert!(errors(&merged(&files)).iter().any(|error| error.contains("files are read")));
+}
+
+#[test]
+fn remote_files_are_named_as_not_supported() {
+    for text in ["include: ['oci://registry/x']\n", "services: {a: {extends: {service: a, file: 'https://h/x.git'}}}\n"]
+    {
+        let loaded = load(text);
+        let diagnostic = loaded.diagnostics.iter().find(|diagnostic| diagnostic.code == "unsupported").unwrap();
+        assert!(diagnostic.place.is_some(), "{text}");
+    }
+}
+
+#[test]
+fn a_service_is_hashed_as_the_reference_hashes_it() {
+    let loaded =
+        load("services: {a: {image: x, build: ., scale: 2, depends_on: [b], command: 'a <b'}, b: {image: y}}\n");
+    let services = render::hashed_services(&loaded.tree.unwrap());
+    let text = r#"{"command":["a"],"entrypoint":null,"image":"x","networks":{"default":null}}"#;
+    assert_eq!(services.first(), Some(&("a".to_owned(), text.to_owned())));
+}

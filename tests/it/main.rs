@@ -19,6 +19,8 @@ mod escapes;
 #[cfg(test)]
 mod format;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod keeper;
 #[cfg(test)]
 mod main_job;
@@ -30,6 +32,8 @@ mod oci;
 mod planner;
 #[cfg(test)]
 mod registry;
+#[cfg(test)]
+mod schema;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -7,11 +7,20 @@ use crate::model::tree::{Node, Value};
 /// The tree as indented JSON, members in the order of the tree.
 pub fn json_text(node: &Node) -> String {
     let mut text = String::new();
-    write(node, 0, &mut text);
+    write(node, Some(0), &mut text);
     text
 }
 
-fn write(node: &Node, depth: usize, out: &mut String) {
+/// The same without blanks and line breaks.
+pub(super) fn compact(node: &Node) -> String {
+    let mut text = String::new();
+    write(node, None, &mut text);
+    text
+}
+
+/// `depth` is `None` for all in one line.
+fn write(node: &Node, depth: Option<usize>, out: &mut String) {
+    let inner = depth.map(|depth| depth + 1);
     match &node.value {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -24,8 +33,8 @@ fn write(node: &Node, depth: usize, out: &mut String) {
         Value::List(list) => {
             for (index, item) in list.iter().enumerate() {
                 out.push(if index == 0 { '[' } else { ',' });
-                new_line(depth + 1, out);
-                write(item, depth + 1, out);
+                new_line(inner, out);
+                write(item, inner, out);
             }
             new_line(depth, out);
             out.push(']');
@@ -34,10 +43,10 @@ fn write(node: &Node, depth: usize, out: &mut String) {
         Value::Map(map) => {
             for (index, (key, (_, item))) in map.iter().enumerate() {
                 out.push(if index == 0 { '{' } else { ',' });
-                new_line(depth + 1, out);
+                new_line(inner, out);
                 string(key, out);
-                out.push_str(": ");
-                write(item, depth + 1, out);
+                out.push_str(if depth.is_some() { ": " } else { ":" });
+                write(item, inner, out);
             }
             new_line(depth, out);
             out.push('}');
@@ -45,7 +54,8 @@ fn write(node: &Node, depth: usize, out: &mut String) {
     }
 }
 
-fn new_line(depth: usize, out: &mut String) {
+fn new_line(depth: Option<usize>, out: &mut String) {
+    let Some(depth) = depth else { return };
     out.push('\n');
     for _ in 0..depth {
         out.push_str("  ");

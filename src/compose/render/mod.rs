@@ -27,6 +27,25 @@ pub fn json(tree: &Node) -> String {
     json_text(&node)
 }
 
+/// What the reference hashes of each service to tell whether its containers must be replaced: JSON in one line,
+/// without what makes no difference to a container.
+pub fn hashed_services(tree: &Node) -> Vec<(String, String)> {
+    let mut project = shaped(tree, &PROJECT, Form::Json, 0);
+    let services = project.get_mut("services").and_then(Node::as_map_mut).map(std::mem::take).unwrap_or_default();
+    let text = |(name, (_, mut service)): (Arc<str>, (Mark, Node))| {
+        if let Some(members) = service.as_map_mut() {
+            for key in ["build", "pull_policy", "scale", "depends_on", "profiles"] {
+                members.shift_remove(key);
+            }
+        }
+        if let Some(deploy) = service.get_mut("deploy").and_then(Node::as_map_mut) {
+            deploy.shift_remove("replicas");
+        }
+        (name.to_string(), json::compact(&service))
+    };
+    services.into_iter().map(text).collect()
+}
+
 /// A tree without known order, such as one whose variables are not replaced, as YAML.
 pub fn plain_yaml(mut tree: Node) -> String {
     in_yaml_order(&mut tree);
@@ -47,7 +66,7 @@ enum Form {
 /// Adds and leaves out what the two forms have differently.
 fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> Node {
     let Some(map) = node.as_map() else { return node.clone() };
-    let mut result = Map::with_capacity(map.len());
+    let mut result = Map::with_capacity_and_hasher(map.len(), Default::default());
     for attribute in members.attributes {
         match map.get(attribute.name) {
             Some((mark, value)) => {
@@ -69,7 +88,7 @@ fn shaped(node: &Node, members: &'static Struct, form: Form, depth: usize) -> No
             None if form == Form::Json => {
                 let value = match attribute.zero {
                     Zero::JsonNull => Value::Null,
-                    Zero::JsonObject => Value::from(Map::new()),
+                    Zero::JsonObject => Value::from(Map::default()),
                     Zero::Omit | Zero::Keep | Zero::Yaml | Zero::Never => continue,
                 };
                 let node = shape_value(&Node::new(value, Mark::default()), attribute.shape, form, depth + 1);

@@ -5,9 +5,12 @@
 
 mod build;
 mod deploy;
+mod descriptions;
+mod json;
 mod resources;
 mod service;
 
+pub(super) use json::document;
 pub(super) use resources::PROJECT;
 pub(super) use service::SERVICE;
 

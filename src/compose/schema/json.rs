@@ -1,0 +1,177 @@
+//! The table of attributes as a JSON Schema, for editors.
+
+use serde_json::{Map, Value, json};
+
+use super::descriptions::description;
+use super::{ANY, Cast, Keys, Members, Number, PROJECT, Shape, Struct, Text};
+
+/// The schema of a whole file, draft 2020-12.
+pub(in crate::compose) fn document() -> Value {
+    let mut schema = Map::new();
+    schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+    schema.insert("title".to_owned(), json!("Compose file"));
+    schema.insert("description".to_owned(), json!("A Compose file as rcompose reads it. Generated: do not edit."));
+    schema.insert("type".to_owned(), json!("object"));
+    members(&PROJECT, &mut schema, "");
+    Value::Object(schema)
+}
+
+fn members(structure: &Struct, schema: &mut Map<String, Value>, path: &str) {
+    let mut properties = Map::new();
+    for attribute in structure.attributes {
+        let path = if path.is_empty() { attribute.name.to_owned() } else { format!("{path}.{}", attribute.name) };
+        let mut schema = shape(attribute.shape, &path);
+        if let (Some(text), Some(members)) = (description(&path), schema.as_object_mut()) {
+            members.insert("description".to_owned(), json!(text));
+        }
+        properties.insert(attribute.name.to_owned(), schema);
+    }
+    schema.insert("properties".to_owned(), Value::Object(properties));
+    if !structure.required.is_empty() {
+        schema.insert("required".to_owned(), json!(structure.required));
+    }
+    if structure.extensions {
+        schema.insert("patternProperties".to_owned(), json!({"^x-": {}}));
+    }
+    if !structure.open {
+        schema.insert("additionalProperties".to_owned(), json!(false));
+    }
+}
+
+/// Keywords of one kind of value say nothing about the others, so that all kinds fit into one schema.
+fn shape(shape: &'static Shape, path: &str) -> Value {
+    if std::ptr::eq(shape, &raw const ANY) {
+        return json!({});
+    }
+    let mut schema = Map::new();
+    let mut types = Vec::new();
+    let mut add = |keyword: &str, value: Value| {
+        schema.insert(keyword.to_owned(), value);
+    };
+    match shape.text {
+        Text::No => {}
+        Text::Any => {
+            types.push("string");
+            if let Some(pattern) = pattern_of_cast(shape.cast) {
+                add("pattern", json!(or_variable(pattern)));
+            }
+        }
+        Text::OneOf(words) => {
+            types.push("string");
+            add("pattern", json!(or_variable(&format!("^({})$", words.join("|").replace('+', "\\+")))));
+            add("examples", json!(words));
+        }
+        Text::Like(pattern, _) => {
+            types.push("string");
+            add("pattern", json!(or_variable(pattern)));
+        }
+    }
+    match shape.number {
+        Number::No => {}
+        Number::Any => types.push("number"),
+        Number::Integer => types.push("integer"),
+        Number::Between(least, most) => {
+            types.push("integer");
+            add("minimum", json!(least));
+            if most < i64::MAX {
+                add("maximum", json!(most));
+            }
+        }
+    }
+    if shape.cast == Cast::Unsigned {
+        add("minimum", json!(0));
+    }
+    if shape.boolean {
+        types.push("boolean");
+    }
+    if shape.null {
+        types.push("null");
+    }
+    if let Some(items) = shape.list {
+        types.push("array");
+        add("items", self::shape(items.shape, &format!("{path}.*")));
+        if items.unique {
+            add("uniqueItems", json!(true));
+        }
+    }
+    match shape.map {
+        Members::No => {}
+        Members::Struct(structure) => {
+            types.push("object");
+            members(structure, &mut schema, path);
+        }
+        Members::Named { keys, value, others } => {
+            types.push("object");
+            let value = self::shape(value, &format!("{path}.*"));
+            let mut patterns = Map::from_iter([(pattern_of_keys(keys).to_owned(), value)]);
+            if !others {
+                patterns.entry("^x-").or_insert_with(|| json!({}));
+                schema.insert("additionalProperties".to_owned(), json!(false));
+            }
+            schema.insert("patternProperties".to_owned(), Value::Object(patterns));
+        }
+    }
+    let types = if let [one] = types.as_slice() { json!(one) } else { json!(types) };
+    schema.insert("type".to_owned(), types);
+    Value::Object(schema)
+}
+
+fn pattern_of_keys(keys: Keys) -> &'static str {
+    match keys {
+        Keys::Any => ".",
+        Keys::Resource => "^[a-zA-Z0-9._-]+$",
+        Keys::Lowercase => "^[a-z]+$",
+    }
+}
+
+/// What text must look like to become a value of the type.
+fn pattern_of_cast(cast: Cast) -> Option<&'static str> {
+    Some(match cast {
+        Cast::Keep | Cast::Text | Cast::TextOrNull => return None,
+        Cast::Bool => "^([tT][rR][uU][eE]|[fF][aA][lL][sS][eE]|[yY]([eE][sS])?|[nN][oO]?|[oO][nN]|[oO][fF][fF])$",
+        Cast::Int => "^[+-]?[0-9]+$",
+        Cast::Unsigned => "^[+]?[0-9]+$",
+        Cast::Float => "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$",
+        Cast::Bytes => "^[+]?([0-9][0-9_]*[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)? ?([bB]|[kKmMgGtTpP]([iI]?[bB])?)?$",
+        Cast::Duration => "^[+-]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$",
+        Cast::Mode => "^[+-]?[0-7]+$",
+        Cast::Count => "^(all|[+-]?[0-9]+)$",
+    })
+}
+
+/// A variable may stand for anything.
+fn or_variable(pattern: &str) -> String {
+    format!("({pattern})|[$]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls `visit` with the path and schema of every attribute.
+    fn attributes(schema: &Value, path: &str, visit: &mut dyn FnMut(&str, &Value)) {
+        for (name, attribute) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            visit(&path, attribute);
+            attributes(attribute, &path, visit);
+        }
+        let patterns = schema["patternProperties"].as_object().into_iter().flatten().map(|(_, value)| value);
+        for inner in patterns.chain(schema.get("items")) {
+            attributes(inner, &format!("{path}.*"), visit);
+        }
+    }
+
+    #[test]
+    fn every_attribute_is_described() {
+        let mut missing = Vec::new();
+        let mut count = 0;
+        attributes(&document(), "", &mut |path, schema| {
+            count += 1;
+            if schema["description"].as_str().is_none() {
+                missing.push(path.to_owned());
+            }
+        });
+        assert!(missing.is_empty(), "without description: {missing:#?}");
+        assert!(count > 290, "{count} attributes");
+    }
+}
