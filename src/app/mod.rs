@@ -14,6 +14,7 @@ pub mod options;
 pub mod project;
 pub mod run;
 pub mod session;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::io;

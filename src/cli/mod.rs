@@ -30,6 +30,7 @@ pub mod scale;
 pub mod session;
 pub mod show;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod up;
 pub mod values;
@@ -95,6 +96,10 @@ pub enum Command {
     Pause(pause::PauseArgs),
     /// Let frozen containers go on
     Unpause(pause::PauseArgs),
+    /// Show what containers use
+    Stats(stats::StatsArgs),
+    /// Show the processes in containers
+    Top(stats::TopArgs),
     /// Remove stopped containers
     Rm(rm::RmArgs),
     /// Wait until containers end
@@ -140,8 +145,6 @@ const NOT_YET: [&str; 12] = [
     "publish",
     "pull",
     "push",
-    "stats",
-    "top",
     "watch",
     "docker-cli-plugin-hooks",
 ];
@@ -187,6 +190,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Kill(args) => kill::run(args, &context()?),
         Command::Pause(args) => pause::run(args, true, &context()?),
         Command::Unpause(args) => pause::run(args, false, &context()?),
+        Command::Stats(args) => stats::run(args, &context()?),
+        Command::Top(args) => stats::top(args, &context()?),
         Command::Rm(args) => rm::run(args, &context()?),
         Command::Images(args) => images::run(args, &context()?),
         Command::Image(args) => image::run(args, &context()?),

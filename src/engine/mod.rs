@@ -3,6 +3,7 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod lower;
+pub mod processes;
 pub mod seccomp;
 pub mod spec;
 pub mod users;

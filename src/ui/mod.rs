@@ -8,6 +8,7 @@ pub mod progress;
 pub mod relay;
 pub mod tables;
 pub mod terminal;
+pub mod usage;
 
 /// ANSI colours (SGR codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,8 +47,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "image", "volume",
-            "network", "logs", "copy", "ui",
+            "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "engine", "image",
+            "volume", "network", "logs", "copy", "ui",
         ],
     ),
     ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),

@@ -10,6 +10,7 @@
 mod devices;
 mod hierarchy;
 mod limits;
+mod usage;
 
 use std::cell::RefCell;
 use std::fs;
@@ -37,6 +38,7 @@ use crate::sys::bpf;
 use crate::sys::bpf::Instruction;
 
 pub use hierarchy::Hierarchies;
+pub use usage::Usage;
 
 /// How long [`Cgroup::remove`] waits for the last process to be gone.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
