@@ -88,7 +88,7 @@ impl Meter<'_> {
     /// # Errors
     /// Unreadable state.
     pub fn sample(&mut self) -> Result<Vec<Sample>, AppError> {
-        let before = std::mem::replace(&mut self.last, Vec::new());
+        let before = std::mem::take(&mut self.last);
         self.last = self.look()?;
         let sample = |(container, now): &(ContainerState, Option<Look>)| {
             let before = before.iter().find(|(other, _)| other.id == container.id).and_then(|(_, look)| *look);

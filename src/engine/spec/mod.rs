@@ -21,6 +21,8 @@ use oci_spec::runtime::Spec;
 
 use crate::engine::capabilities::CapabilitySet;
 use crate::engine::capabilities::UnknownCapability;
+use crate::engine::cdi;
+use crate::engine::cdi::CdiError;
 use crate::engine::seccomp::SeccompError;
 use crate::engine::users::UserDatabase;
 use crate::engine::users::UserError;
@@ -118,6 +120,10 @@ pub enum SpecError {
     Ulimit(String),
     #[error("`devices: {}` cannot be used on this host", path.display())]
     Device { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Cdi(#[from] CdiError),
+    #[error("`blkio_config: {}` is not a block device of this host", path.display())]
+    NotABlockDevice { path: PathBuf, source: std::io::Error },
     #[error("`devices: {}` is no device and holds none", .0.display())]
     NotADevice(PathBuf),
     #[error("`device_cgroup_rules: {0}` is not a rule such as `c 1:3 rwm`")]
@@ -169,6 +175,7 @@ pub fn build(request: &Request<'_>) -> Result<Spec, SpecError> {
     let annotations: HashMap<_, _> = container.annotations.clone().into_iter().collect();
     spec.set_annotations((!annotations.is_empty()).then_some(annotations));
     spec.set_linux(Some(linux));
+    cdi::inject(&mut spec, &container.cdi)?;
     Ok(spec)
 }
 

@@ -2,6 +2,7 @@
 
 mod life;
 mod logging;
+mod resources;
 mod volumes;
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.
