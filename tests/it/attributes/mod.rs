@@ -1,5 +1,6 @@
 //! Attributes of a service, seen from inside the container or in the kernel's files.
 
+mod inside;
 mod life;
 mod logging;
 mod resources;
