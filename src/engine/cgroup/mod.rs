@@ -245,7 +245,12 @@ impl Cgroup {
             if wanted.file == limits::RT_RUNTIME {
                 allow_realtime(&directory, &wanted.value)?;
             }
-            write(limits.attribute, &file, &wanted.value)?;
+            match write(limits.attribute, &file, &wanted.value) {
+                Err(CgroupError::Refused { source, .. }) if wanted.optional && is_unsupported(&source) => {
+                    left_out.push(format!("`{}` is not offered by this device; the limit is left out", wanted.file));
+                }
+                written => written?,
+            }
         }
         Ok(())
     }
@@ -596,6 +601,10 @@ fn wait_for_change(directory: &Path, pause: Duration) {
 
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EOPNOTSUPP)
 }
 
 fn is_busy(error: &io::Error) -> bool {

@@ -1,16 +1,14 @@
 //! What a service asks for, as the processes in its container find it.
 
-use super::shell;
-use crate::support::{Project, can_run_containers, eventually};
+use super::{printed, shell};
+use crate::support::{Project, can_run_containers};
 
 /// Runs one container with these attributes and returns what the script prints.
 #[track_caller]
 fn says(attributes: &str, script: &str) -> String {
     let project = Project::new(&format!("services:\n  a: {{{}, {attributes}}}\n", shell(script)));
     project.run(&["up", "-d"]).ok();
-    let said = eventually("the end of the container", || {
-        (project.container("a")["State"] == "exited").then(|| project.run(&["logs", "--no-log-prefix"]).ok().out)
-    });
+    let said = printed(&project);
     project.down();
     said
 }
@@ -142,9 +140,7 @@ secrets: {{token: {{environment: TOKEN}}, file: {{file: ./secret}}}}
     project.write("secret", "from a file\n");
     project.write(".env", "TOKEN=abc\n");
     project.run(&["up", "-d"]).ok();
-    let said = eventually("the end of the container", || {
-        (project.container("a")["State"] == "exited").then(|| project.run(&["logs", "--no-log-prefix"]).ok().out)
-    });
+    let said = printed(&project);
     assert!(said.starts_with("640 5 6\nport=1\n400 0 0\nabc644 0 0\nfrom a file\n444 0 0\nport=1\n"), "{said}");
     project.down();
 }
