@@ -12,6 +12,7 @@ pub mod list;
 pub mod logs;
 pub mod options;
 pub mod project;
+pub mod provider;
 pub mod run;
 pub mod session;
 pub mod usage;

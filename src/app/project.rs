@@ -37,14 +37,7 @@ impl App {
     /// # Errors
     /// [`AppError::Input`], also for what is not supported yet.
     pub fn load_spec(&self, services: &[String]) -> Result<(ProjectSpec, Vec<Diagnostic>), AppError> {
-        let Loaded { project, mut warnings } = self.load(services)?;
-        match plan::lower(&project) {
-            Ok(spec) => Ok((spec, warnings)),
-            Err(problems) => {
-                warnings.extend(problems);
-                Err(AppError::Input(warnings))
-            }
-        }
+        lower(self.load(services)?)
     }
 
     /// The project's name, and its file's content where there is a file. With `-p` none is needed.
@@ -76,6 +69,17 @@ impl App {
         let (name, project) = self.locate()?;
         known(project.as_ref(), services)?;
         Ok(name)
+    }
+}
+
+/// The project as the host is to have it.
+pub(super) fn lower(Loaded { project, mut warnings }: Loaded) -> Result<(ProjectSpec, Vec<Diagnostic>), AppError> {
+    match plan::lower(&project) {
+        Ok(spec) => Ok((spec, warnings)),
+        Err(problems) => {
+            warnings.extend(problems);
+            Err(AppError::Input(warnings))
+        }
     }
 }
 

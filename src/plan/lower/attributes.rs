@@ -20,7 +20,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         "it exists on Windows only",
     ),
     ("models", |s| !s.models.is_empty(), "models are not served"),
-    ("provider", |s| s.provider.is_some(), "provider programs are not run"),
     ("pre_start", |s| !s.pre_start.is_empty(), "hooks are not run"),
     (
         "runtime",

@@ -66,7 +66,12 @@ impl Lowering<'_> {
             container_name: service.container_name.clone(),
             config_hash,
             fields,
-            depends_on: service.depends_on.iter().map(|(name, how)| (name.clone(), dependency(how))).collect(),
+            depends_on: service
+                .depends_on
+                .iter()
+                .filter(|(name, _)| !self.is_provided(name))
+                .map(|(name, how)| (name.clone(), dependency(how)))
+                .collect(),
             restart: self.restart(&path, service),
             health: Self::health(service),
             health_times: service.healthcheck.as_ref().map(health_times).unwrap_or_default(),
@@ -77,6 +82,11 @@ impl Lowering<'_> {
             attach: service.attach.unwrap_or(true),
             container,
         }
+    }
+
+    /// There is no container of it.
+    fn is_provided(&self, name: &str) -> bool {
+        self.project.services.get(name).is_some_and(|service| service.provider.is_some())
     }
 
     /// What tools that know docker compose look for.

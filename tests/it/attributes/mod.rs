@@ -5,6 +5,7 @@ use crate::support::{Project, eventually};
 mod inside;
 mod life;
 mod logging;
+mod provider;
 mod resources;
 mod volumes;
 

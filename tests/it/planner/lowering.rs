@@ -161,7 +161,6 @@ const REFUSED: &[&str] = &[
     "platform: windows/amd64",
     "post_start: [{user: x}]",
     "pre_stop: [{command: []}]",
-    "provider: {type: x}",
     "pull_policy: always",
     "pull_policy: daily",
     "runtime: kata",
@@ -245,7 +244,6 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:15: `services.a.platform` is not supported yet: programs run natively, as `linux/amd64`
         compose.yaml:6:18: `services.a.post_start.0` needs `command`
         compose.yaml:6:16: a hook needs a command
-        compose.yaml:5:15: `services.a.provider` is not supported yet: provider programs are not run
         compose.yaml:6:18: `services.a.pull_policy` is not supported yet: images are not pulled; use `missing` or `never`
         compose.yaml:6:18: `services.a.pull_policy` is not supported yet: images are not pulled; use `missing` or `never`
         compose.yaml:6:14: `services.a.runtime` is not supported yet: there is one engine, the built-in one
