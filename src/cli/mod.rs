@@ -136,7 +136,7 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: [&str; 12] =
+const NOT_YET: [&str; 10] =
     ["alpha", "bridge", "build", "commit", "export", "publish", "pull", "push", "watch", "docker-cli-plugin-hooks"];
 
 /// Runs the program with the arguments of this process.
