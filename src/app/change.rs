@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions};
-use crate::app::project::{Decided, known};
+use crate::app::project::{Decided, known, lower};
 use crate::app::pull::chosen;
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
@@ -35,12 +35,16 @@ pub struct Up {
 }
 
 impl App {
-    /// Loads the project for `up`.
+    /// Loads the project for `up`. With `providers`, what provides its services is run, and heard there.
     ///
     /// # Errors
     /// [`AppError::Input`] for wrong files, [`AppError::Usage`] for wrong numbers.
-    pub fn prepare_up(&self, options: &UpOptions) -> Result<Up, AppError> {
-        let Decided { spec: mut project, images, warnings } = self.load_spec(&options.services)?;
+    pub fn prepare_up(&self, options: &UpOptions, providers: Option<News<'_>>) -> Result<Up, AppError> {
+        let mut loaded = self.load(&options.services)?;
+        if let Some(news) = providers {
+            self.ask_providers(&mut loaded.project, news)?;
+        }
+        let Decided { spec: mut project, images, warnings } = lower(loaded)?;
         let images = chosen(images, options.pull);
         scale(&mut project, &options.scale)?;
         let attached = options.attach.iter().chain(&options.no_attach).chain(&options.exit_code_from);
@@ -56,7 +60,8 @@ impl App {
         };
         let kind = ChangeKind::Up {
             project: project.clone(),
-            services: options.services.clone(),
+            // The loaded project has those that are provided left out, and nothing but what was asked for.
+            services: options.services.iter().filter(|name| project.services.contains_key(*name)).cloned().collect(),
             options: plan::UpOptions {
                 recreate,
                 always_recreate_deps: options.always_recreate_deps,
@@ -117,6 +122,9 @@ impl App {
     /// Whatever fails.
     pub fn down(&self, options: DownOptions, news: News<'_>) -> Result<(), AppError> {
         let (name, project) = self.locate()?;
+        if let (Some(project), false) = (&project, self.dry_run) {
+            self.unprovide(project, &options.services, news)?;
+        }
         let project = project.as_ref().map(plan::lower).transpose().ok().flatten();
         if !self.exists(&name)? {
             let what = format!("no resource found to remove for project `{name}`");

@@ -13,12 +13,14 @@ pub mod login;
 pub mod logs;
 pub mod options;
 pub mod project;
+pub mod provider;
 pub mod pull;
 pub mod push;
 pub mod registry;
 pub mod run;
 pub mod session;
 pub mod system;
+pub mod usage;
 pub mod watch;
 
 use std::collections::BTreeMap;

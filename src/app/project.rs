@@ -45,14 +45,7 @@ impl App {
     /// # Errors
     /// [`AppError::Input`], also for what is not supported yet.
     pub fn load_spec(&self, services: &[String]) -> Result<Decided, AppError> {
-        let Loaded { project, mut warnings } = self.load(services)?;
-        match plan::lower(&project) {
-            Ok(spec) => Ok(Decided { spec, images: plan::images(&project), warnings }),
-            Err(problems) => {
-                warnings.extend(problems);
-                Err(AppError::Input(warnings))
-            }
-        }
+        lower(self.load(services)?)
     }
 
     /// The project's name, and its file's content where there is a file. With `-p` none is needed.
@@ -84,6 +77,17 @@ impl App {
         let (name, project) = self.locate()?;
         known(project.as_ref(), services)?;
         Ok(name)
+    }
+}
+
+/// The project as the host is to have it.
+pub(super) fn lower(Loaded { project, mut warnings }: Loaded) -> Result<Decided, AppError> {
+    match plan::lower(&project) {
+        Ok(spec) => Ok(Decided { spec, images: plan::images(&project), warnings }),
+        Err(problems) => {
+            warnings.extend(problems);
+            Err(AppError::Input(warnings))
+        }
     }
 }
 

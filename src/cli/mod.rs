@@ -34,6 +34,7 @@ pub mod scale;
 pub mod session;
 pub mod show;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod system;
 pub mod up;
@@ -101,6 +102,10 @@ pub enum Command {
     Pause(pause::PauseArgs),
     /// Let frozen containers go on
     Unpause(pause::PauseArgs),
+    /// Show what containers use
+    Stats(stats::StatsArgs),
+    /// Show the processes in containers
+    Top(stats::TopArgs),
     /// Remove stopped containers
     Rm(rm::RmArgs),
     /// Bring what changes on this machine into containers
@@ -153,18 +158,7 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: &[&str] = &[
-    "alpha",
-    "bridge",
-    "build",
-    "commit",
-    "export",
-    "publish",
-    "scale",
-    "stats",
-    "top",
-    "docker-cli-plugin-hooks",
-];
+const NOT_YET: &[&str] = &["alpha", "bridge", "build", "commit", "export", "publish", "docker-cli-plugin-hooks"];
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -208,6 +202,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Kill(args) => kill::run(args, &context()?),
         Command::Pause(args) => pause::run(args, true, &context()?),
         Command::Unpause(args) => pause::run(args, false, &context()?),
+        Command::Stats(args) => stats::run(args, &context()?),
+        Command::Top(args) => stats::top(args, &context()?),
         Command::Rm(args) => rm::run(args, &context()?),
         Command::Pull(args) => pull::run(args, &context()?),
         Command::Push(args) => push::run(args, &context()?),

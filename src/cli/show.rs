@@ -185,3 +185,11 @@ pub fn log_style(output: LogOutput, ansi: Ansi) -> LogStyle {
 pub fn now() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
+
+/// What the provider of a service tells.
+#[expect(clippy::print_stderr, reason = "progress belongs there")]
+pub fn provider(reply: Reply) {
+    if let Reply::Progress { id, status, .. } = reply {
+        eprintln!(" {id}  {status}");
+    }
+}

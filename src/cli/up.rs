@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::app::change::Up;
+use crate::app::change::{News, Up};
 use crate::app::options::PullPolicy;
 use crate::app::options::{LogOutput, UpOptions};
 use crate::cli::attached;
@@ -148,7 +148,7 @@ impl UpArgs {
 /// Whatever keeps it from being done.
 pub fn run(args: UpArgs, context: Context) -> Result<ExitCode, Failure> {
     let options = args.options()?;
-    let up = prepare(&options, &context)?;
+    let up = prepare(&options, &context, !context.app.dry_run)?;
     if context.app.dry_run {
         show::text(&planned(&up, &context)?.1)?;
         return Ok(ExitCode::SUCCESS);
@@ -166,13 +166,15 @@ pub fn run(args: UpArgs, context: Context) -> Result<ExitCode, Failure> {
 /// When nothing can be planned.
 pub fn plan(args: UpArgs, context: &Context) -> Result<ExitCode, Failure> {
     let options = args.options()?;
-    let (nothing, text) = planned(&prepare(&options, context)?, context)?;
+    let (nothing, text) = planned(&prepare(&options, context, false)?, context)?;
     show::text(&text)?;
     Ok(ExitCode::from(if nothing { 0 } else { CHANGES }))
 }
 
-fn prepare(options: &UpOptions, context: &Context) -> Result<Up, Failure> {
-    let up = context.app.prepare_up(options).map_err(|error| context.failure(error))?;
+fn prepare(options: &UpOptions, context: &Context, provide: bool) -> Result<Up, Failure> {
+    let mut news = show::provider;
+    let providers: Option<News<'_>> = if provide { Some(&mut news) } else { None };
+    let up = context.app.prepare_up(options, providers).map_err(|error| context.failure(error))?;
     show::diagnostics(&up.warnings, context.ansi);
     Ok(up)
 }

@@ -1,8 +1,10 @@
 //! The isolation engine above the system calls: runtime spec to launch steps, root file systems, cgroups, seccomp, capabilities.
 
 pub mod capabilities;
+mod cdi;
 pub mod cgroup;
 pub mod lower;
+pub mod processes;
 pub mod seccomp;
 pub mod spec;
 pub mod users;

@@ -244,6 +244,8 @@ pub enum Step {
     OomScoreAdj(i32),
     /// `personality(2)`.
     Personality(u32),
+    /// The program shall run under this AppArmor profile.
+    AppArmor(String),
     /// A new session keyring, so that the keys of whoever started the container stay out of it.
     SessionKeyring,
     Umask(u32),

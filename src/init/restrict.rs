@@ -36,6 +36,15 @@ pub(super) fn oom_score(proc: &OwnedFd, score: i32) -> Result<(), Fault> {
     std::fs::File::from(file.at("oom_score_adj")?).write_all(score.to_string().as_bytes()).at("oom_score_adj")
 }
 
+/// Takes effect with the next `execve` (AppArmor's interface to tasks, in proc(5) as `attr/exec`).
+pub(super) fn apparmor(proc: &OwnedFd, profile: &str) -> Result<(), Fault> {
+    let open = |path: &str| fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    // Before Linux 5.8 the file was shared with other security modules.
+    let file = open("thread-self/attr/apparmor/exec").or_else(|_| open("thread-self/attr/exec"));
+    let mut file = std::fs::File::from(file.at("AppArmor")?);
+    file.write_all(format!("exec {profile}").as_bytes()).at(format!("AppArmor profile `{profile}`"))
+}
+
 pub(super) fn rlimit(resource: Rlimit, soft: u64, hard: u64) -> Result<(), Fault> {
     let kind = match resource {
         Rlimit::As => Resource::As,

@@ -323,6 +323,7 @@ impl Child<'_> {
             Step::Sysctl { name, value } => restrict::sysctl(&self.proc, name, value),
             Step::Rlimit { resource, soft, hard } => restrict::rlimit(*resource, *soft, *hard),
             Step::OomScoreAdj(score) => restrict::oom_score(&self.proc, *score),
+            Step::AppArmor(profile) => restrict::apparmor(&self.proc, profile),
             Step::Umask(mask) => {
                 rustix::process::umask(Mode::from_raw_mode(*mask));
                 Ok(())

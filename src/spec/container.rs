@@ -40,6 +40,8 @@ pub struct ContainerSpec {
     #[serde(default)]
     pub volumes_from: Vec<VolumesFrom>,
     pub devices: Vec<DeviceSpec>,
+    #[serde(default)]
+    pub cdi: Vec<CdiRequest>,
     pub network: NetworkMode,
     pub ports: Vec<PortSpec>,
     /// Name and address; the address may be `host-gateway`.
@@ -89,9 +91,37 @@ pub struct Resources {
     /// -1 is unlimited.
     pub pids: Option<i64>,
     pub blkio_weight: Option<u16>,
+    #[serde(default)]
+    pub blkio_devices: Vec<BlockLimit>,
+    /// Microseconds.
+    #[serde(default)]
+    pub cpu_rt_period: Option<u64>,
+    /// Microseconds.
+    #[serde(default)]
+    pub cpu_rt_runtime: Option<i64>,
     pub device_cgroup_rules: Vec<String>,
     /// Cgroup the container's own is made in, instead of the project's.
     pub cgroup_parent: Option<String>,
+}
+
+/// A limit for one block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockLimit {
+    /// On the host.
+    pub path: PathBuf,
+    pub kind: BlockLimitKind,
+    /// A weight (10 to 1000), bytes or operations per second.
+    pub value: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockLimitKind {
+    Weight,
+    ReadBps,
+    WriteBps,
+    ReadIops,
+    WriteIops,
 }
 
 /// A soft and a hard limit.
@@ -229,6 +259,23 @@ pub enum MountsOf {
     Service(String),
     /// A container of any project, by name or id.
     Container(String),
+}
+
+/// Devices that files of the Container Device Interface describe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CdiRequest {
+    /// A qualified name, `vendor.com/class=name`.
+    Device(String),
+    /// Devices of class `gpu`.
+    Gpus {
+        /// `None`: there is one vendor only.
+        vendor: Option<String>,
+        /// `None`: all.
+        count: Option<u32>,
+        /// These, and no others.
+        ids: Vec<String>,
+    },
 }
 
 /// A host device shown inside.

@@ -23,6 +23,9 @@ pub struct ServiceSpec {
     pub depends_on: BTreeMap<String, Dependency>,
     pub restart: RestartPolicy,
     pub health: Option<HealthSpec>,
+    /// What the file says of the check's times; the image has a say in the others.
+    #[serde(default)]
+    pub health_times: HealthTimes,
     /// `None`: the image's, else SIGTERM.
     pub stop_signal: Option<String>,
     pub stop_grace: Duration,
@@ -35,6 +38,16 @@ pub struct ServiceSpec {
     /// False: `up` does not show this service's output unless asked to.
     pub attach: bool,
     pub container: ContainerSpec,
+}
+
+/// Times of a health check, as far as they are set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthTimes {
+    pub interval: Option<Duration>,
+    pub timeout: Option<Duration>,
+    pub retries: Option<u32>,
+    pub start_period: Option<Duration>,
+    pub start_interval: Option<Duration>,
 }
 
 /// A program run inside a container at a moment of its life.

@@ -15,6 +15,8 @@ pub mod record;
 
 use std::path::{Path, PathBuf};
 
+use crate::base::ids::ContainerId;
+
 pub use project::ProjectDir;
 pub use record::{ContainerConfig, ContainerRecord, ProjectRecord, RunState, StateFile};
 
@@ -41,6 +43,22 @@ impl Roots {
         let data = variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("rcompose");
         let run = variable("XDG_RUNTIME_DIR").map_or_else(|| data.join("run"), |folder| folder.join("rcompose"));
         Self { data, run }
+    }
+
+    /// Path of a container's control group below the hierarchies' roots. `parent` is the service's `cgroup_parent`; under
+    /// systemd a slice lies in those that its name tells (systemd.slice(5)): `a-b.slice` in `a.slice`.
+    pub fn cgroup_path(&self, project: &str, parent: Option<&str>, id: &ContainerId) -> String {
+        let parent = parent.map(|parent| parent.trim_matches('/')).filter(|parent| !parent.is_empty());
+        let Some(parent) = parent else { return format!("{}/{project}/{id}", self.cgroup_name()) };
+        let slice = parent.strip_suffix(".slice").filter(|name| !name.contains('/') && *name != "-");
+        match slice.filter(|_| Path::new("/run/systemd/system").exists()) {
+            Some(slice) => {
+                let ends = slice.match_indices('-').map(|(at, _)| at).chain([slice.len()]);
+                let all: Vec<_> = ends.filter_map(|end| Some(format!("{}.slice", slice.get(..end)?))).collect();
+                format!("{}/{id}", all.join("/"))
+            }
+            None => format!("{parent}/{id}"),
+        }
     }
 
     /// Name of the control group that holds the groups of all projects below these roots. Roots of their own have

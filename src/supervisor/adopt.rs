@@ -27,6 +27,7 @@ impl Host {
         let records = self.dir.load().map_err(|error| because("cannot read the project's containers", &error))?;
         for record in &records {
             let id = &record.config.id;
+            self.note_cgroup_parent(&record.config);
             let known = processes.iter().find(|process| process.id == id.as_str());
             let taken = match (known, &record.state.run) {
                 (Some(process), _) => self.resume(record, process),

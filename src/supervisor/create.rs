@@ -13,6 +13,7 @@ use crate::runtime::RuntimeError;
 use crate::spec::ContainerSpec;
 use crate::spec::ContainerState;
 use crate::spec::HealthSpec;
+use crate::spec::HealthTimes;
 use crate::spec::ServiceSpec;
 use crate::spec::container::{Mount, MountSource, MountsOf};
 use crate::state::ContainerConfig;
@@ -245,9 +246,30 @@ fn inherit(service: &mut ServiceSpec, image: &Image) {
     if service.stop_signal.is_none() {
         service.stop_signal.clone_from(&image.stop_signal);
     }
-    // `healthcheck: {disable: true}` is a choice, too.
-    if service.health.is_none() && !service.fields.contains_key("healthcheck") {
-        service.health = image.healthcheck.as_ref().and_then(health);
+    for (name, value) in &image.labels {
+        service.container.labels.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    let of_image = image.healthcheck.as_ref().and_then(health);
+    match &mut service.health {
+        // `healthcheck: {disable: true}` is a choice, too.
+        None if service.fields.contains_key("healthcheck") => {}
+        None => service.health = of_image,
+        Some(own) => {
+            if let Some(of_image) = of_image {
+                let HealthTimes { interval, timeout, retries, start_period, start_interval } = service.health_times;
+                let command = if own.command.is_empty() { of_image.command } else { own.command.clone() };
+                *own = HealthSpec {
+                    command,
+                    interval: interval.unwrap_or(of_image.interval),
+                    timeout: timeout.unwrap_or(of_image.timeout),
+                    retries: retries.unwrap_or(of_image.retries),
+                    start_period: start_period.unwrap_or(of_image.start_period),
+                    start_interval: start_interval.unwrap_or(of_image.start_interval),
+                };
+            }
+            // Times without a test, and none in the image: there is nothing to check.
+            service.health.take_if(|health| health.command.is_empty());
+        }
     }
 }
 

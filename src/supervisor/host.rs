@@ -31,12 +31,12 @@ use crate::spec::HookSpec;
 use crate::spec::NetworkSpec;
 use crate::spec::Observed;
 use crate::spec::VolumeSpec;
-use crate::state::ContainerRecord;
 use crate::state::ProjectDir;
 use crate::state::ProjectRecord;
 use crate::state::Roots;
 use crate::state::RunState;
 use crate::state::StateFile;
+use crate::state::{ContainerConfig, ContainerRecord};
 use crate::supervisor::connect::Connections;
 use crate::supervisor::failure::{because, failure};
 use crate::supervisor::link::Link;
@@ -71,6 +71,8 @@ pub(super) struct Parts {
     pub(super) connections: Connections,
     pub(super) record: RefCell<ProjectRecord>,
     pub(super) live: RefCell<BTreeMap<ContainerId, Live>>,
+    /// `cgroup_parent` of the containers that have one.
+    pub(super) cgroup_parents: RefCell<HashMap<ContainerId, String>>,
     /// Containers whose start has not been written down yet: their end waits for that.
     pub(super) starting: RefCell<BTreeSet<ContainerId>>,
     pub(super) started: Notify,
@@ -145,10 +147,7 @@ impl Host {
     }
 
     /// The pid of a running container that fits.
-    pub(super) fn pid_of(
-        &self,
-        fits: impl Fn(&crate::state::ContainerConfig) -> bool,
-    ) -> Result<Option<i32>, RuntimeError> {
+    pub(super) fn pid_of(&self, fits: impl Fn(&ContainerConfig) -> bool) -> Result<Option<i32>, RuntimeError> {
         for (id, live) in self.live.borrow().iter() {
             if fits(&self.load(id)?.config) {
                 return Ok(Some(live.pid));
@@ -158,7 +157,15 @@ impl Host {
     }
 
     pub(super) fn cgroup_path(&self, id: &ContainerId) -> String {
-        format!("{}/{}/{id}", self.roots.cgroup_name(), self.project)
+        let parents = self.cgroup_parents.borrow();
+        self.roots.cgroup_path(&self.project, parents.get(id).map(String::as_str), id)
+    }
+
+    /// To be called before anything is asked about a container's control group.
+    pub(super) fn note_cgroup_parent(&self, config: &ContainerConfig) {
+        if let Some(parent) = config.service.container.resources.cgroup_parent.clone() {
+            self.cgroup_parents.borrow_mut().insert(config.id.clone(), parent);
+        }
     }
 
     /// Tells whoever follows the containers' lives.
@@ -184,6 +191,7 @@ impl Host {
         self.disconnect(id);
         self.release_addresses(id);
         self.remove_group(id);
+        self.cgroup_parents.borrow_mut().remove(id);
         let contents = self.dir.run().join("contents").join(id.as_str());
         match std::fs::remove_dir_all(&contents) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

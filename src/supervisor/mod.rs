@@ -151,6 +151,7 @@ fn host(
         hierarchies: Hierarchies::detect()?,
         pump: LogPump::start(|container, error| complain(&io::Error::other(format!("{container}: {error}"))))?,
         forwarders: RefCell::default(),
+        cgroup_parents: RefCell::default(),
         connections: Connections::new(&roots.data),
         record: RefCell::new(record),
         live: RefCell::new(BTreeMap::new()),

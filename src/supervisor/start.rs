@@ -67,6 +67,7 @@ impl Host {
 
     async fn connect_and_launch(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
         self.check_forwarding(&record.config)?;
+        self.note_cgroup_parent(&record.config);
         let connected = self.connect(&record.config)?;
         self.launch(record, &connected, &self.cgroup_path(&record.config.id)).await
     }

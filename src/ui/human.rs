@@ -43,6 +43,29 @@ pub fn size(bytes: u64) -> String {
     text + UNITS.get(unit).copied().unwrap_or_default()
 }
 
+/// A size in powers of 1024 with four digits: `568KiB`, `23.54GiB`, `0B`.
+pub fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        ..10.0 => 3,
+        10.0..100.0 => 2,
+        100.0..1000.0 => 1,
+        _ => 0,
+    };
+    let mut text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    text + UNITS.get(unit).copied().unwrap_or_default()
+}
+
 /// A point in time, as `docker logs -t` prints it: UTC, nine decimals.
 pub fn timestamp(nanoseconds: i64) -> String {
     let at = jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default();

@@ -6,6 +6,7 @@ pub mod human;
 pub mod log_lines;
 pub mod progress;
 pub mod relay;
+pub mod stats;
 pub mod tables;
 pub mod terminal;
 pub mod usage;

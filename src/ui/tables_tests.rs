@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::ids::ContainerId;
-use crate::spec::{ContainerSpec, Exit, Protocol, RestartPolicy, ServiceSpec};
+use crate::spec::{ContainerSpec, Exit, HealthTimes, Protocol, RestartPolicy, ServiceSpec};
 
 const NOW: i64 = 1_763_950_731_000_000_000;
 
@@ -20,6 +20,7 @@ fn container(service: &str, number: u32, phase: Phase, ports: Vec<Published>) ->
             depends_on: BTreeMap::new(),
             restart: RestartPolicy::No,
             health: None,
+            health_times: HealthTimes::default(),
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
             post_start: Vec::new(),

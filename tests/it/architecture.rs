@@ -48,8 +48,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "image", "volume",
-            "network", "logs", "copy", "registry", "ui",
+            "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "engine", "image",
+            "volume", "network", "logs", "copy", "registry", "ui",
         ],
     ),
     ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),

@@ -5,6 +5,9 @@ use oci_spec::runtime::LinuxCpu;
 use oci_spec::runtime::LinuxMemory;
 use oci_spec::runtime::LinuxResources;
 
+/// What real-time processes may use of each period, in microseconds.
+pub(super) const RT_RUNTIME: &str = "cpu.rt_runtime_us";
+
 /// One value for one file of one controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Write {
@@ -12,6 +15,8 @@ pub(super) struct Write {
     pub(super) value: String,
     /// The kernel may have been built without it; then it is left out and somebody is told.
     pub(super) optional: bool,
+    /// Where `file` is not there: another of the same meaning.
+    pub(super) otherwise: Option<&'static str>,
 }
 
 /// Limits of one controller.
@@ -25,23 +30,25 @@ pub(super) struct Limits {
     pub(super) v2: Vec<Write>,
     /// What v2 has no equivalent of.
     pub(super) v1_only: Vec<&'static str>,
+    /// The same, where doing without is an error.
+    pub(super) v1_required: Option<&'static str>,
 }
 
 impl Limits {
     fn new(controller: &'static str, attribute: &'static str) -> Self {
-        Self { controller, attribute, v1: Vec::new(), v2: Vec::new(), v1_only: Vec::new() }
+        Self { controller, attribute, v1: Vec::new(), v2: Vec::new(), v1_only: Vec::new(), v1_required: None }
     }
 
     fn v1(&mut self, file: impl Into<String>, value: impl ToString) {
-        self.v1.push(Write { file: file.into(), value: value.to_string(), optional: false });
+        self.v1.push(Write { file: file.into(), value: value.to_string(), optional: false, otherwise: None });
     }
 
     fn v2(&mut self, file: impl Into<String>, value: impl ToString) {
-        self.v2.push(Write { file: file.into(), value: value.to_string(), optional: false });
+        self.v2.push(Write { file: file.into(), value: value.to_string(), optional: false, otherwise: None });
     }
 
     fn is_asked(&self) -> bool {
-        !self.v1.is_empty() || !self.v2.is_empty() || !self.v1_only.is_empty()
+        !self.v1.is_empty() || !self.v2.is_empty() || !self.v1_only.is_empty() || self.v1_required.is_some()
     }
 }
 
@@ -90,10 +97,15 @@ fn memory(memory: &LinuxMemory) -> Limits {
     }
     if let Some(swap) = swap {
         // Swap accounting can be off; Docker drops the limit then, too.
-        limits.v1.push(Write { file: "memory.memsw.limit_in_bytes".into(), value: swap.to_string(), optional: true });
+        limits.v1.push(Write {
+            file: "memory.memsw.limit_in_bytes".into(),
+            value: swap.to_string(),
+            optional: true,
+            otherwise: None,
+        });
         let only_swap = if swap < 0 { -1 } else { swap - limit.unwrap_or(0) };
         let value = unlimited_below_zero(only_swap);
-        limits.v2.push(Write { file: "memory.swap.max".into(), value, optional: true });
+        limits.v2.push(Write { file: "memory.swap.max".into(), value, optional: true, otherwise: None });
     }
     if let Some(swappiness) = memory.swappiness() {
         limits.v1("memory.swappiness", swappiness);
@@ -126,11 +138,11 @@ fn cpu(cpu: &LinuxCpu) -> Limits {
     }
     if let Some(period) = cpu.realtime_period().filter(|period| *period != 0) {
         limits.v1("cpu.rt_period_us", period);
-        limits.v1_only.push("cpu_rt_period");
+        limits.v1_required = Some("cpu_rt_period");
     }
     if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
-        limits.v1("cpu.rt_runtime_us", runtime);
-        limits.v1_only.push("cpu_rt_runtime");
+        limits.v1(RT_RUNTIME, runtime);
+        limits.v1_required = Some("cpu_rt_runtime");
     }
     limits
 }
@@ -151,9 +163,15 @@ fn io(io: &LinuxBlockIo) -> Limits {
     let mut limits = Limits::new("io", "blkio_config");
     if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
         // There only with an I/O scheduler that knows weights.
-        let weight_v2 = 1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990;
-        limits.v1.push(Write { file: "blkio.weight".into(), value: weight.to_string(), optional: true });
-        limits.v2.push(Write { file: "io.weight".into(), value: weight_v2.to_string(), optional: true });
+        limits.v1.push(weight_write(["blkio.weight", "blkio.bfq.weight"], weight.to_string()));
+        limits.v2.push(weight_write(["io.weight", "io.bfq.weight"], weight_v2(weight).to_string()));
+    }
+    for device in io.weight_device().iter().flatten() {
+        let number = format!("{}:{}", device.major(), device.minor());
+        let weight = device.weight().unwrap_or_default();
+        let files = ["blkio.weight_device", "blkio.bfq.weight_device"];
+        limits.v1.push(weight_write(files, format!("{number} {weight}")));
+        limits.v2.push(weight_write(["io.weight", "io.bfq.weight"], format!("{number} {}", weight_v2(weight))));
     }
     let throttles = [
         ("blkio.throttle.read_bps_device", "rbps", io.throttle_read_bps_device()),
@@ -168,6 +186,15 @@ fn io(io: &LinuxBlockIo) -> Limits {
         }
     }
     limits
+}
+
+fn weight_write([file, otherwise]: [&'static str; 2], value: String) -> Write {
+    Write { file: file.into(), value, optional: true, otherwise: Some(otherwise) }
+}
+
+/// 10 to 1000 as 1 to 10000.
+fn weight_v2(weight: u16) -> u32 {
+    1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990
 }
 
 fn unlimited_below_zero(value: i64) -> String {

@@ -10,6 +10,7 @@
 mod devices;
 mod hierarchy;
 mod limits;
+mod usage;
 
 use std::cell::RefCell;
 use std::fs;
@@ -37,6 +38,7 @@ use crate::sys::bpf;
 use crate::sys::bpf::Instruction;
 
 pub use hierarchy::Hierarchies;
+pub use usage::Usage;
 
 /// How long [`Cgroup::remove`] waits for the last process to be gone.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
@@ -50,6 +52,8 @@ pub enum CgroupError {
         "`{attribute}` needs the cgroup controller `{controller}`, which this kernel does not offer; enable it (see `cgroup_enable=` of the kernel's command line) or take the limit out"
     )]
     NoController { attribute: &'static str, controller: &'static str },
+    #[error("`{0}` needs version 1 of control groups, which this host does not use; take it out")]
+    OnlyV1(&'static str),
     #[error("the kernel refuses `{value}` for `{}` (attribute `{attribute}`)", path.display())]
     Refused { attribute: &'static str, path: PathBuf, value: String, source: io::Error },
     #[error("cannot {doing} `{}`", path.display())]
@@ -218,6 +222,9 @@ impl Cgroup {
         let in_v2 = hierarchies.v2.as_ref().is_some_and(|v2| v2.controllers.contains(limits.controller));
         let (directory, writes) = match (&self.v2, hierarchies.v1.get(limits::v1_name(limits.controller))) {
             (Some(directory), _) if in_v2 => {
+                if let Some(attribute) = limits.v1_required {
+                    return Err(CgroupError::OnlyV1(attribute));
+                }
                 left_out.extend(limits.v1_only.iter().map(|name| format!("`{name}` has no effect with cgroup v2")));
                 (directory.clone(), &limits.v2)
             }
@@ -227,12 +234,23 @@ impl Cgroup {
             }
         };
         for wanted in writes {
-            let file = directory.join(&wanted.file);
+            let mut file = directory.join(&wanted.file);
+            if let Some(otherwise) = wanted.otherwise.filter(|_| !file.exists()) {
+                file = directory.join(otherwise);
+            }
             if wanted.optional && !file.exists() {
                 left_out.push(format!("`{}` is not offered by this kernel; the limit is left out", wanted.file));
                 continue;
             }
-            write(limits.attribute, &file, &wanted.value)?;
+            if wanted.file == limits::RT_RUNTIME {
+                allow_realtime(&directory, &wanted.value)?;
+            }
+            match write(limits.attribute, &file, &wanted.value) {
+                Err(CgroupError::Refused { source, .. }) if wanted.optional && is_unsupported(&source) => {
+                    left_out.push(format!("`{}` is not offered by this device; the limit is left out", wanted.file));
+                }
+                written => written?,
+            }
         }
         Ok(())
     }
@@ -492,6 +510,31 @@ fn inherit_cpuset(mount: &Path, path: &str) -> Result<(), CgroupError> {
     Ok(())
 }
 
+/// A group can give its children real-time microseconds only that it has itself: the groups above get so many more, but for
+/// the topmost one, which has what the kernel allows.
+fn allow_realtime(directory: &Path, wanted: &str) -> Result<(), CgroupError> {
+    let file = directory.join(limits::RT_RUNTIME);
+    let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
+    let tried = OpenOptions::new().write(true).open(&file).and_then(|mut file| file.write_all(wanted.as_bytes()));
+    if !tried.is_err_and(|error| refused(&error)) {
+        // It fits, or the next write says what is wrong.
+        return Ok(());
+    }
+    let number = |text: &str| text.trim().parse::<i64>().unwrap_or(0);
+    let above = directory
+        .ancestors()
+        .skip(1)
+        .take_while(|above| above.parent().is_some_and(|parent| parent.join(limits::RT_RUNTIME).exists()));
+    let mut above: Vec<&Path> = above.collect();
+    above.reverse();
+    for group in above {
+        let file = group.join(limits::RT_RUNTIME);
+        let has = fs::read_to_string(&file).map_err(|error| CgroupError::read(&file, error))?;
+        write("cpu_rt_runtime", &file, &(number(&has) + number(wanted)).to_string())?;
+    }
+    Ok(())
+}
+
 fn write(attribute: &'static str, path: &Path, value: &str) -> Result<(), CgroupError> {
     let written = OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
     written.map_err(|source| CgroupError::Refused { attribute, path: path.to_owned(), value: value.to_owned(), source })
@@ -558,6 +601,10 @@ fn wait_for_change(directory: &Path, pause: Duration) {
 
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EOPNOTSUPP)
 }
 
 fn is_busy(error: &io::Error) -> bool {

@@ -31,6 +31,8 @@ pub(super) fn restrict(
     steps.extend(process.oom_score_adj().map(Step::OomScoreAdj));
     let user = process.user();
     steps.push(Step::Umask(user.umask().unwrap_or(DEFAULT_UMASK)));
+    let profile = process.apparmor_profile().iter().filter(|profile| !profile.is_empty());
+    steps.extend(profile.map(|profile| Step::AppArmor(profile.clone())));
     let filter = filter.map(seccomp_step).transpose()?;
     let no_new_privileges = process.no_new_privileges() == Some(true);
     // Without no_new_privs, installing a filter takes CAP_SYS_ADMIN, so it comes before capabilities go.

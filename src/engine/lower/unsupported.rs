@@ -25,7 +25,6 @@ pub(super) fn process(process: &Process) -> Result<(), LowerError> {
     let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     first(&[
         ("process.commandLine", process.command_line().is_some()),
-        ("process.apparmorProfile", set(process.apparmor_profile())),
         ("process.selinuxLabel", set(process.selinux_label())),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),

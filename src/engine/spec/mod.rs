@@ -21,6 +21,8 @@ use oci_spec::runtime::Spec;
 
 use crate::engine::capabilities::CapabilitySet;
 use crate::engine::capabilities::UnknownCapability;
+use crate::engine::cdi;
+use crate::engine::cdi::CdiError;
 use crate::engine::seccomp::SeccompError;
 use crate::engine::users::UserDatabase;
 use crate::engine::users::UserError;
@@ -103,11 +105,13 @@ pub enum SpecError {
     #[error(transparent)]
     Capability(#[from] UnknownCapability),
     #[error(
-        "`security_opt: {0}` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label` and `systempaths`"
+        "`security_opt: {0}` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label`, `systempaths`, `mask`, `unmask` and `writable-cgroups`"
     )]
     SecurityOption(String),
     #[error("`security_opt: {option}` needs {lsm}, which this host {state}; take the option out")]
     NoSecurityModule { option: String, lsm: &'static str, state: &'static str },
+    #[error("`security_opt: writable-cgroups` needs version 2 of control groups and `cgroup: private`")]
+    SharedCgroups,
     #[error("cannot read the seccomp profile `{}` of `security_opt`", path.display())]
     SeccompFile { path: PathBuf, source: std::io::Error },
     #[error("cannot use the seccomp profile of `security_opt`")]
@@ -118,6 +122,10 @@ pub enum SpecError {
     Ulimit(String),
     #[error("`devices: {}` cannot be used on this host", path.display())]
     Device { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Cdi(#[from] CdiError),
+    #[error("`blkio_config: {}` is not a block device of this host", path.display())]
+    NotABlockDevice { path: PathBuf, source: std::io::Error },
     #[error("`devices: {}` is no device and holds none", .0.display())]
     NotADevice(PathBuf),
     #[error("`device_cgroup_rules: {0}` is not a rule such as `c 1:3 rwm`")]
@@ -162,13 +170,16 @@ pub fn build(request: &Request<'_>) -> Result<Spec, SpecError> {
     let mut spec = Spec::default();
     spec.set_version("1.2.1".to_owned());
     spec.set_root(Some(root));
-    spec.set_process(Some(process::process(request, capabilities, security.no_new_privileges)?));
-    spec.set_mounts(Some(mounts::mounts(request)?));
+    let mut process = process::process(request, capabilities, security.no_new_privileges)?;
+    process.set_apparmor_profile(security.apparmor_profile);
+    spec.set_process(Some(process));
+    spec.set_mounts(Some(mounts::mounts(request, security.writable_cgroups)?));
     spec.set_hostname(own_uts.then(|| request.hostname.to_owned()));
     spec.set_domainname(container.domainname.clone().filter(|_| own_uts));
     let annotations: HashMap<_, _> = container.annotations.clone().into_iter().collect();
     spec.set_annotations((!annotations.is_empty()).then_some(annotations));
     spec.set_linux(Some(linux));
+    cdi::inject(&mut spec, &container.cdi)?;
     Ok(spec)
 }
 

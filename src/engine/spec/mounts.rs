@@ -28,9 +28,9 @@ const SHM_SIZE: u64 = 64 << 20;
 const PROPAGATIONS: [&str; 8] =
     ["private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"];
 
-pub(super) fn mounts(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
+pub(super) fn mounts(request: &Request<'_>, writable_cgroups: bool) -> Result<Vec<Mount>, SpecError> {
     let own = of_service(request)?;
-    let mut all = defaults(request);
+    let mut all = defaults(request, writable_cgroups);
     // The service's mount replaces the default one; one on /dev replaces all below it.
     let over_dev = own.iter().any(|mount| mount.destination() == Path::new("/dev"));
     all.retain(|mount| {
@@ -42,7 +42,7 @@ pub(super) fn mounts(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
     Ok(all)
 }
 
-fn defaults(request: &Request<'_>) -> Vec<Mount> {
+fn defaults(request: &Request<'_>, writable_cgroups: bool) -> Vec<Mount> {
     let container = request.container;
     let read_only: &[&str] = if container.privileged { &[] } else { &["ro"] };
     let with = |options: &[&str]| options.iter().chain(read_only).map(|o| (*o).to_owned()).collect::<Vec<_>>();
@@ -58,7 +58,7 @@ fn defaults(request: &Request<'_>) -> Vec<Mount> {
             plain(&["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         ),
         mount("/sys", "sysfs", "sysfs", with(&quiet)),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", with(&quiet)),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", if writable_cgroups { plain(&quiet) } else { with(&quiet) }),
         mount("/dev/mqueue", "mqueue", "mqueue", plain(&quiet)),
     ];
     let joined_ipc = request.joined.iter().find(|(kind, _)| *kind == LinuxNamespaceType::Ipc);

@@ -1,5 +1,7 @@
 //! Limits and device rules.
 
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
 use oci_spec::runtime::LinuxBlockIo;
 use oci_spec::runtime::LinuxCpu;
 use oci_spec::runtime::LinuxDevice;
@@ -10,10 +12,13 @@ use oci_spec::runtime::LinuxMemory;
 use oci_spec::runtime::LinuxMemoryBuilder;
 use oci_spec::runtime::LinuxPidsBuilder;
 use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::LinuxThrottleDevice;
+use oci_spec::runtime::LinuxThrottleDeviceBuilder;
+use oci_spec::runtime::LinuxWeightDeviceBuilder;
 
 use crate::engine::spec::SpecError;
 use crate::spec::ContainerSpec;
-use crate::spec::container::Resources;
+use crate::spec::container::{BlockLimitKind, Resources};
 
 /// Microseconds; the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
@@ -30,12 +35,43 @@ pub(super) fn resources(
     if let Some(pids) = limits.pids.filter(|pids| *pids > 0) {
         resources.set_pids(Some(LinuxPidsBuilder::default().limit(pids).build()?));
     }
-    if let Some(weight) = limits.blkio_weight.filter(|weight| *weight > 0) {
-        let mut io = LinuxBlockIo::default();
-        io.set_weight(Some(weight));
-        resources.set_block_io(Some(io));
-    }
+    resources.set_block_io(block_io(limits)?);
     Ok(resources)
+}
+
+fn block_io(limits: &Resources) -> Result<Option<LinuxBlockIo>, SpecError> {
+    let mut io = LinuxBlockIo::default();
+    io.set_weight(limits.blkio_weight.filter(|weight| *weight > 0));
+    let mut weights = Vec::new();
+    let mut rates: [Vec<LinuxThrottleDevice>; 4] = Default::default();
+    let [read_bps, write_bps, read_iops, write_iops] = &mut rates;
+    for limit in &limits.blkio_devices {
+        let not_one = |source| SpecError::NotABlockDevice { path: limit.path.clone(), source };
+        let found = std::fs::metadata(&limit.path).map_err(not_one)?;
+        if !found.file_type().is_block_device() {
+            return Err(not_one(std::io::Error::other("it is something else")));
+        }
+        let (major, minor) = (i64::from(libc::major(found.rdev())), i64::from(libc::minor(found.rdev())));
+        let list = match limit.kind {
+            BlockLimitKind::Weight => {
+                let weight = u16::try_from(limit.value).unwrap_or(u16::MAX);
+                weights.push(LinuxWeightDeviceBuilder::default().major(major).minor(minor).weight(weight).build()?);
+                continue;
+            }
+            BlockLimitKind::ReadBps => &mut *read_bps,
+            BlockLimitKind::WriteBps => &mut *write_bps,
+            BlockLimitKind::ReadIops => &mut *read_iops,
+            BlockLimitKind::WriteIops => &mut *write_iops,
+        };
+        list.push(LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(limit.value).build()?);
+    }
+    let [read_bps, write_bps, read_iops, write_iops] = rates;
+    io.set_weight_device((!weights.is_empty()).then_some(weights));
+    io.set_throttle_read_bps_device((!read_bps.is_empty()).then_some(read_bps));
+    io.set_throttle_write_bps_device((!write_bps.is_empty()).then_some(write_bps));
+    io.set_throttle_read_iops_device((!read_iops.is_empty()).then_some(read_iops));
+    io.set_throttle_write_iops_device((!write_iops.is_empty()).then_some(write_iops));
+    Ok((io != LinuxBlockIo::default()).then_some(io))
 }
 
 /// Nothing, and then what was given; a privileged container is given all.
@@ -117,5 +153,7 @@ fn cpu(limits: &Resources) -> Option<LinuxCpu> {
         cpu.set_period(Some(CPU_PERIOD));
         cpu.set_quota(Some((cpus * CPU_PERIOD as f64).round() as i64));
     }
+    cpu.set_realtime_period(limits.cpu_rt_period);
+    cpu.set_realtime_runtime(limits.cpu_rt_runtime);
     (cpu != LinuxCpu::default()).then_some(cpu)
 }

@@ -9,6 +9,7 @@ use crate::engine::capabilities::CapabilitySet;
 use crate::engine::seccomp;
 use crate::engine::spec::Request;
 use crate::engine::spec::SpecError;
+use crate::spec::container::NamespaceMode;
 
 const MASKED: [&str; 12] = [
     "/proc/asound",
@@ -31,12 +32,18 @@ pub(super) struct Security {
     pub(super) no_new_privileges: bool,
     pub(super) masked_paths: Vec<String>,
     pub(super) readonly_paths: Vec<String>,
+    pub(super) apparmor_profile: Option<String>,
+    /// /sys/fs/cgroup may be written to.
+    pub(super) writable_cgroups: bool,
 }
 
 pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Result<Security, SpecError> {
     let mut no_new_privileges = false;
     let mut profile = None;
     let mut paths_confined = !request.container.privileged;
+    let (mut masked, mut unmasked) = (Vec::new(), Vec::new());
+    let mut apparmor_profile = None;
+    let mut writable_cgroups = request.container.privileged;
     for option in &request.container.security_opt {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
         match (name, value) {
@@ -45,8 +52,24 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
             ("seccomp", value) if !value.is_empty() => profile = Some(value),
             ("systempaths", "unconfined") => paths_confined = false,
             ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("apparmor", profile) if !profile.is_empty() => return Err(lsm(option, "AppArmor", "apparmor")),
-            ("label", label) if !label.is_empty() => return Err(lsm(option, "SELinux", "selinux")),
+            ("apparmor", profile) if !profile.is_empty() => {
+                if !has_apparmor() {
+                    let (option, state) = (option.clone(), "does not have");
+                    return Err(SpecError::NoSecurityModule { option, lsm: "AppArmor", state });
+                }
+                apparmor_profile = Some(profile.to_owned());
+            }
+            ("label", label) if !label.is_empty() => {
+                let there = Path::new("/sys/fs/selinux/enforce").exists();
+                let state = if there { "has but rcompose cannot use yet" } else { "does not have" };
+                return Err(SpecError::NoSecurityModule { option: option.clone(), lsm: "SELinux", state });
+            }
+            // Podman's words for what Docker has no option for.
+            ("mask", list) if list.starts_with('/') => masked.extend(list.split(':').map(str::to_owned)),
+            ("unmask", list) if !list.is_empty() => unmasked.extend(list.split(':').map(str::to_owned)),
+            ("writable-cgroups", "true") if may_own_cgroups(request) => writable_cgroups = true,
+            ("writable-cgroups", "true") => return Err(SpecError::SharedCgroups),
+            ("writable-cgroups", "false") => writable_cgroups = false,
             _ => return Err(SpecError::SecurityOption(option.clone())),
         }
     }
@@ -61,16 +84,22 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
             Some(seccomp::parse(&text, capabilities)?)
         }
     };
-    let paths =
-        |list: &[&str]| if paths_confined { list.iter().map(|path| (*path).to_owned()).collect() } else { vec![] };
-    Ok(Security { seccomp, no_new_privileges, masked_paths: paths(&MASKED), readonly_paths: paths(&READ_ONLY) })
+    let shown = |path: &str| unmasked.iter().any(|shown| shown == "ALL" || shown == "all" || shown == path);
+    let paths = |list: &[&str]| -> Vec<String> {
+        let confined = list.iter().filter(|path| paths_confined && !shown(path));
+        confined.map(|path| (*path).to_owned()).collect()
+    };
+    let mut masked_paths = paths(&MASKED);
+    masked_paths.extend(masked);
+    let readonly_paths = paths(&READ_ONLY);
+    Ok(Security { seccomp, no_new_privileges, masked_paths, readonly_paths, apparmor_profile, writable_cgroups })
 }
 
-fn lsm(option: &str, lsm: &'static str, module: &str) -> SpecError {
-    let there = match module {
-        "apparmor" => fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
-        _ => Path::new("/sys/fs/selinux/enforce").exists(),
-    };
-    let state = if there { "has but rcompose cannot use yet" } else { "does not have" };
-    SpecError::NoSecurityModule { option: option.to_owned(), lsm, state }
+fn has_apparmor() -> bool {
+    fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
+}
+
+/// With version 2 and a cgroup namespace of its own, a container sees nobody's groups but its own.
+fn may_own_cgroups(request: &Request<'_>) -> bool {
+    request.unified_cgroups && request.container.cgroup != NamespaceMode::Host
 }

@@ -13,43 +13,14 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         |s| s.build.is_some(),
         "images are not built here yet; build it elsewhere, load it and name it in `image`",
     ),
-    (
-        "blkio_config.weight_device",
-        |s| s.blkio_config.as_ref().is_some_and(|b| !b.weight_device.is_empty()),
-        "weights per device are not set",
-    ),
-    (
-        "blkio_config.device_read_bps",
-        |s| s.blkio_config.as_ref().is_some_and(|b| !b.device_read_bps.is_empty()),
-        "devices are not throttled",
-    ),
-    (
-        "blkio_config.device_read_iops",
-        |s| s.blkio_config.as_ref().is_some_and(|b| !b.device_read_iops.is_empty()),
-        "devices are not throttled",
-    ),
-    (
-        "blkio_config.device_write_bps",
-        |s| s.blkio_config.as_ref().is_some_and(|b| !b.device_write_bps.is_empty()),
-        "devices are not throttled",
-    ),
-    (
-        "blkio_config.device_write_iops",
-        |s| s.blkio_config.as_ref().is_some_and(|b| !b.device_write_iops.is_empty()),
-        "devices are not throttled",
-    ),
-    ("cpu_rt_period", |s| s.cpu_rt_period.is_some_and(|n| n != 0), "real-time scheduling is not set up"),
-    ("cpu_rt_runtime", |s| s.cpu_rt_runtime.is_some_and(|n| n != 0), "real-time scheduling is not set up"),
     ("credential_spec", |s| s.credential_spec.is_some(), "it exists on Windows only"),
     ("env_file", |s| !s.env_file.is_empty(), "the files were not read into the environment"),
-    ("gpus", |s| !s.gpus.is_empty(), "devices are not requested by capability; list them in `devices`"),
     (
         "isolation",
         |s| s.isolation.as_deref().is_some_and(|i| !i.is_empty() && i != "default"),
         "it exists on Windows only",
     ),
     ("models", |s| !s.models.is_empty(), "models are not served"),
-    ("provider", |s| s.provider.is_some(), "provider programs are not run"),
     ("pre_start", |s| !s.pre_start.is_empty(), "hooks are not run"),
     (
         "runtime",
@@ -59,11 +30,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ("storage_opt", |s| !s.storage_opt.is_empty(), "the root file system has no options"),
     ("use_api_socket", |s| s.use_api_socket, "there is no engine socket to hand in"),
     ("userns_mode", |s| s.userns_mode.as_deref().is_some_and(|mode| mode != "host"), "user namespaces are not mapped"),
-    (
-        "deploy.resources.reservations.devices",
-        |s| reservations(s).is_some_and(|r| !r.devices.is_empty()),
-        "devices are not requested by capability; list them in `devices`",
-    ),
     (
         "deploy.resources.reservations.generic_resources",
         |s| reservations(s).is_some_and(|r| !r.generic_resources.is_empty()),

@@ -25,8 +25,12 @@ pub fn lower(project: &model::Project) -> Result<ProjectSpec, Vec<Diagnostic>> {
     let mut lowering = Lowering { project, problems: Vec::new() };
     let networks = lowering.networks();
     let volumes = lowering.volumes();
-    let services: BTreeMap<_, _> =
-        project.services.iter().map(|(name, service)| (name.clone(), lowering.service(name, service))).collect();
+    let services: BTreeMap<_, _> = project
+        .services
+        .iter()
+        .filter(|(_, service)| service.provider.is_none())
+        .map(|(name, service)| (name.clone(), lowering.service(name, service)))
+        .collect();
     if !lowering.problems.is_empty() {
         return Err(lowering.problems);
     }

@@ -197,7 +197,10 @@ impl Lowering<'_> {
                 }
             },
             (None, None) => {
-                self.not_yet(path, "configs and secrets come from a file, the environment or the Compose file");
+                self.not_yet(
+                    path,
+                    "external configs and secrets are kept by a cluster; use `file`, `environment` or `content`",
+                );
                 return None;
             }
         };

@@ -10,11 +10,14 @@ use crate::spec::Condition;
 use crate::spec::ContainerSpec;
 use crate::spec::Dependency;
 use crate::spec::HealthSpec;
+use crate::spec::HealthTimes;
 use crate::spec::HookSpec;
 use crate::spec::PortSpec;
 use crate::spec::RestartPolicy;
 use crate::spec::ServiceSpec;
-use crate::spec::container::{DeviceSpec, NamespaceMode, NetworkMode, Resources, Ulimit};
+use crate::spec::container::{
+    BlockLimit, BlockLimitKind, CdiRequest, DeviceSpec, NamespaceMode, NetworkMode, Resources, Ulimit,
+};
 
 /// Attributes that do not make a container what it is.
 const NOT_HASHED: &[&str] = &["scale", "depends_on", "profiles", "pull_policy", "attach", "develop", "build", "deploy"];
@@ -63,9 +66,15 @@ impl Lowering<'_> {
             container_name: service.container_name.clone(),
             config_hash,
             fields,
-            depends_on: service.depends_on.iter().map(|(name, how)| (name.clone(), dependency(how))).collect(),
+            depends_on: service
+                .depends_on
+                .iter()
+                .filter(|(name, _)| !self.is_provided(name))
+                .map(|(name, how)| (name.clone(), dependency(how)))
+                .collect(),
             restart: self.restart(&path, service),
-            health: self.health(&path, service),
+            health: Self::health(service),
+            health_times: service.healthcheck.as_ref().map(health_times).unwrap_or_default(),
             stop_signal: service.stop_signal.clone(),
             stop_grace: service.stop_grace_period.unwrap_or(Duration::from_secs(10)),
             post_start: self.hooks(&format!("{path}.post_start"), &service.post_start),
@@ -73,6 +82,11 @@ impl Lowering<'_> {
             attach: service.attach.unwrap_or(true),
             container,
         }
+    }
+
+    /// There is no container of it.
+    fn is_provided(&self, name: &str) -> bool {
+        self.project.services.get(name).is_some_and(|service| service.provider.is_some())
     }
 
     /// What tools that know docker compose look for.
@@ -130,6 +144,7 @@ impl Lowering<'_> {
             mounts: self.mounts(path, service),
             volumes_from: self.volumes_from(path, service),
             devices,
+            cdi: self.cdi(path, service),
             network,
             ports,
             extra_hosts,
@@ -179,11 +194,45 @@ impl Lowering<'_> {
                     container: device.target.clone().unwrap_or_else(|| device.source.clone()),
                     permissions: device.permissions.clone().unwrap_or_else(|| "rwm".to_owned()),
                 });
-            } else {
-                self.not_yet(&format!("{path}.devices.{index}"), "devices are named by their path, not by CDI names");
+            } else if !is_cdi_name(&device.source) {
+                let message =
+                    format!("`{}` is neither a path nor a CDI name such as `vendor.com/class=name`", device.source);
+                self.invalid(&format!("{path}.devices.{index}"), message);
             }
         }
         devices
+    }
+
+    /// Devices by CDI names, `gpus`, and devices that are reserved.
+    fn cdi(&mut self, path: &str, service: &Service) -> Vec<CdiRequest> {
+        let named = service.devices.iter().filter(|device| is_cdi_name(&device.source));
+        let mut requests: Vec<_> = named.map(|device| CdiRequest::Device(device.source.clone())).collect();
+        let deploy = service.deploy.as_ref().and_then(|deploy| deploy.resources.reservations.as_ref());
+        let reserved = deploy.map(|reservations| reservations.devices.as_slice()).unwrap_or_default();
+        let places = [("gpus", service.gpus.as_slice()), ("deploy.resources.reservations.devices", reserved)];
+        for (attribute, wanted) in places {
+            for (index, request) in wanted.iter().enumerate() {
+                let at = format!("{path}.{attribute}.{index}");
+                let driver = request.driver.as_deref().filter(|driver| !driver.is_empty());
+                if driver == Some("cdi") {
+                    requests.extend(request.device_ids.iter().cloned().map(CdiRequest::Device));
+                } else if attribute != "gpus" && !request.capabilities.iter().any(|capability| capability == "gpu") {
+                    let asked = request.capabilities.join(", ");
+                    self.invalid(&at, format!("no device driver has the capabilities [{asked}]; known is `gpu`"));
+                } else {
+                    let count = match request.count {
+                        None | Some(model::DeviceCount::All) => None,
+                        Some(model::DeviceCount::Exactly(count)) => u32::try_from(count).ok().or_else(|| {
+                            self.invalid(&at, format!("`{count}` is not a number of devices"));
+                            None
+                        }),
+                    };
+                    let (vendor, ids) = (driver.map(str::to_owned), request.device_ids.clone());
+                    requests.push(CdiRequest::Gpus { vendor, count, ids });
+                }
+            }
+        }
+        requests
     }
 
     fn namespace(&mut self, path: &str, mode: Option<&str>) -> NamespaceMode {
@@ -266,7 +315,7 @@ impl Lowering<'_> {
         specs
     }
 
-    fn health(&mut self, path: &str, service: &Service) -> Option<HealthSpec> {
+    fn health(service: &Service) -> Option<HealthSpec> {
         let check = service.healthcheck.as_ref()?;
         let command = match check.test.split_first() {
             _ if check.disable => return None,
@@ -275,13 +324,8 @@ impl Lowering<'_> {
             Some((word, words)) if word == "CMD-SHELL" => {
                 vec!["/bin/sh".to_owned(), "-c".to_owned(), words.join(" ")]
             }
-            _ => {
-                self.not_yet(
-                    &format!("{path}.healthcheck"),
-                    "the image's own check with other times; write its `test` here",
-                );
-                return None;
-            }
+            // The image's, if it has one.
+            _ => Vec::new(),
         };
         let or =
             |value: Option<Duration>, seconds| value.filter(|d| !d.is_zero()).unwrap_or(Duration::from_secs(seconds));
@@ -293,6 +337,17 @@ impl Lowering<'_> {
             start_period: check.start_period.unwrap_or_default(),
             start_interval: or(check.start_interval, 5),
         })
+    }
+}
+
+fn health_times(check: &model::Healthcheck) -> HealthTimes {
+    let set = |value: Option<Duration>| value.filter(|value| !value.is_zero());
+    HealthTimes {
+        interval: set(check.interval),
+        timeout: set(check.timeout),
+        retries: check.retries.filter(|n| *n > 0).and_then(|n| u32::try_from(n).ok()),
+        start_period: set(check.start_period),
+        start_interval: set(check.start_interval),
     }
 }
 
@@ -308,9 +363,28 @@ fn dependency(how: &model::Dependency) -> Dependency {
 /// As with docker: no program starts with less.
 const LEAST_MEMORY: u64 = 6 << 20;
 
+/// `vendor.com/class=name`.
+fn is_cdi_name(text: &str) -> bool {
+    !text.starts_with('/') && text.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
+}
+
 fn capability(name: &str) -> String {
     let name = name.to_ascii_uppercase();
     name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
+}
+
+fn block_limits(config: &model::BlkioConfig) -> Vec<BlockLimit> {
+    let limit = |path: &str, kind, value| BlockLimit { path: path.into(), kind, value };
+    let weights = config.weight_device.iter().map(|one| limit(&one.path, BlockLimitKind::Weight, one.weight.into()));
+    let lists = [
+        (&config.device_read_bps, BlockLimitKind::ReadBps),
+        (&config.device_write_bps, BlockLimitKind::WriteBps),
+        (&config.device_read_iops, BlockLimitKind::ReadIops),
+        (&config.device_write_iops, BlockLimitKind::WriteIops),
+    ];
+    let rates = lists.into_iter().flat_map(|(list, kind)| list.iter().map(move |one| (one, kind)));
+    let rates = rates.map(|(one, kind)| limit(&one.path, kind, positive(one.rate).unwrap_or(0)));
+    weights.chain(rates).collect()
 }
 
 fn positive(value: Option<i64>) -> Option<u64> {
@@ -334,6 +408,9 @@ fn resources(service: &Service) -> Resources {
         cpuset: service.cpuset.clone().filter(|set| !set.is_empty()),
         pids: limits.pids.or(service.pids_limit).filter(|pids| *pids != 0),
         blkio_weight: service.blkio_config.as_ref().and_then(|config| config.weight),
+        blkio_devices: service.blkio_config.as_ref().map(block_limits).unwrap_or_default(),
+        cpu_rt_period: positive(service.cpu_rt_period),
+        cpu_rt_runtime: service.cpu_rt_runtime.filter(|runtime| *runtime != 0),
         device_cgroup_rules: service.device_cgroup_rules.clone(),
         cgroup_parent: service.cgroup_parent.clone(),
     }

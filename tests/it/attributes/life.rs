@@ -91,3 +91,69 @@ fn a_paused_container_stands_still() {
     project.run(&["pause"]).ok();
     project.down();
 }
+
+#[test]
+fn stats_and_top_tell_what_the_kernel_counts() {
+    if !can_run_containers("stats_and_top_tell_what_the_kernel_counts") {
+        return;
+    }
+    let busy = shell("sleep 1234 & while :; do :; done");
+    let hold = shell("head -c 30000000 /dev/zero | tail -c 30000000 | sleep 1000");
+    let project = Project::new(&format!(
+        "services:\n  busy: {{{busy}, cpus: 0.5, mem_limit: 64m}}\n  idle: {{{hold}, user: '7'}}\n  gone: {{{}}}\n",
+        shell("true")
+    ));
+    project.run(&["up", "-d"]).ok();
+    let number = |text: &serde_json::Value| text.as_str().unwrap().trim_end_matches('%').parse::<f64>().unwrap();
+    let samples = eventually("a sample of a busy processor", || {
+        let lines = project.run(&["stats", "--no-stream", "--format", "json"]).ok().out;
+        let samples: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (number(&samples[0]["CPUPerc"]) > 5.0).then_some(samples)
+    });
+    let [busy, idle] = samples.as_slice() else { panic!("{samples:?}") };
+    assert!(number(&busy["CPUPerc"]) < 80.0, "more than its limit: {busy}");
+    assert!(busy["MemUsage"].as_str().unwrap().ends_with(" / 64MiB"), "{busy}");
+    assert_eq!(busy["PIDs"], "2");
+    assert!(idle["MemUsage"].as_str().unwrap().contains("MiB / "), "{idle}");
+    assert!(idle["NetIO"].as_str().unwrap().contains('/'), "{idle}");
+    let all = project.run(&["stats", "--no-stream", "-a"]).ok().out;
+    assert!(all.lines().count() == 4 && all.starts_with("CONTAINER ID"), "{all}");
+    let top = project.run(&["top"]).ok().out;
+    let sleeper = top.lines().find(|line| line.ends_with("sleep 1234")).unwrap();
+    let fields: Vec<&str> = sleeper.split_whitespace().collect();
+    assert_eq!((fields[0], fields[1], fields[2]), ("busy", "1", "root"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", fields[3])).unwrap();
+    assert!(status.contains(&format!("PPid:\t{}\n", fields[4])), "{status}");
+    assert!(project.run(&["top", "idle"]).ok().out.lines().skip(1).all(|line| line.starts_with("idle")));
+    project.run(&["top", "nothing"]).fails(1);
+    project.down();
+}
+
+#[test]
+fn a_control_group_may_lie_elsewhere() {
+    if !can_run_containers("a_control_group_may_lie_elsewhere") {
+        return;
+    }
+    let parent = format!("rcompose-parent-{}", std::process::id());
+    let project = Project::new(&format!(
+        "services:\n  a: {{{}, cgroup_parent: /{parent}, pids_limit: 77}}\n",
+        shell("exec sleep 1000")
+    ));
+    project.run(&["up", "-d"]).ok();
+    let groups = |wanted: &str| -> Vec<std::path::PathBuf> {
+        let top = std::path::Path::new("/sys/fs/cgroup");
+        let below = std::fs::read_dir(top).unwrap().map(|entry| entry.unwrap().path());
+        below.chain([top.to_owned()]).map(|hierarchy| hierarchy.join(wanted)).filter(|path| path.exists()).collect()
+    };
+    let limit = groups(&parent)
+        .iter()
+        .flat_map(|group| std::fs::read_dir(group).unwrap())
+        .find_map(|entry| std::fs::read_to_string(entry.unwrap().path().join("pids.max")).ok());
+    assert_eq!(limit.as_deref(), Some("77\n"));
+    assert!(project.run(&["top"]).ok().out.contains("sleep 1000"));
+    project.down();
+    for group in groups(&parent) {
+        // Empty, or it cannot be removed.
+        std::fs::remove_dir(group).unwrap();
+    }
+}

@@ -1,13 +1,7 @@
 //! `volumes` in all forms, `volumes_from`, and the options of the local driver.
 
-use super::shell;
+use super::{printed, shell};
 use crate::support::{Project, can_run_containers, eventually};
-
-/// What a container has printed once it has ended.
-fn printed(project: &Project, service: &str) -> String {
-    eventually("the end of the container", || (project.container(service)["State"] == "exited").then_some(()));
-    project.run(&["logs", "--no-log-prefix", service]).ok().out
-}
 
 #[test]
 fn mounts_below_a_bind_are_as_recursive_says() {
@@ -34,7 +28,7 @@ fn mounts_below_a_bind_are_as_recursive_says() {
     let mounts: Vec<_> = ["enabled", "disabled", "writable", "readonly"].map(mount).to_vec();
     let project = Project::new(&format!("services:\n  a: {{{try_all}, volumes: [{}]}}\n", mounts.join(", ")));
     project.run(&["up", "-d"]).ok();
-    let said = printed(&project, "a");
+    let said = printed(&project);
     project.down();
     nix::mount::umount(&sub).unwrap();
     assert_eq!(said, "enabled has it\nwritable has it\nwritable/sub is writable\nreadonly has it\n");
@@ -69,7 +63,7 @@ fn mounts_spread_as_propagation_says() {
     tmpfs(&sub);
     std::fs::write(sub.join("marker"), "").unwrap();
     project.write("go", "");
-    let said = printed(&project, "a");
+    let said = printed(&project);
     project.down();
     nix::mount::umount(&sub).unwrap();
     nix::mount::umount2(host.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
@@ -194,7 +188,7 @@ fn an_image_is_mounted_read_only() {
     assert!(packed.unwrap().success());
     project.run(&["image", "import", "tree.tar", "data:1"]).ok();
     project.run(&["up", "-d"]).ok();
-    let said = printed(&project, "a");
+    let said = printed(&project);
     assert!(said.contains("welcome\nwelcome\nwelcome\n") && !said.contains("\nwritable"), "{said}");
     project.down();
 }

@@ -118,6 +118,15 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("volumes: [{type: tmpfs, target: /t, tmpfs: {size: 1k, mode: 01777}}]", "/container/mounts/0/source", r#"{"tmpfs":{"size":1024,"mode":1023,"uid":null,"gid":null,"options":[]}}"#),
     ("post_start: [{command: [x, y], user: u, privileged: true, working_dir: /w, environment: {A: b}}]", "/post_start/0", r#"{"command":["x","y"],"user":"u","privileged":true,"working_dir":"/w","environment":{"A":"b"}}"#),
     ("pre_stop: [{command: x y}]", "/pre_stop/0/command", r#"["x","y"]"#),
+    ("blkio_config: {weight_device: [{path: /dev/x, weight: 10}], device_write_iops: [{path: /dev/y, rate: 20}]}", "/container/resources/blkio_devices", r#"[{"path":"/dev/x","kind":"weight","value":10},{"path":"/dev/y","kind":"write_iops","value":20}]"#),
+    ("cpu_rt_period: 1000", "/container/resources/cpu_rt_period", "1000"),
+    ("cpu_rt_runtime: 900", "/container/resources/cpu_rt_runtime", "900"),
+    ("devices: [vendor.test/class=one]", "/container/cdi", r#"[{"device":"vendor.test/class=one"}]"#),
+    ("gpus: all", "/container/cdi", r#"[{"gpus":{"vendor":null,"count":null,"ids":[]}}]"#),
+    ("gpus: [{driver: nvidia, device_ids: ['0']}]", "/container/cdi", r#"[{"gpus":{"vendor":"nvidia","count":null,"ids":["0"]}}]"#),
+    ("deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 2}]}}}", "/container/cdi", r#"[{"gpus":{"vendor":null,"count":2,"ids":[]}}]"#),
+    ("healthcheck: {interval: 5s}", "/health_times/interval", r#"{"secs":5,"nanos":0}"#),
+    ("healthcheck: {interval: 5s}", "/health/command", "[]"),
     ("working_dir: /w", "/container/working_dir", r#""/w""#),
     // Accepted, and of no effect, as with docker compose on one engine.
     ("deploy: {restart_policy: {delay: 5s, window: 10s, condition: on-failure}}", "/restart", r#"{"on_failure":{"max_retries":null}}"#),
@@ -137,17 +146,8 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
 /// One attribute that is refused.
 const REFUSED: &[&str] = &[
     "build: .",
-    "blkio_config: {weight_device: [{path: /dev/x, weight: 10}]}",
-    "blkio_config: {device_read_bps: [{path: /dev/x, rate: 10}]}",
-    "blkio_config: {device_read_iops: [{path: /dev/x, rate: 10}]}",
-    "blkio_config: {device_write_bps: [{path: /dev/x, rate: 10}]}",
-    "blkio_config: {device_write_iops: [{path: /dev/x, rate: 10}]}",
-    "cpu_rt_period: 1000",
-    "cpu_rt_runtime: 1000",
     "credential_spec: {file: x}",
-    "devices: [vendor.test/class=one]",
-    "gpus: all",
-    "healthcheck: {interval: 5s}",
+    "devices: [one]",
     "isolation: hyperv",
     "logging: {driver: gelf}",
     "logging: {options: {max-sise: 10m}}",
@@ -161,7 +161,6 @@ const REFUSED: &[&str] = &[
     "platform: windows/amd64",
     "post_start: [{user: x}]",
     "pre_stop: [{command: []}]",
-    "provider: {type: x}",
     "pull_policy: sometimes",
     "pull_policy: every_5",
     "runtime: kata",
@@ -169,7 +168,7 @@ const REFUSED: &[&str] = &[
     "use_api_socket: true",
     "userns_mode: private",
     "volumes: [{type: bind, source: /h, target: /c, bind: {recursive: readonly}}]",
-    "deploy: {resources: {reservations: {devices: [{capabilities: [gpu]}]}}}",
+    "deploy: {resources: {reservations: {devices: [{capabilities: [tpu]}]}}}",
     "deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: a, value: 1}}]}}}",
     "network_mode: 'service:b'\n    ports: ['80:80']",
     "configs: [far]",
@@ -226,17 +225,8 @@ fn what_is_not_says_what_and_where() {
     }
     expect![[r#"
         compose.yaml:6:12: `services.a.build` is not supported yet: images are not built here yet; build it elsewhere, load it and name it in `image`
-        compose.yaml:6:35: `services.a.blkio_config.weight_device` is not supported yet: weights per device are not set
-        compose.yaml:6:37: `services.a.blkio_config.device_read_bps` is not supported yet: devices are not throttled
-        compose.yaml:6:38: `services.a.blkio_config.device_read_iops` is not supported yet: devices are not throttled
-        compose.yaml:6:38: `services.a.blkio_config.device_write_bps` is not supported yet: devices are not throttled
-        compose.yaml:6:39: `services.a.blkio_config.device_write_iops` is not supported yet: devices are not throttled
-        compose.yaml:6:20: `services.a.cpu_rt_period` is not supported yet: real-time scheduling is not set up
-        compose.yaml:6:21: `services.a.cpu_rt_runtime` is not supported yet: real-time scheduling is not set up
         compose.yaml:6:22: `services.a.credential_spec` is not supported yet: it exists on Windows only
-        compose.yaml:6:15: `services.a.devices.0` is not supported yet: devices are named by their path, not by CDI names
-        compose.yaml:6:11: `services.a.gpus` is not supported yet: devices are not requested by capability; list them in `devices`
-        compose.yaml:6:18: `services.a.healthcheck` is not supported yet: the image's own check with other times; write its `test` here
+        compose.yaml:6:15: `one` is neither a path nor a CDI name such as `vendor.com/class=name`
         compose.yaml:6:16: `services.a.isolation` is not supported yet: it exists on Windows only
         compose.yaml:6:23: `services.a.logging.driver` is not supported yet: log driver `gelf`; known are `json-file`, `local`, `none`, `journald` and `syslog`
         compose.yaml:6:35: unknown log opt `max-sise` for json-file log driver
@@ -254,7 +244,6 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:15: `services.a.platform` is not supported yet: programs run natively, as `linux/amd64`
         compose.yaml:6:18: `services.a.post_start.0` needs `command`
         compose.yaml:6:16: a hook needs a command
-        compose.yaml:5:15: `services.a.provider` is not supported yet: provider programs are not run
         compose.yaml:6:18: `services.a.pull_policy` is `sometimes`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
         compose.yaml:6:18: `services.a.pull_policy` is `every_5`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
         compose.yaml:6:14: `services.a.runtime` is not supported yet: there is one engine, the built-in one
@@ -262,10 +251,10 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:21: `services.a.use_api_socket` is not supported yet: there is no engine socket to hand in
         compose.yaml:6:18: `services.a.userns_mode` is not supported yet: user namespaces are not mapped
         compose.yaml:6:70: `recursive: readonly` needs `read_only: true`
-        compose.yaml:6:50: `services.a.deploy.resources.reservations.devices` is not supported yet: devices are not requested by capability; list them in `devices`
+        compose.yaml:6:51: no device driver has the capabilities [tpu]; known is `gpu`
         compose.yaml:6:60: `services.a.deploy.resources.reservations.generic_resources` is not supported yet: there is no inventory of generic resources
         compose.yaml:7:12: ports are published by the one whose network is joined
-        compose.yaml:6:15: `services.a.configs.0` is not supported yet: configs and secrets come from a file, the environment or the Compose file
+        compose.yaml:6:15: `services.a.configs.0` is not supported yet: external configs and secrets are kept by a cluster; use `file`, `environment` or `content`
         compose.yaml:6:15: environment variable `NOT_THERE` required by `unset` is not set
         compose.yaml:6:14: invalid restart policy `sometimes`
         compose.yaml:6:14: `x` is not a number of retries

@@ -11,8 +11,8 @@ use rcompose::plan::{Change, ChangeKind, Recreate, UpOptions, plan};
 use rcompose::reconcile::{Command, Failure, Handle, Reconciler, Wait};
 use rcompose::spec::container::{Attachment, ContainerSpec, Mount, MountSource, NetworkMode};
 use rcompose::spec::{
-    Condition, ContainerState, Dependency, Health, HealthSpec, NetworkSpec, Phase, ProjectSpec, RestartPolicy,
-    ServiceSpec, VolumeSpec,
+    Condition, ContainerState, Dependency, Health, HealthSpec, HealthTimes, NetworkSpec, Phase, ProjectSpec,
+    RestartPolicy, ServiceSpec, VolumeSpec,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -408,6 +408,7 @@ fn random_project(random: &Random) -> ProjectSpec {
             depends_on,
             restart,
             health,
+            health_times: HealthTimes::default(),
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
             post_start: Vec::new(),
