@@ -250,7 +250,7 @@ networks:
 ",
         server(80, "b"),
         server(80, "too")
-    ).replace(&format!("    {IDLE}\n"), &format!("    {}\n", IDLE.replace(", ", "\n    "))));
+    ).replace(&format!("    {IDLE}\n"), &format!("    {}\n", IDLE.replace(", stop", "\n    stop").replace(", command", "\n    command"))));
     project.run(&["up", "-d"]).ok();
     ready(&project, &["b", "too"]);
     let links = inside(&project, "a", "ip -o -4 addr show | awk '{print $2, $4}'");
@@ -286,8 +286,8 @@ fn links_of_their_own_on_a_link_of_the_host() {
     }
     let ip = |arguments: &str| Command::new("ip").args(arguments.split(' ')).output();
     let parent = format!("rct{}", std::process::id());
-    if !ip(&format!("link add {parent} up type dummy")).is_ok_and(|made| made.status.success()) {
-        println!("{test}: skipped: no dummy link can be made with `ip`");
+    if !ip(&format!("link add {parent} up type bridge")).is_ok_and(|made| made.status.success()) {
+        println!("{test}: skipped: no bridge can be made with `ip`");
         return;
     }
     let project = Project::new(&format!(
@@ -369,7 +369,7 @@ fn what_others_do_to_the_firewall_and_the_routes_is_noticed() {
     // A VPN comes up.
     let link = format!("rcv{}", std::process::id());
     let ip = |arguments: &str| Command::new("ip").args(arguments.split(' ')).output().unwrap().status.success();
-    assert!(ip(&format!("link add {link} up type dummy")) && ip(&format!("route add 10.91.44.0/22 dev {link}")));
+    assert!(ip(&format!("link add {link} up type bridge")) && ip(&format!("route add 10.91.44.0/22 dev {link}")));
     let log = project.root().join("data/projects").join(&project.name).join("supervisor.log");
     let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         eventually("a warning", || {
