@@ -300,7 +300,7 @@ fn links_of_their_own_on_a_link_of_the_host() {
 networks:
   mac: {{driver: macvlan, driver_opts: {{parent: {parent}}}, ipam: {{config: [{{subnet: 10.91.41.0/24, gateway: 10.91.41.1}}]}}}}
   tagged: {{driver: ipvlan, driver_opts: {{parent: {parent}.7}}, ipam: {{config: [{{subnet: 10.91.42.0/24}}]}}}}
-  routed: {{driver: ipvlan, driver_opts: {{ipvlan_mode: l3}}, ipam: {{config: [{{subnet: 10.91.43.0/24}}]}}}}
+  routed: {{driver: ipvlan, driver_opts: {{ipvlan_mode: l3, parent: {parent}.9}}, ipam: {{config: [{{subnet: 10.91.43.0/24}}]}}}}
 ",
         server(80, "macvlan"),
         server(80, "ipvlan")
