@@ -78,7 +78,7 @@ pub fn table_name(project: &str) -> String {
 /// [`NetworkError::Kernel`].
 pub fn apply(table: &ProjectTable<'_>) -> Result<(), NetworkError> {
     let sent = on_the_socket(|socket| {
-        let there = exists(socket, &table_name(table.project))?;
+        let there = has_table(socket, &table_name(table.project))?;
         socket.send(&build(table, there)).map(drop)
     });
     sent.map_err(NetworkError::kernel(format!("set the nftables rules of project `{}`", table.project)))
@@ -135,7 +135,7 @@ pub fn remove(project: &str) -> Result<(), NetworkError> {
     let name = table_name(project);
     let sent = on_the_socket(|socket| {
         // A transaction that fails waits for a grace period of the kernel, some milliseconds.
-        if !exists(socket, &name)? {
+        if !has_table(socket, &name)? {
             return Ok(());
         }
         let mut transaction = Transaction::new(INET);
@@ -161,7 +161,16 @@ fn on_the_socket<T>(action: impl FnOnce(&Netlink) -> io::Result<T>) -> io::Resul
     })
 }
 
-fn exists(socket: &Netlink, table: &str) -> io::Result<bool> {
+/// Whether the project has its table.
+///
+/// # Errors
+/// [`NetworkError::Kernel`].
+pub fn exists(project: &str) -> Result<bool, NetworkError> {
+    let found = on_the_socket(|socket| has_table(socket, &table_name(project)));
+    found.map_err(NetworkError::kernel(format!("look for the nftables rules of project `{project}`")))
+}
+
+fn has_table(socket: &Netlink, table: &str) -> io::Result<bool> {
     match socket.send(&nft::table_request(INET, table)) {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),

@@ -14,13 +14,14 @@ pub mod firewall;
 pub mod foreign;
 pub mod ipam;
 mod link;
+pub mod monitor;
 mod netlink;
 mod networks;
 mod nft;
 pub mod ports;
 pub mod proxy;
 pub mod records;
-mod routes;
+pub mod routes;
 pub mod sandbox;
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,10 @@ pub enum NetworkError {
     NotFound { name: String },
     #[error("network `{name}` belongs to project `{project}`")]
     Foreign { name: String, project: String },
+    #[error(
+        "chain `{chain}` of table `{table}` would cut containers off, and the kernel refused to let them pass there"
+    )]
+    Gate { table: String, chain: String, source: io::Error },
     #[error("link `{link}` of network `{network}` is that of network `{holder}`")]
     LinkTaken { network: String, link: String, holder: String },
     #[error("network `{network}`: this host has no link `{link}`")]

@@ -110,6 +110,13 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
+/// The messages in a datagram, whatever they are.
+pub(super) fn split(bytes: &[u8]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    read(bytes, &mut answers, &mut None);
+    answers
+}
+
 /// A routing message as bytes.
 pub(super) fn encode(message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
     let mut header = NetlinkHeader::default();

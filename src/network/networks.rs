@@ -185,7 +185,7 @@ fn make(record: &NetworkRecord) -> Result<(), NetworkError> {
     match &record.driver {
         Driver::Bridge(_) => {
             link::create_bridge(record)?;
-            foreign::admit(record)
+            foreign::admit(&[record])
         }
         Driver::Shared(shared) => link::create_parent(record, shared),
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{self, Durability};
 use crate::network::NetworkError;
+use crate::network::ipam;
 use crate::spec::network::{Bridge, Driver};
 
 /// A network that exists, or of which something may exist.
@@ -55,6 +56,12 @@ pub struct EndpointRecord {
 }
 
 impl NetworkRecord {
+    /// Whether one of the ranges reaches into it.
+    pub fn overlaps(&self, ranges: &[IpNetwork]) -> bool {
+        let reaches = |range: &IpNetwork| self.subnets.iter().any(|subnet| ipam::overlap(subnet.subnet, *range));
+        ranges.iter().any(reaches)
+    }
+
     /// Its bridge; `None` for a network of another kind.
     pub fn as_bridge(&self) -> Option<&Bridge> {
         match &self.driver {

@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod inroot;
 pub mod message;
 pub mod mount;
+pub mod packet_filter;
 pub mod process;
 pub mod resolver;
 pub mod security;

@@ -211,3 +211,173 @@ networks:
     }
     project.down();
 }
+
+#[test]
+fn every_setting_of_a_network_is_seen_inside() {
+    let test = "every_setting_of_a_network_is_seen_inside";
+    if !can_run_containers(test) || !has_python(test) {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:
+  a:
+    {IDLE}
+    hostname: box
+    domainname: example.test
+    dns_search: [example.test]
+    dns_opt: ['timeout:3']
+    extra_hosts: ['up=host-gateway', 'fixed=192.0.2.9']
+    networks:
+      main:
+        ipv4_address: 10.91.40.77
+        mac_address: 02:00:00:00:91:40
+        interface_name: lan0
+        link_local_ips: [169.254.91.40]
+        driver_opts: {{com.docker.network.endpoint.sysctls: net.ipv4.conf.IFNAME.log_martians=1}}
+        gw_priority: 1
+      side: {{priority: 5}}
+      closed:
+  b: {{{}, networks: [main, closed], ports: ['80']}}
+  alone: {{{IDLE}, networks: [deaf]}}
+  too: {{{}, networks: [deaf]}}
+networks:
+  main:
+    driver_opts: {{com.docker.network.driver.mtu: 1400, com.docker.network.bridge.host_binding_ipv4: 127.0.0.1}}
+    ipam: {{config: [{{subnet: 10.91.40.0/24, ip_range: 10.91.40.128/28, gateway: 10.91.40.1, aux_addresses: {{x: 10.91.40.128}}}}]}}
+  side: {{driver_opts: {{com.docker.network.container_iface_prefix: side}}}}
+  closed: {{internal: true}}
+  deaf: {{driver_opts: {{com.docker.network.bridge.enable_icc: 'false'}}}}
+",
+        server(80, "b"),
+        server(80, "too")
+    ).replace(&format!("    {IDLE}\n"), &format!("    {}\n", IDLE.replace(", stop", "\n    stop").replace(", command", "\n    command"))));
+    project.run(&["up", "-d"]).ok();
+    ready(&project, &["b", "too"]);
+    let links = inside(&project, "a", "ip -o -4 addr show | awk '{print $2, $4}'");
+    assert!(links.contains("lan0 10.91.40.77/24") && links.contains("lan0 169.254.91.40/16"), "{links}");
+    assert!(links.contains("side0 "), "the network with the highest priority is the first: {links}");
+    let link = inside(&project, "a", "ip link show lan0");
+    assert!(link.contains("02:00:00:00:91:40") && link.contains("mtu 1400"), "{link}");
+    assert_eq!(inside(&project, "a", "cat /proc/sys/net/ipv4/conf/lan0/log_martians"), "1");
+    let route = inside(&project, "a", "ip route show default");
+    assert!(route.contains("via 10.91.40.1 dev lan0"), "{route}");
+    let resolv = inside(&project, "a", "cat /etc/resolv.conf");
+    assert!(resolv.contains("search example.test") && resolv.contains("timeout:3"), "{resolv}");
+    let hosts = inside(&project, "a", "cat /etc/hosts");
+    assert!(hosts.contains("192.0.2.9\tfixed") && hosts.contains("box.example.test box"), "{hosts}");
+    assert!(hosts.lines().any(|line| line.ends_with("\tup")), "{hosts}");
+    // The first address of the range is reserved.
+    assert!(inside(&project, "b", "ip -o -4 addr show").contains("10.91.40.129/24"));
+    let publishers = project.container("b")["Publishers"].clone();
+    assert_eq!(publishers[0]["URL"], "127.0.0.1", "{publishers}");
+    let port = u16::try_from(publishers[0]["PublishedPort"].as_u64().unwrap()).unwrap();
+    assert_eq!(ask(std::net::Ipv4Addr::LOCALHOST, port).unwrap(), "b");
+    assert!(ask(std::net::Ipv4Addr::new(10, 91, 40, 1), port).is_err(), "published on one address only");
+    let too = inside(&project, "alone", &lookup("too"));
+    assert!(fails_inside(&project, "alone", &connect(&too, 80)), "containers reach each other without icc");
+    project.down();
+}
+
+#[test]
+fn links_of_their_own_on_a_link_of_the_host() {
+    let test = "links_of_their_own_on_a_link_of_the_host";
+    if !can_run_containers(test) || !has_python(test) {
+        return;
+    }
+    let ip = |arguments: &str| Command::new("ip").args(arguments.split(' ')).output();
+    let parent = format!("rct{}", std::process::id());
+    if !ip(&format!("link add {parent} up type bridge")).is_ok_and(|made| made.status.success()) {
+        println!("{test}: skipped: no bridge can be made with `ip`");
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:
+  mac: {{{}, networks: [mac]}}
+  mac2: {{{IDLE}, networks: [mac]}}
+  tagged: {{{}, networks: [tagged]}}
+  tagged2: {{{IDLE}, networks: [tagged]}}
+  routed: {{{IDLE}, networks: [routed]}}
+networks:
+  mac: {{driver: macvlan, driver_opts: {{parent: {parent}}}, ipam: {{config: [{{subnet: 10.91.41.0/24, gateway: 10.91.41.1}}]}}}}
+  tagged: {{driver: ipvlan, driver_opts: {{parent: {parent}.7}}, ipam: {{config: [{{subnet: 10.91.42.0/24}}]}}}}
+  routed: {{driver: ipvlan, driver_opts: {{ipvlan_mode: l3, parent: {parent}.9}}, ipam: {{config: [{{subnet: 10.91.43.0/24}}]}}}}
+",
+        server(80, "macvlan"),
+        server(80, "ipvlan")
+    ));
+    let up = project.run(&["up", "-d"]);
+    if up.err.contains("Operation not supported") {
+        println!("{test}: skipped: the kernel has no macvlan or ipvlan");
+    } else {
+        up.ok();
+        ready(&project, &["mac", "tagged"]);
+        assert_eq!(inside(&project, "mac2", &connect("mac", 80)), "macvlan");
+        assert_eq!(inside(&project, "tagged2", &connect("tagged", 80)), "ipvlan");
+        assert!(inside(&project, "mac", "ip -d link show eth0").contains("macvlan mode bridge"));
+        assert!(inside(&project, "routed", "ip route show default").contains("default dev eth0"));
+    }
+    project.down();
+    let tag = format!("/sys/class/net/{parent}.7");
+    let left = std::path::Path::new(&tag).exists();
+    ip(&format!("link del {parent}")).unwrap();
+    assert!(!left, "the VLAN is left");
+}
+
+#[test]
+fn what_others_do_to_the_firewall_and_the_routes_is_noticed() {
+    let test = "what_others_do_to_the_firewall_and_the_routes_is_noticed";
+    if !can_run_containers(test) || !has_python(test) {
+        return;
+    }
+    let nft = |text: &str| Command::new("nft").arg(text).output();
+    if !nft("list tables").is_ok_and(|listed| listed.status.success()) {
+        println!("{test}: skipped: needs nft");
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:\n  web: {{{}, ports: ['80'], networks: [n]}}\n  client: {{{IDLE}, networks: [other]}}\n\
+         networks:\n  n: {{ipam: {{config: [{{subnet: 10.91.44.0/24}}]}}, driver_opts: {{com.docker.network.bridge.name: BRIDGE}}}}\n  other:\n",
+        server(80, "web")
+    ));
+    let bridge = format!("rcb{}", std::process::id());
+    let file = std::fs::read_to_string(project.folder().join("compose.yaml")).unwrap();
+    project.write("compose.yaml", &file.replace("BRIDGE", &bridge));
+    project.run(&["up", "-d"]).ok();
+    ready(&project, &["web"]);
+    let published = project.container("web")["Publishers"][0]["PublishedPort"].as_u64().unwrap();
+    let port = u16::try_from(published).unwrap();
+    assert_eq!(ask(std::net::Ipv4Addr::LOCALHOST, port).unwrap(), "web");
+    let tables = String::from_utf8(nft("list tables").unwrap().stdout).unwrap();
+    let own = tables.lines().find(|line| line.contains(&format!("rcompose-{}", project.name))).unwrap();
+    // As `nft flush ruleset` does.
+    assert!(nft(&own.replacen("table", "delete table", 1)).unwrap().status.success());
+    eventually("the rules are there again", || ask(std::net::Ipv4Addr::LOCALHOST, port).ok());
+    // A firewall that drops what is forwarded; other people's containers here are let through.
+    let wall = format!("rcwall{}", std::process::id());
+    let chain = format!(
+        "table ip {wall} {{ chain forward {{ type filter hook forward priority 5; policy drop; \
+         iifname != {bridge} oifname != {bridge} accept; }}; }}"
+    );
+    assert!(nft(&chain).unwrap().status.success());
+    let passes =
+        || project.run(&["exec", "-T", "client", "sh", "-c", &connect("10.91.44.1", port)]).out.contains("web");
+    let let_in = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually("the bridge is let through", || passes().then_some(()));
+    }));
+    let dropped = nft(&format!("delete table ip {wall}")).unwrap();
+    assert!(let_in.is_ok() && dropped.status.success());
+    // A VPN comes up.
+    let link = format!("rcv{}", std::process::id());
+    let ip = |arguments: &str| Command::new("ip").args(arguments.split(' ')).output().unwrap().status.success();
+    assert!(ip(&format!("link add {link} up type bridge")) && ip(&format!("route add 10.91.44.0/22 dev {link}")));
+    let log = project.root().join("data/projects").join(&project.name).join("supervisor.log");
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually("a warning", || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            (text.contains("10.91.44.0/22") && text.contains(&link)).then_some(())
+        });
+    }));
+    ip(&format!("link del {link}"));
+    assert!(told.is_ok());
+    project.down();
+}

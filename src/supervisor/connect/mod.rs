@@ -1,6 +1,7 @@
 //! Containers on their networks: sandbox, addresses, names, published ports. All of it hangs on descriptors that the keeper
 //! holds too, so that it outlives this process; [`Host::reconnect`] picks it up again.
 
+mod changes;
 mod names;
 mod networks;
 mod ports;
@@ -52,6 +53,8 @@ pub(super) struct Connections {
     retired: RefCell<Vec<String>>,
     /// The names are about to be made anew.
     stale: Cell<bool>,
+    /// Changes of the host are followed.
+    watched: Cell<bool>,
     /// Started with the first container that needs it.
     dns: OnceCell<DnsServer>,
 }
@@ -97,6 +100,7 @@ impl Connections {
             open: RefCell::default(),
             retired: RefCell::default(),
             stale: Cell::default(),
+            watched: Cell::default(),
             dns: OnceCell::default(),
         }
     }

@@ -80,6 +80,13 @@ impl Host {
         swept.map_err(|error| because("cannot remove what is left of networks", &error))
     }
 
+    /// The networks that this project has made.
+    pub(super) fn own_networks(&self) -> Result<Vec<NetworkRecord>, RuntimeError> {
+        let records = self.connections.networks.list();
+        let records = records.map_err(|error| because("cannot list the networks", &error))?;
+        Ok(records.into_iter().filter(|record| record.ready && record.project == self.project).collect())
+    }
+
     pub(super) fn network_of(&self, key: &str) -> Result<NetworkRecord, RuntimeError> {
         let name = self.record.borrow().networks.get(key).map(|spec| spec.name.clone());
         let name = name.ok_or_else(|| failure(format!("network `{key}` has not been created")))?;

@@ -8,7 +8,7 @@ use super::{Host, Joined, copy};
 use crate::base::ids::ContainerId;
 use crate::network;
 use crate::network::ports::HeldPort;
-use crate::network::{NetworkRecord, ProjectTable, conntrack, firewall};
+use crate::network::{ProjectTable, conntrack, firewall};
 use crate::runtime::RuntimeError;
 use crate::spec::Protocol;
 use crate::spec::observed::Published;
@@ -208,16 +208,14 @@ impl Host {
 
     /// Makes the project's rules what they should be; without networks there are none.
     pub(super) fn apply_firewall(&self) -> Result<(), RuntimeError> {
-        let records = self.connections.networks.list();
-        let records = records.map_err(|error| because("cannot list the networks", &error))?;
-        let ours: Vec<NetworkRecord> =
-            records.into_iter().filter(|record| record.ready && record.project == self.project).collect();
+        let ours = self.own_networks()?;
         let name = self.firewall_name();
         let open = self.connections.open.borrow();
         let published: Vec<_> = open.values().flat_map(|one| one.published.clone()).collect();
         let applied = if ours.is_empty() && published.is_empty() {
             firewall::remove(&name)
         } else {
+            self.watch_host();
             firewall::apply(&ProjectTable { project: &name, networks: &ours, published: &published })
         };
         applied.map_err(|error| because("cannot set the firewall's rules", &error))

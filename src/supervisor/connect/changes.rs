@@ -1,0 +1,82 @@
+//! What others do to the host while containers run: a firewall that is loaded anew, a VPN whose routes come.
+
+use std::time::Duration;
+
+use super::Host;
+use crate::network::monitor::{FirewallNews, RouteNews};
+use crate::network::{NetworkRecord, firewall, foreign, routes};
+use crate::runtime::RuntimeError;
+use crate::supervisor::failure::because;
+
+/// Changes come in bursts, as firewalls are loaded by one command per rule; they are looked at together.
+const BURST: Duration = Duration::from_millis(50);
+
+impl Host {
+    /// Follows the changes from now on; once is enough.
+    pub(super) fn watch_host(&self) {
+        if self.connections.watched.replace(true) {
+            return;
+        }
+        let host = self.clone();
+        tokio::task::spawn_local(async move {
+            let ended = host.follow_firewall().await;
+            host.warn(&because("changes of the host's firewall are not noticed any more", &ended).message);
+        });
+        let host = self.clone();
+        tokio::task::spawn_local(async move {
+            let ended = host.follow_routes().await;
+            host.warn(&because("changes of the host's routes are not noticed any more", &ended).message);
+        });
+    }
+
+    async fn follow_firewall(&self) -> std::io::Error {
+        let news = match FirewallNews::open() {
+            Ok(news) => news,
+            Err(error) => return error,
+        };
+        loop {
+            if let Err(error) = news.changed().await {
+                return error;
+            }
+            tokio::time::sleep(BURST).await;
+            if let Err(error) = self.mend_firewall() {
+                self.warn(&error.message);
+            }
+        }
+    }
+
+    /// Puts back what others have taken away, and passes what they have put in the way.
+    fn mend_firewall(&self) -> Result<(), RuntimeError> {
+        let what = "cannot mend the firewall's rules";
+        let ours = self.own_networks()?;
+        if !ours.is_empty() && !firewall::exists(&self.firewall_name()).map_err(|error| because(what, &error))? {
+            self.apply_firewall()?;
+            self.warn("somebody has removed the project's firewall rules; they are there again");
+        }
+        foreign::admit(&ours.iter().collect::<Vec<_>>()).map_err(|error| because(what, &error))
+    }
+
+    async fn follow_routes(&self) -> std::io::Error {
+        let news = match RouteNews::open() {
+            Ok(news) => news,
+            Err(error) => return error,
+        };
+        let mut told = Vec::new();
+        loop {
+            let ranges = match news.ranges().await {
+                Ok(ranges) => ranges,
+                Err(error) => return error,
+            };
+            let networks = self.own_networks().unwrap_or_default();
+            let near = |network: &NetworkRecord| network.overlaps(&ranges);
+            for network in networks.iter().filter(|network| near(network)) {
+                for clash in routes::clashes(network).unwrap_or_default() {
+                    if !told.contains(&clash) {
+                        self.warn(&clash);
+                        told.push(clash);
+                    }
+                }
+            }
+        }
+    }
+}
