@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod attached;
+pub mod build;
 pub mod completion;
 pub mod config;
 pub mod context;
@@ -59,6 +60,8 @@ pub struct Cli {
 pub enum Command {
     /// Create and start what the file says
     Up(Box<up::UpArgs>),
+    /// Build the images of services
+    Build(Box<build::BuildArgs>),
     /// Stop and remove containers and networks
     Down(down::DownArgs),
     /// Create what the file says, and start nothing
@@ -125,10 +128,9 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: [&str; 14] = [
+const NOT_YET: [&str; 13] = [
     "alpha",
     "bridge",
-    "build",
     "commit",
     "cp",
     "events",
@@ -169,6 +171,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Lint(args) => lint::run(args, &cli.root),
         Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),
         Command::Up(args) => up::run(*args, context()?),
+        Command::Build(args) => build::run(*args, &context()?),
         Command::Plan(args) => up::plan(*args, &context()?),
         Command::Down(args) => down::run(args, &context()?),
         Command::Ps(args) => ps::run(args, &context()?),

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::app::change::Up;
 use crate::app::options::{LogOutput, UpOptions};
 use crate::cli::attached;
+use crate::cli::build::{Policy, before_start};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, refuse};
 use crate::cli::show;
@@ -84,17 +85,19 @@ pub struct UpArgs {
     /// The time before each line
     #[arg(long)]
     pub timestamps: bool,
-    /// Never build; nothing is built yet anyway
-    #[arg(long, hide = true)]
+    /// Build no images, also when they are missing
+    #[arg(long, conflicts_with_all = ["build", "watch"])]
     pub no_build: bool,
     #[arg(long, hide = true)]
     pub quiet_pull: bool,
-    #[arg(long, hide = true)]
+    /// Print nothing of the build
+    #[arg(long)]
     pub quiet_build: bool,
     /// Answer questions with yes; none is asked
     #[arg(short, long, alias = "y", hide = true)]
     pub yes: bool,
-    #[arg(long, hide = true)]
+    /// Build the images first, also when they are there
+    #[arg(long)]
     pub build: bool,
     #[arg(long, hide = true, value_name = "POLICY")]
     pub pull: Option<String>,
@@ -110,7 +113,7 @@ impl UpArgs {
     pub fn options(self) -> Result<UpOptions, Failure> {
         let pulls = self.pull.as_deref().is_some_and(|policy| !matches!(policy, "missing" | "never"));
         let menu = self.menu == Some(true);
-        refuse(&[("--build", self.build), ("--pull", pulls), ("--watch", self.watch), ("--menu", menu)])?;
+        refuse(&[("--pull", pulls), ("--watch", self.watch), ("--menu", menu)])?;
         Ok(UpOptions {
             services: self.services,
             detach: self.detach || self.wait,
@@ -139,8 +142,11 @@ impl UpArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: UpArgs, context: Context) -> Result<ExitCode, Failure> {
+    let policy = Policy { all: args.build, none: args.no_build, quiet: args.quiet_build };
     let options = args.options()?;
     let up = prepare(&options, &context)?;
+    let builds = up.project.services.values().any(|service| service.builds);
+    before_start(builds, &options.services, policy, &context)?;
     if context.app.dry_run {
         show::text(&planned(&up, &context)?.1)?;
         return Ok(ExitCode::SUCCESS);

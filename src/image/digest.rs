@@ -11,11 +11,13 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest(String);
 
 impl Digest {
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 
-    pub(super) fn finish(hash: Sha256) -> Self {
+    /// Of what the hash has seen.
+    pub fn finish(hash: Sha256) -> Self {
         Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 

@@ -233,7 +233,7 @@ fn for_this_machine(mut manifests: Vec<Descriptor>, one_image: bool) -> Vec<Desc
 }
 
 /// This machine in the words of image configurations (those of the Go language).
-pub(super) fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

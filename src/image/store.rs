@@ -10,6 +10,7 @@
 //! host/<hex>/fs           the bottom layer of the host image, by a hash of what it was made from
 //! empty                   the layer of images that have none
 //! tmp/                    unfinished work, each directory locked by its maker
+//! build/steps/<key>       which build step made which layer (see `steps`)
 //! layers.lock             which layers somebody is working with (see `locks`)
 //! ```
 
@@ -172,11 +173,28 @@ impl Store {
         Ok(Removed { untagged, deleted })
     }
 
-    /// Discards the removed image's configuration, and every layer that no image has and nobody works with.
+    /// Discards the removed image's configuration, and the layers that are of no use any more.
     fn discard_unused(&self, database: &Database, removed: &Digest) -> Result<(), Error> {
         let config = self.config_path(removed);
         self.trash.discard(&config).map_err(cannot("discard", &config))?;
-        let used: BTreeSet<&Digest> = database.images.values().flat_map(|record| &record.layers).collect();
+        self.discard_layers(database)
+    }
+
+    /// Layers that images have.
+    pub(super) fn layers_of_images(&self) -> Result<BTreeSet<Digest>, Error> {
+        Ok(self.database()?.images.into_values().flat_map(|record| record.layers).collect())
+    }
+
+    /// Discards the layers that are of no use to images or the build cache.
+    pub(super) fn discard_unused_layers(&self) -> Result<(), Error> {
+        let _lock = self.lock_database()?;
+        self.discard_layers(&self.database()?)
+    }
+
+    /// Discards every layer that no image and no build step has and nobody works with.
+    fn discard_layers(&self, database: &Database) -> Result<(), Error> {
+        let mut used = self.layers_of_steps();
+        used.extend(database.images.values().flat_map(|record| record.layers.iter().cloned()));
         let folder = self.path("layers");
         for entry in fs::read_dir(&folder).map_err(cannot("read", &folder))? {
             let entry = entry.map_err(cannot("read", &folder))?;

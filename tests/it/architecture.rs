@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("image", &["base", "spec", "sys"]),
     ("volume", &["base", "spec", "sys"]),
     ("logs", &["base", "spec", "sys"]),
+    ("build", &["base", "spec", "sys", "init", "keeper", "engine", "network", "image"]),
     (
         "supervisor",
         &[
@@ -47,10 +48,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "image", "volume",
-            "network", "logs", "ui",
+            "network", "logs", "ui", "build",
         ],
     ),
-    ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),
+    ("ui", &["base", "spec", "plan", "control", "logs", "sys", "build"]),
     (
         "cli",
         &["base", "model", "compose", "app", "ui", "control", "state", "image", "logs", "keeper", "supervisor", "oci"],

@@ -8,11 +8,6 @@ type Check = fn(&Service) -> bool;
 /// Attribute, whether a service uses it, and what is missing.
 const NOT_YET: &[(&str, Check, &str)] = &[
     (
-        "build",
-        |s| s.build.is_some(),
-        "images are not built here yet; build it elsewhere, load it and name it in `image`",
-    ),
-    (
         "blkio_config.weight_device",
         |s| s.blkio_config.as_ref().is_some_and(|b| !b.weight_device.is_empty()),
         "weights per device are not set",
@@ -94,7 +89,7 @@ impl Lowering<'_> {
             self.not_yet(&format!("services.{name}.platform"), &format!("programs run natively, as `{platform}`"));
         }
         let policy = service.pull_policy.as_deref();
-        if policy.is_some_and(|policy| !matches!(policy, "" | "never" | "missing" | "if_not_present")) {
+        if policy.is_some_and(|policy| !matches!(policy, "" | "never" | "missing" | "if_not_present" | "build")) {
             self.not_yet(&format!("services.{name}.pull_policy"), "images are not pulled; use `missing` or `never`");
         }
     }
