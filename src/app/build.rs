@@ -3,11 +3,10 @@
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use crate::app::{App, AppError};
-use crate::build::{BuildError, Cache, Event, Launchers, Outside, Site};
+use crate::build::{BuildError, Cache, Event, Launchers, Outside, Shell, Site};
 use crate::image::{Digest, Store, Workshop};
 use crate::model::Project;
 
@@ -140,7 +139,7 @@ impl App {
         &self,
         builds: &Builds,
         tell: &(dyn Fn(Event) + Sync),
-        shell: Option<&(dyn Fn(OwnedFd, BorrowedFd<'_>) + Sync)>,
+        shell: Option<&Shell<'_>>,
     ) -> Result<Vec<Built>, AppError> {
         let store = Store::open(&self.roots.data)?;
         let workshop = Workshop::new(&store)?;

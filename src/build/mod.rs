@@ -33,7 +33,7 @@ pub use cache::Cache;
 pub use changes::changed_files;
 pub use error::{BuildError, Place};
 pub use launcher::Launchers;
-pub use request::{Dockerfile, Event, Network, Outside, Request, Secret, Source};
+pub use request::{Dockerfile, Event, Network, Outside, Request, Secret, Shell, Source};
 
 /// This machine, as images name it.
 pub fn platform() -> String {

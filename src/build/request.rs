@@ -109,10 +109,13 @@ pub enum Event {
     Warning(String),
 }
 
+/// Connects a person to a terminal (its master) until the descriptor becomes readable.
+pub type Shell<'a> = dyn Fn(OwnedFd, BorrowedFd<'_>) + Sync + 'a;
+
 /// How the builder reaches what is not its own.
 pub struct Outside<'a> {
-    /// Connects a person to a terminal (its master) until the descriptor becomes readable: a look at what a failed step left.
-    pub shell: Option<&'a (dyn Fn(OwnedFd, BorrowedFd<'_>) + Sync)>,
+    /// For a look at what a failed step left.
+    pub shell: Option<&'a Shell<'a>>,
     /// Finds an image by name, and brings it when that is the policy.
     pub image: &'a (dyn Fn(&str) -> Result<Image, BuildError> + Sync),
     pub tell: &'a (dyn Fn(Event) + Sync),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::error::BuildError;
 use super::launcher::Running;
 use super::mounts::Mounted;
 use super::parse::{Command, Run};
-use super::request::{Event, Network};
+use super::request::{Event, Network, Shell};
 use super::stage::{StageBuilder, Told};
 use super::state::PROXIES;
 use crate::engine;
@@ -144,7 +144,7 @@ impl StageBuilder<'_> {
         draft: &Draft,
         mounted: &Mounted,
         told: &Told,
-        shell: &(dyn Fn(OwnedFd, BorrowedFd<'_>) + Sync),
+        shell: &Shell<'_>,
     ) -> Result<(), BuildError> {
         let argv = ["/bin/sh".to_owned()];
         let job = Job { argv: &argv, terminal: true, ..job.clone() };
