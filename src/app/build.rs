@@ -130,6 +130,20 @@ impl App {
         Ok(Builds { launchers, planned, warnings })
     }
 
+    /// Reads the Dockerfiles, and builds nothing. Returns what should be said about them.
+    ///
+    /// # Errors
+    /// [`AppError::Build`]: the first that is wrong.
+    pub fn check_builds(&self, builds: &Builds) -> Result<Vec<String>, AppError> {
+        let mut warnings = Vec::new();
+        for one in &builds.planned {
+            let checked = crate::build::check(&one.request);
+            let failed = |error| AppError::Build { service: one.service.clone(), error: Box::new(error) };
+            warnings.extend(checked.map_err(failed)?);
+        }
+        Ok(warnings)
+    }
+
     /// Builds the images, those that do not need each other at once. `shell` connects a person to a shell in what a failed
     /// step has left.
     ///

@@ -12,7 +12,7 @@ use super::error::{BuildError, SourceText};
 use super::graph::{Graph, Inputs, Origin, graph};
 use super::launcher::Launchers;
 use super::network::StepNetwork;
-use super::parse::parse;
+use super::parse::{ParseError, parse};
 use super::request::{Dockerfile, Event, Outside, Request, Source};
 use super::stage::StageBuilder;
 use super::state::State;
@@ -87,21 +87,22 @@ struct Outcome {
     there: Condvar,
 }
 
-/// Builds an image and gives it its names. Returns its id.
-///
-/// # Errors
-/// What is wrong with the Dockerfile, or what failed.
-pub fn build(site: &Site<'_>, outside: &Outside<'_>, request: &Request) -> Result<Digest, BuildError> {
-    let prefix = if request.name.is_empty() { String::new() } else { format!("{} ", request.name) };
-    let step = site.steps.fetch_add(1, Ordering::Relaxed) + 1;
-    (outside.tell)(Event::Begin { step, title: format!("[{prefix}internal] load build definition and context") });
+/// What is to be built, read and taken apart.
+struct Definition {
+    context: Opened,
+    source: SourceText,
+    escape: char,
+    graph: Graph,
+    inputs: Inputs,
+    warnings: Vec<String>,
+}
+
+fn define(request: &Request) -> Result<Definition, BuildError> {
     let context = Opened::open(request)?;
     let source = context::dockerfile(&context, request)?;
     let parsed = parse(&source.text).map_err(|error| BuildError::of_parse(error, &source))?;
-    for warning in &parsed.warnings {
-        let text = format!("{}:{}: {}", source.name, warning.line, warning.message);
-        (outside.tell)(Event::Warning(text));
-    }
+    let warning = |found: &ParseError| format!("{}:{}: {}", source.name, found.line, found.message);
+    let warnings = parsed.warnings.iter().map(warning).collect();
     let inputs = Inputs {
         args: request.args.clone(),
         target: request.target.clone(),
@@ -110,6 +111,27 @@ pub fn build(site: &Site<'_>, outside: &Outside<'_>, request: &Request) -> Resul
     };
     let escape = parsed.escape;
     let graph = graph(parsed, &inputs).map_err(|error| BuildError::of_parse(error, &source))?;
+    Ok(Definition { context, source, escape, graph, inputs, warnings })
+}
+
+/// Reads the Dockerfile as [`build`] would, and builds nothing. Returns what should be said about it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(request: &Request) -> Result<Vec<String>, BuildError> {
+    define(request).map(|definition| definition.warnings)
+}
+
+/// Builds an image and gives it its names. Returns its id.
+///
+/// # Errors
+/// What is wrong with the Dockerfile, or what failed.
+pub fn build(site: &Site<'_>, outside: &Outside<'_>, request: &Request) -> Result<Digest, BuildError> {
+    let prefix = if request.name.is_empty() { String::new() } else { format!("{} ", request.name) };
+    let step = site.steps.fetch_add(1, Ordering::Relaxed) + 1;
+    (outside.tell)(Event::Begin { step, title: format!("[{prefix}internal] load build definition and context") });
+    let Definition { context, source, escape, graph, inputs, warnings } = define(request)?;
+    warnings.into_iter().for_each(|warning| (outside.tell)(Event::Warning(warning)));
     (outside.tell)(Event::Done { step });
     let stages = graph.stages.iter().map(|_| Outcome::default()).collect();
     let builder = Builder {

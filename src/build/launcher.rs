@@ -3,6 +3,7 @@
 //! Each container gets a parent of its own, forked from the launcher, which waits for it and tells its exit status. When
 //! the build ends, however it does, its end of the socket closes and the container is killed.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -12,6 +13,7 @@ use rustix::process::{Pid, WaitOptions};
 use serde::{Deserialize, Serialize};
 
 use super::network;
+use crate::engine::cgroup::{Cgroup, Hierarchies};
 use crate::init::{Launch, LaunchFailure};
 use crate::keeper::Launcher;
 use crate::sys::message::{self, Wait};
@@ -52,22 +54,28 @@ impl Launchers {
         let (ours, theirs) = message::pair()?;
         let keep = [theirs.as_raw_fd()];
         process::clone_child(single, 0, None, &keep, || {
-            let status = serve(single, &theirs);
+            let (status, groups) = serve(single, &theirs);
+            remove_groups(&groups);
             network::remove_of(&networks, build);
             status
         })?;
         Ok(Self { socket: ours })
     }
 
-    /// Starts a container.
+    /// Starts a container. When the build is killed, its control group `group` is removed here.
     ///
     /// # Errors
     /// The launcher is gone, or what the launch says (inside).
-    pub fn start(&self, launch: &Launch, descriptors: &[OwnedFd]) -> io::Result<Result<Running, LaunchFailure>> {
+    pub fn start(
+        &self,
+        launch: &Launch,
+        group: &str,
+        descriptors: &[OwnedFd],
+    ) -> io::Result<Result<Running, LaunchFailure>> {
         let (ours, theirs) = message::pair()?;
         let mut sent: Vec<BorrowedFd<'_>> = vec![theirs.as_fd()];
         sent.extend(descriptors.iter().map(AsFd::as_fd));
-        let bytes = postcard::to_stdvec(launch).map_err(io::Error::other)?;
+        let bytes = postcard::to_stdvec(&(group, launch)).map_err(io::Error::other)?;
         message::send(&self.socket, &bytes, &sent, Wait::Yes)?;
         drop(theirs);
         match receive(&ours)? {
@@ -102,23 +110,41 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<(Told, Vec<OwnedFd>)>> {
     Ok(Some((told, descriptors)))
 }
 
-/// The launcher's life: a child for each request, until the build is gone.
-fn serve(single: SingleThreaded, socket: &OwnedFd) -> i32 {
+/// The launcher's life: a child for each request, until the build is gone. Returns the control groups there were, when all of
+/// its children have ended.
+fn serve(single: SingleThreaded, socket: &OwnedFd) -> (i32, BTreeSet<String>) {
     // Its name shows in process lists; Ctrl-C is for the build, which ends the containers.
     let _ = rustix::thread::set_name(c"rcompose-build");
     let _ = rustix::process::setsid();
     process::reset_signals();
-    loop {
+    let mut groups = BTreeSet::new();
+    let status = loop {
         let (bytes, descriptors) = match message::receive(socket, Wait::Yes) {
             Ok(Some(message)) => message,
-            Ok(None) => return 0,
-            Err(_) => return 1,
+            Ok(None) => break 0,
+            Err(_) => break 1,
         };
+        if let Ok((group, _)) = postcard::take_from_bytes::<String>(&bytes) {
+            groups.insert(group);
+        }
         // Parents of containers that have ended.
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         let keep: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         // When there can be no child, its end of the socket closes, which is how the build hears of it.
         let _ = process::clone_child(single, 0, None, &keep, move || parent(single, &bytes, descriptors));
+    };
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::empty()) {}
+    (status, groups)
+}
+
+/// Removes what a killed build could not. Usually nothing is left, and nobody is there to be told of anything else.
+fn remove_groups(groups: &BTreeSet<String>) {
+    let Ok(hierarchies) = Hierarchies::detect() else { return };
+    for group in groups {
+        let _ = Cgroup::open(&hierarchies, group).and_then(|group| {
+            group.kill()?;
+            group.remove()
+        });
     }
 }
 
@@ -132,9 +158,9 @@ fn parent(single: SingleThreaded, request: &[u8], mut descriptors: Vec<OwnedFd>)
         let bytes = postcard::to_stdvec(told).unwrap_or_default();
         message::send(&socket, &bytes, streams, Wait::Yes)
     };
-    let launched = postcard::from_bytes::<Launch>(request)
+    let launched = postcard::from_bytes::<(String, Launch)>(request)
         .map_err(|_| LaunchFailure { step: None, errno: libc::EBADMSG, detail: "the request".to_owned() })
-        .and_then(|launch| launch_one(single, &launch, descriptors));
+        .and_then(|(_, launch)| launch_one(single, &launch, descriptors));
     let (child, output) = match launched {
         Ok(launched) => launched,
         Err(failure) => return i32::from(tell(&Told::Failed(failure), &[]).is_err()),

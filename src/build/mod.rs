@@ -28,7 +28,7 @@ mod stage;
 mod state;
 mod tree;
 
-pub use builder::{Site, build};
+pub use builder::{Site, build, check};
 pub use cache::Cache;
 pub use changes::changed_files;
 pub use error::{BuildError, Place};

@@ -81,7 +81,6 @@ impl BuildArgs {
         refuse(&[
             ("--pull", self.pull),
             ("--push", self.push),
-            ("--check", self.check),
             ("--print", self.print),
             ("--provenance", on(&self.provenance)),
             ("--sbom", on(&self.sbom)),
@@ -101,7 +100,7 @@ impl BuildArgs {
 /// Whatever keeps an image from being built.
 pub fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, Failure> {
     context.no_dry_run("build")?;
-    let shell = args.shell_on_error;
+    let (shell, check) = (args.shell_on_error, args.check);
     if shell && !on_terminal() {
         return Err(Failure::new("`--shell-on-error` needs a terminal"));
     }
@@ -109,6 +108,11 @@ pub fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, Failure> {
     let builds = context.app.prepare_build(&options).map_err(|error| context.failure(error))?;
     if builds.services().next().is_none() {
         show::warn("no service to build");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if check {
+        let warnings = context.app.check_builds(&builds).map_err(|error| context.failure(error))?;
+        warnings.iter().for_each(|warning| show::warn(warning));
         return Ok(ExitCode::SUCCESS);
     }
     build(&builds, quiet, shell, context)?;

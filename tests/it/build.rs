@@ -55,9 +55,14 @@ fn up_builds_what_is_missing_and_the_cache_knows_what_changed() {
     let again = project.run(&["build"]).ok();
     assert_eq!(cached(&again.out), 3, "{}", again.out);
     project.write("a", "second");
+    let hint = project.run(&["up", "-d"]).ok().err;
+    assert!(hint.contains("web: context changed since the image was built (1 file)"), "{hint}");
     let changed = project.run(&["up", "-d", "--build"]).ok();
     assert_eq!(cached(&changed.out), 1, "{}", changed.out);
     assert_eq!(project.run(&["exec", "-T", "web", "cat", "/two"]).out, "second");
+    project.run(&["down", "-t", "0"]).ok();
+    project.run(&["image", "rm", &format!("{}-web", project.name)]).ok();
+    assert_eq!(cached(&project.run(&["build"]).ok().out), 3, "the cache keeps the layers of images that are gone");
     project.down();
 }
 
@@ -74,6 +79,7 @@ fn a_failed_step_says_where_and_why_and_leaves_nothing_behind() {
     project.write("Dockerfile", "FROM base\nRUNN x\n");
     let wrong = project.run(&["build"]).fails(1).err;
     assert!(wrong.contains("Dockerfile:2") && wrong.contains("did you mean `RUN`?"), "{wrong}");
+    assert!(project.run(&["build", "--check"]).fails(1).err.contains("Dockerfile:2"));
     let left = fs::read_dir(project.root().join("data/images/tmp")).unwrap().count();
     assert_eq!(left, 0, "unfinished work");
 }
@@ -127,6 +133,7 @@ fn a_build_that_is_killed_leaves_no_process_and_a_store_that_works() {
         line.clear();
         assert!(std::io::BufRead::read_line(&mut output, &mut line).unwrap() > 0);
     }
+    let pid = child.id();
     child.kill().unwrap();
     child.wait().unwrap();
     crate::support::eventually("the step ends", || {
@@ -135,6 +142,13 @@ fn a_build_that_is_killed_leaves_no_process_and_a_store_that_works() {
         let left =
             running.filter(|line| line.windows(10).any(|part| part == b"sleep\x004321" || part == b"sleep 4321"));
         (left.count() == 0).then_some(())
+    });
+    crate::support::eventually("its control groups and its network go", || {
+        let found = Command::new("find").args(["/sys/fs/cgroup", "-name", &format!("build-{pid}-*")]).output().unwrap();
+        let networks = fs::read_dir(project.root().join("data/networks")).unwrap();
+        let records =
+            networks.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|one| one == "json"));
+        (found.stdout.is_empty() && records.count() == 0).then_some(())
     });
     project.write("Dockerfile", "FROM base\nRUN true\n");
     project.run(&["build"]).ok();
