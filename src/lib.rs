@@ -13,6 +13,7 @@
 
 pub mod app;
 pub mod base;
+pub mod build;
 pub mod cli;
 pub mod compose;
 pub mod control;

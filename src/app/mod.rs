@@ -1,6 +1,7 @@
 //! One function per verb over an options struct: loads the project, talks to the supervisor or reads the state on disk.
 
 pub mod attach;
+pub mod build;
 pub mod change;
 pub mod config;
 pub mod copy;
@@ -76,6 +77,8 @@ pub enum AppError {
     Network(#[from] crate::network::NetworkError),
     #[error(transparent)]
     Volume(#[from] crate::volume::Error),
+    #[error("the image of service `{service}` cannot be built: {error}")]
+    Build { service: String, error: Box<crate::build::BuildError> },
     #[error("no such service: `{service}`")]
     NoService { service: String },
     #[error("{0}")]

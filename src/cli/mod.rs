@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod attached;
+pub mod build;
 pub mod completion;
 pub mod config;
 pub mod context;
@@ -68,6 +69,8 @@ pub struct Cli {
 pub enum Command {
     /// Create and start what the file says
     Up(Box<up::UpArgs>),
+    /// Build the images of services
+    Build(Box<build::BuildArgs>),
     /// Stop and remove containers and networks
     Down(down::DownArgs),
     /// Create what the file says, and start nothing
@@ -158,7 +161,7 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: &[&str] = &["alpha", "bridge", "build", "commit", "export", "publish", "docker-cli-plugin-hooks"];
+const NOT_YET: &[&str] = &["alpha", "bridge", "commit", "export", "publish", "docker-cli-plugin-hooks"];
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -190,6 +193,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Lint(args) => lint::run(args, &cli.root),
         Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),
         Command::Up(args) => up::run(*args, context()?),
+        Command::Build(args) => build::run(*args, &context()?),
         Command::Plan(args) => up::plan(*args, &context()?),
         Command::Down(args) => down::run(args, &context()?),
         Command::Ps(args) => ps::run(args, &context()?),

@@ -6,9 +6,10 @@ use clap::Args;
 
 use crate::app::attach::Target;
 use crate::app::options::{PullPolicy, RunOptions};
+use crate::cli::build::{Policy, before_start};
 use crate::cli::context::Context;
 use crate::cli::exec::on_terminal;
-use crate::cli::failure::{Failure, refuse};
+use crate::cli::failure::Failure;
 use crate::cli::foreground;
 use crate::cli::interrupt;
 use crate::cli::show;
@@ -101,7 +102,6 @@ impl RunArgs {
     /// # Errors
     /// For flags that are not supported yet.
     pub fn options(self) -> Result<RunOptions, Failure> {
-        refuse(&[("--build", self.build)])?;
         let mut words = self.words.into_iter();
         let service = words.next().ok_or_else(|| Failure::new("a service is needed"))?;
         Ok(RunOptions {
@@ -136,9 +136,12 @@ impl RunArgs {
 /// # Errors
 /// Whatever keeps the container from being started.
 pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
+    let policy = Policy { all: args.build, none: false, quiet: args.quiet_build || args.quiet };
     let options = args.options()?;
     let one = context.app.prepare_run(&options).map_err(|error| context.failure(error))?;
     show::diagnostics(&one.warnings, context.ansi);
+    let builds = one.project.services.values().any(|service| service.builds);
+    before_start(builds, std::slice::from_ref(&options.service), policy, context)?;
     let progress = if options.quiet { ProgressMode::Quiet } else { context.progress };
     // Of the container itself people see what it does.
     let own = format!("Container {}", one.name);

@@ -103,6 +103,13 @@ pub fn failure(error: AppError, ansi: Ansi) -> Failure {
             failed(&first)
         }
         AppError::Nothing(what) => Failure::nothing(what),
+        AppError::Build { service, error } => {
+            let failure = Failure::new(format!("the image of service `{service}` cannot be built: {error}"));
+            match error.help {
+                Some(help) => failure.help(help),
+                None => failure,
+            }
+        }
         AppError::Program { failed: one, status } => failed(&one).code(status),
         AppError::Registry(error) => {
             let failure = Failure::from_error(&error);

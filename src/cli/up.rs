@@ -8,8 +8,9 @@ use crate::app::change::{News, Up};
 use crate::app::options::PullPolicy;
 use crate::app::options::{LogOutput, UpOptions};
 use crate::cli::attached;
+use crate::cli::build::{Policy, before_start};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, refuse};
+use crate::cli::failure::Failure;
 use crate::cli::show;
 use crate::cli::values;
 use std::process::ExitCode;
@@ -85,18 +86,20 @@ pub struct UpArgs {
     /// The time before each line
     #[arg(long)]
     pub timestamps: bool,
-    /// Never build; nothing is built yet anyway
-    #[arg(long, hide = true)]
+    /// Build no images, also when they are missing
+    #[arg(long, conflicts_with_all = ["build", "watch"])]
     pub no_build: bool,
     /// Show no progress of what is pulled
     #[arg(long)]
     pub quiet_pull: bool,
-    #[arg(long, hide = true)]
+    /// Print nothing of the build
+    #[arg(long)]
     pub quiet_build: bool,
     /// Answer questions with yes; none is asked
     #[arg(short, long, alias = "y", hide = true)]
     pub yes: bool,
-    #[arg(long, hide = true)]
+    /// Build the images first, also when they are there
+    #[arg(long)]
     pub build: bool,
     /// Pull images: `always`, `missing` or `never`, instead of what the file says
     #[arg(long, value_name = "POLICY", value_parser = values::pull_policy)]
@@ -114,7 +117,6 @@ impl UpArgs {
     /// # Errors
     /// For flags that are not supported yet.
     pub fn options(self) -> Result<UpOptions, Failure> {
-        refuse(&[("--build", self.build)])?;
         Ok(UpOptions {
             services: self.services,
             detach: self.detach || self.wait,
@@ -147,8 +149,11 @@ impl UpArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: UpArgs, context: Context) -> Result<ExitCode, Failure> {
+    let policy = Policy { all: args.build, none: args.no_build, quiet: args.quiet_build };
     let options = args.options()?;
     let up = prepare(&options, &context, !context.app.dry_run)?;
+    let builds = up.project.services.values().any(|service| service.builds);
+    before_start(builds, &options.services, policy, &context)?;
     if context.app.dry_run {
         show::text(&planned(&up, &context)?.1)?;
         return Ok(ExitCode::SUCCESS);

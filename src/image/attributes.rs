@@ -41,7 +41,7 @@ pub(super) fn attributes(entry: &mut Entry) -> Result<Attributes, Failure> {
 }
 
 /// Those that mean something in a container; overlayfs's own would let a layer speak about other layers.
-fn is_allowed_xattr(name: &str) -> bool {
+pub(super) fn is_allowed_xattr(name: &str) -> bool {
     let acl = matches!(name, "system.posix_acl_access" | "system.posix_acl_default");
     name == "security.capability" || acl || (name.starts_with("user.") && !name.starts_with("user.overlay."))
 }

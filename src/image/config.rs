@@ -97,6 +97,9 @@ pub struct ImageConfig {
     pub shell: Option<Vec<String>>,
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
+    /// Of meaning on Windows only; Docker's builder sets it with a command.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub args_escaped: bool,
 }
 
 /// Docker's health check; times in nanoseconds, 0 is "not given".

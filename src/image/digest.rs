@@ -16,7 +16,8 @@ impl Digest {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 
-    pub(super) fn finish(hash: Sha256) -> Self {
+    /// Of what the hash has seen.
+    pub fn finish(hash: Sha256) -> Self {
         Self(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 

@@ -13,53 +13,53 @@ const BLOCK: usize = 512;
 const MAX_EXTENDED: u64 = 1024 * 1024;
 
 /// An entry without its contents.
-pub(super) struct Entry {
-    pub(super) kind: EntryType,
-    pub(super) path: Vec<u8>,
-    pub(super) link: Option<Vec<u8>>,
+pub(crate) struct Entry {
+    pub(crate) kind: EntryType,
+    pub(crate) path: Vec<u8>,
+    pub(crate) link: Option<Vec<u8>>,
     /// The fields that nothing overrides.
-    pub(super) header: Header,
+    pub(crate) header: Header,
     /// How many bytes of contents are in the stream.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// For a sparse file: where the bytes in the stream belong, and how long the file is.
-    pub(super) sparse: Option<(Vec<Stretch>, u64)>,
-    pub(super) extended: Extended,
+    pub(crate) sparse: Option<(Vec<Stretch>, u64)>,
+    pub(crate) extended: Extended,
 }
 
 /// Bytes of a sparse file that are not a hole.
-pub(super) struct Stretch {
-    pub(super) offset: u64,
-    pub(super) length: u64,
+pub(crate) struct Stretch {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
 }
 
 /// What pax and GNU headers say of the entry that follows them.
 #[derive(Default)]
-pub(super) struct Extended {
+pub(crate) struct Extended {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
-    pub(super) uid: Option<u64>,
-    pub(super) gid: Option<u64>,
-    pub(super) mtime: Option<Timespec>,
-    pub(super) xattrs: Vec<(String, Vec<u8>)>,
+    pub(crate) uid: Option<u64>,
+    pub(crate) gid: Option<u64>,
+    pub(crate) mtime: Option<Timespec>,
+    pub(crate) xattrs: Vec<(String, Vec<u8>)>,
     /// The entry is a sparse file in one of pax's own encodings.
-    pub(super) pax_sparse: bool,
+    pub(crate) pax_sparse: bool,
 }
 
 /// The entries of a stream. Reading from it gives the contents of the last entry.
-pub(super) struct Entries<R> {
+pub(crate) struct Entries<R> {
     input: R,
     left: u64,
     padding: u64,
 }
 
 impl<R: Read> Entries<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Self { input, left: 0, padding: 0 }
     }
 
     /// Goes on to the next entry, over what was not read of the last; `None` at the end of the archive.
-    pub(super) fn advance(&mut self) -> io::Result<Option<Entry>> {
+    pub(crate) fn advance(&mut self) -> io::Result<Option<Entry>> {
         let mut extended = Extended::default();
         loop {
             let rest = self.left + self.padding;
@@ -77,7 +77,7 @@ impl<R: Read> Entries<R> {
     }
 
     /// Reads the stream to its end, beyond the end of the archive.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         io::copy(&mut self.input, &mut io::sink()).map(drop)
     }
 

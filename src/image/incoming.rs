@@ -178,6 +178,16 @@ fn for_this_machine(mut manifests: Vec<Descriptor>, one_image: bool) -> Vec<Desc
     manifests
 }
 
+/// This machine in the words of image configurations (those of the Go language).
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
 /// The full name that Docker and containerd write, or the one that skopeo writes. A bare word there is only a tag.
 fn name_of(descriptor: &Descriptor) -> Option<String> {
     let annotation = |key| descriptor.annotations.get(key);

@@ -3,6 +3,7 @@
 //! [`Store`] is the way in. Archives are hostile: what they say is checked against digests, and their paths are resolved
 //! by the kernel inside the layer's own root. The store knows no registry and no container.
 
+mod archive;
 mod attributes;
 mod blobs;
 mod changes;
@@ -10,7 +11,7 @@ mod compression;
 mod config;
 mod database;
 mod digest;
-mod entries;
+pub(crate) mod entries;
 mod error;
 mod host;
 mod import;
@@ -29,16 +30,19 @@ mod share;
 mod shelf;
 mod source;
 mod staging;
+mod steps;
 mod store;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod workshop;
 
 pub use compression::Compression;
 pub use config::{Healthcheck, History, ImageConfig, ImageDocument, RootFs};
 pub use digest::Digest;
 pub use error::{Error, UnpackError};
 pub use host::NAME as HOST_IMAGE;
+pub use incoming::architecture;
 pub use load::{LayerStep, Loaded};
 pub use manifest::{Descriptor, Manifest, Platform};
 pub use prune::StoreUse;
@@ -47,4 +51,6 @@ pub use reference::Reference;
 pub use save::Format;
 pub use share::Shared;
 pub use shelf::{Kept, Repository, Shelf, ShelfError, Which};
+pub use steps::StepRecord;
 pub use store::{HostTree, Image, Removed, Store};
+pub use workshop::{Draft, MadeLayer, Workshop};

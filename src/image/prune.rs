@@ -49,7 +49,7 @@ impl Store {
         Ok((Removed { untagged, deleted }, freed))
     }
 
-    /// Discards every layer that no image has and nobody works with; how many bytes that were.
+    /// Discards every layer that no image and no build step has and nobody works with; how many bytes that were.
     pub(super) fn discard_layers(&self, database: &Database) -> Result<u64, Error> {
         let mut freed = 0;
         for layer in self.layers_without_image(database)? {
@@ -65,7 +65,8 @@ impl Store {
     }
 
     fn layers_without_image(&self, database: &Database) -> Result<Vec<Digest>, Error> {
-        let used: BTreeSet<&Digest> = database.images.values().flat_map(|record| &record.layers).collect();
+        let mut used = self.layers_of_steps();
+        used.extend(database.images.values().flat_map(|record| record.layers.iter().cloned()));
         let folder = self.path("layers");
         let mut left = Vec::new();
         for entry in fs::read_dir(&folder).map_err(cannot("read", &folder))? {

@@ -50,9 +50,7 @@ struct State {
 
 impl<R: Read> Recorder<R> {
     pub(super) fn new(input: R, output: File) -> io::Result<(Self, RecipeHandle)> {
-        let output = zstd::stream::write::Encoder::new(BufWriter::new(output), 1)?;
-        let state = State { output, pending: Vec::with_capacity(RECORD), in_content: false, contents: 0 };
-        let state = Rc::new(RefCell::new(state));
+        let state = Rc::new(RefCell::new(State::new(output)?));
         Ok((Self { input, state: Rc::clone(&state) }, RecipeHandle(state)))
     }
 }
@@ -72,13 +70,7 @@ impl RecipeHandle {
     /// What is read from here on is the contents of `path`, until [`Self::end_content`].
     pub(super) fn begin_content(&self, size: u64, path: &[u8]) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
-        state.flush()?;
-        let length = u32::try_from(path.len()).map_err(io::Error::other)?;
-        state.output.write_all(&[CONTENT])?;
-        state.output.write_all(&size.to_le_bytes())?;
-        state.output.write_all(&length.to_le_bytes())?;
-        state.output.write_all(path)?;
-        state.contents += 1;
+        state.begin_content(size, path)?;
         state.in_content = true;
         Ok(())
     }
@@ -93,14 +85,68 @@ impl RecipeHandle {
     }
 
     pub(super) fn finish(self) -> io::Result<()> {
-        let mut state = self.0.borrow_mut();
-        state.flush()?;
-        state.output.do_finish()?;
-        state.output.get_mut().flush()
+        self.0.borrow_mut().finish()
+    }
+}
+
+/// Writes the recipe of an archive that is made here, and its digest along with it.
+pub(super) struct Writer {
+    state: State,
+    hash: Sha256,
+    size: u64,
+}
+
+impl Writer {
+    pub(super) fn new(output: File) -> io::Result<Self> {
+        Ok(Self { state: State::new(output)?, hash: Sha256::new(), size: 0 })
+    }
+
+    /// Bytes of the archive that no file of the layer holds.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.content(bytes);
+        self.state.bytes(bytes)
+    }
+
+    /// `size` bytes of [`Self::content`] follow, which `path` holds.
+    pub(super) fn begin_content(&mut self, size: u64, path: &[u8]) -> io::Result<()> {
+        self.state.begin_content(size, path)
+    }
+
+    pub(super) fn content(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    /// The archive's digest and its size in bytes.
+    pub(super) fn finish(mut self) -> io::Result<(Digest, u64)> {
+        self.state.finish()?;
+        Ok((Digest::finish(self.hash), self.size))
     }
 }
 
 impl State {
+    fn new(output: File) -> io::Result<Self> {
+        let output = zstd::stream::write::Encoder::new(BufWriter::new(output), 1)?;
+        Ok(Self { output, pending: Vec::new(), in_content: false, contents: 0 })
+    }
+
+    fn begin_content(&mut self, size: u64, path: &[u8]) -> io::Result<()> {
+        self.flush()?;
+        let length = u32::try_from(path.len()).map_err(io::Error::other)?;
+        self.output.write_all(&[CONTENT])?;
+        self.output.write_all(&size.to_le_bytes())?;
+        self.output.write_all(&length.to_le_bytes())?;
+        self.output.write_all(path)?;
+        self.contents += 1;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.output.do_finish()?;
+        self.output.get_mut().flush()
+    }
+
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.pending.extend_from_slice(bytes);
         if self.pending.len() >= RECORD { self.flush() } else { Ok(()) }

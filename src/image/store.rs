@@ -10,6 +10,7 @@
 //! host/<hex>/fs           the bottom layer of the host image, by a hash of what it was made from
 //! empty                   the layer of images that have none
 //! tmp/                    unfinished work, each directory locked by its maker
+//! build/steps/<key>       which build step made which layer (see `steps`)
 //! layers.lock             which layers somebody is working with (see `locks`)
 //! ```
 
@@ -180,6 +181,12 @@ impl Store {
     pub(super) fn discard_config(&self, id: &Digest) -> Result<(), Error> {
         let config = self.config_path(id);
         self.trash.discard(&config).map_err(cannot("discard", &config))
+    }
+
+    /// Discards the layers that are of no use to images or the build cache.
+    pub(super) fn discard_unused_layers(&self) -> Result<(), Error> {
+        let _lock = self.lock_database()?;
+        self.discard_layers(&self.database()?).map(drop)
     }
 
     fn image(&self, database: &Database, id: Digest) -> Result<Image, Error> {

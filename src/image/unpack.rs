@@ -39,7 +39,7 @@ impl Rights {
         if rustix::process::geteuid().is_root() { Self::Root } else { Self::User }
     }
 
-    fn opaque_xattr(self) -> &'static str {
+    pub(super) fn opaque_xattr(self) -> &'static str {
         match self {
             Self::Root => "trusted.overlay.opaque",
             Self::User => "user.overlay.opaque",

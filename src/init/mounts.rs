@@ -81,7 +81,7 @@ fn new_overlay(overlay: &Overlay) -> Result<OwnedFd, Fault> {
     }
     set("upperdir", &text(&overlay.upper)?.replace('\\', "\\\\"))?;
     set("workdir", &text(&overlay.work)?.replace('\\', "\\\\"))?;
-    for key in ["index", "xino", "metacopy"] {
+    for key in ["index", "xino", "metacopy", "redirect_dir"] {
         set(key, "off")?;
     }
     if overlay.volatile {
@@ -96,7 +96,8 @@ fn classic_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> 
         |path: &PathBuf| text(path).map(|path| path.replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:"));
     let lower = overlay.lower.iter().map(escape).collect::<Result<Vec<_>, _>>()?.join(":");
     let (upper, work) = (escape(&overlay.upper)?, escape(&overlay.work)?);
-    let mut data = format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,xino=off,metacopy=off");
+    let mut data =
+        format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,xino=off,metacopy=off,redirect_dir=off");
     if overlay.volatile {
         data.push_str(",volatile");
     }

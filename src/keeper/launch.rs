@@ -20,7 +20,7 @@ const PIPE_SIZE: usize = 1 << 20;
 
 /// What every launch needs of the keeper.
 #[derive(Debug)]
-pub(super) struct Launcher {
+pub(crate) struct Launcher {
     single: SingleThreaded,
     null: OwnedFd,
     exe: OwnedFd,
@@ -28,7 +28,7 @@ pub(super) struct Launcher {
 
 /// A process that has been cloned and has not executed its program yet.
 #[derive(Debug)]
-pub(super) struct Starting {
+pub(crate) struct Starting {
     go: OwnedFd,
     status: OwnedFd,
     report: Vec<u8>,
@@ -46,10 +46,10 @@ enum Ends {
 
 /// The descriptors of a process that runs, beside its pidfd.
 #[derive(Debug)]
-pub(super) struct Started {
+pub(crate) struct Started {
     /// Standard output and error, or the terminal's master.
-    pub(super) output: Vec<OwnedFd>,
-    pub(super) input: Option<OwnedFd>,
+    pub(crate) output: Vec<OwnedFd>,
+    pub(crate) input: Option<OwnedFd>,
 }
 
 fn failed(step: Option<usize>, error: &io::Error, detail: &str) -> LaunchFailure {
@@ -57,13 +57,13 @@ fn failed(step: Option<usize>, error: &io::Error, detail: &str) -> LaunchFailure
 }
 
 impl Launcher {
-    pub(super) fn new(single: SingleThreaded) -> io::Result<Self> {
+    pub(crate) fn new(single: SingleThreaded) -> io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?.into();
         Ok(Self { single, null, exe: File::open("/proc/self/exe")?.into() })
     }
 
     /// Clones the child, which then waits for [`Starting::release`].
-    pub(super) fn begin(&self, launch: &Launch, slots: Vec<OwnedFd>) -> Result<(Child, Box<Starting>), LaunchFailure> {
+    pub(crate) fn begin(&self, launch: &Launch, slots: Vec<OwnedFd>) -> Result<(Child, Box<Starting>), LaunchFailure> {
         let binds = init::prepare_binds(launch, &slots)?;
         let before = |error: &io::Error| failed(None, error, "making the process");
         let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).map_err(|error| before(&error.into()));
@@ -136,7 +136,7 @@ impl Theirs {
 impl Starting {
     /// Puts the blocked child into its v1 cgroups. Called for all children of a burst one after the other: the first
     /// attach after a pause waits for the kernel, those that follow at once do not.
-    pub(super) fn attach(&self, pid: i32) -> Result<(), LaunchFailure> {
+    pub(crate) fn attach(&self, pid: i32) -> Result<(), LaunchFailure> {
         let text = pid.to_string();
         for slot in self.v1.iter().filter_map(|&slot| self.slots.get(slot)) {
             rustix::io::write(slot, text.as_bytes())
@@ -146,18 +146,18 @@ impl Starting {
     }
 
     /// Lets the child run its steps.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         // A child that was killed meanwhile shows in its report.
         let _ = rustix::io::write(&self.go, b"g");
         self.slots.clear();
     }
 
-    pub(super) fn status(&self) -> &OwnedFd {
+    pub(crate) fn status(&self) -> &OwnedFd {
         &self.status
     }
 
     /// Reads the report on; the outcome, once it is complete.
-    pub(super) fn outcome(&mut self) -> Option<Result<Started, LaunchFailure>> {
+    pub(crate) fn outcome(&mut self) -> Option<Result<Started, LaunchFailure>> {
         let mut buffer = [0; 4096];
         loop {
             match rustix::io::read(&self.status, &mut buffer) {

@@ -18,6 +18,7 @@ use crate::init::Launch;
 use crate::init::LaunchFailure;
 
 pub use handle::KeeperHandle;
+pub(crate) use launch::Launcher;
 pub use serve::main;
 pub use spawn::{Program, SpawnOptions, spawn, spawn_replacement};
 

@@ -37,6 +37,9 @@ pub struct ServiceSpec {
     pub pre_stop: Vec<HookSpec>,
     /// False: `up` does not show this service's output unless asked to.
     pub attach: bool,
+    /// The file says how to build its image.
+    #[serde(default)]
+    pub builds: bool,
     pub container: ContainerSpec,
 }
 

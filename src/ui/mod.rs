@@ -1,5 +1,6 @@
 //! What a person sees: progress, tables, colours, prefixed logs, errors with their source lines.
 
+pub mod build;
 pub mod diagnostics;
 pub mod format;
 pub mod human;

@@ -26,6 +26,7 @@ fn container(service: &str, number: u32, phase: Phase, ports: Vec<Published>) ->
             post_start: Vec::new(),
             pre_stop: Vec::new(),
             attach: true,
+            builds: false,
             container: ContainerSpec { image: "busybox:latest".to_owned(), ..ContainerSpec::default() },
         },
         image_id: String::new(),

@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["base", "sys", "image"]),
     ("volume", &["base", "spec", "sys"]),
     ("logs", &["base", "spec", "sys"]),
+    ("build", &["base", "spec", "sys", "init", "keeper", "engine", "network", "image"]),
     (
         "supervisor",
         &[
@@ -49,10 +50,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "engine", "image",
-            "volume", "network", "logs", "copy", "registry", "ui",
+            "volume", "network", "logs", "copy", "registry", "build", "ui",
         ],
     ),
-    ("ui", &["base", "spec", "plan", "control", "logs", "sys"]),
+    ("ui", &["base", "spec", "plan", "control", "logs", "sys", "build"]),
     (
         "cli",
         &["base", "model", "compose", "app", "ui", "control", "state", "image", "logs", "keeper", "supervisor", "oci"],

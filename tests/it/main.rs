@@ -7,6 +7,8 @@ mod attributes;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod build;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod compose;

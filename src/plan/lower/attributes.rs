@@ -8,11 +8,6 @@ type Check = fn(&Service) -> bool;
 
 /// Attribute, whether a service uses it, and what is missing.
 const NOT_YET: &[(&str, Check, &str)] = &[
-    (
-        "build",
-        |s| s.build.is_some(),
-        "images are not built here yet; build it elsewhere, load it and name it in `image`",
-    ),
     ("credential_spec", |s| s.credential_spec.is_some(), "it exists on Windows only"),
     ("env_file", |s| !s.env_file.is_empty(), "the files were not read into the environment"),
     (

@@ -80,6 +80,7 @@ impl Lowering<'_> {
             post_start: self.hooks(&format!("{path}.post_start"), &service.post_start),
             pre_stop: self.hooks(&format!("{path}.pre_stop"), &service.pre_stop),
             attach: service.attach.unwrap_or(true),
+            builds: service.build.is_some(),
             container,
         }
     }
@@ -103,6 +104,13 @@ impl Lowering<'_> {
         labels.extend(own.map(|(key, value)| (format!("com.docker.compose.{key}"), value)));
     }
 
+    /// What is built without a name is named after project and service.
+    fn image(&self, path: &str, service: &Service) -> String {
+        let named = service.image.clone().filter(|image| !image.is_empty());
+        let name = path.strip_prefix("services.").unwrap_or(path);
+        named.unwrap_or_else(|| format!("{}-{name}", self.project.name))
+    }
+
     fn container(&mut self, path: &str, service: &Service) -> ContainerSpec {
         let network = self.network_mode(path, service);
         if !service.links.is_empty() && !matches!(network, NetworkMode::Networks(_)) {
@@ -124,7 +132,7 @@ impl Lowering<'_> {
             self.invalid(&format!("{path}.{place}"), "the least memory that a container can be limited to is 6 MiB");
         }
         ContainerSpec {
-            image: service.image.clone().unwrap_or_default(),
+            image: self.image(path, service),
             entrypoint: service.entrypoint.clone(),
             command: service.command.clone(),
             environment: service.environment.clone(),

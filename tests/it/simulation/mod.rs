@@ -414,6 +414,7 @@ fn random_project(random: &Random) -> ProjectSpec {
             post_start: Vec::new(),
             pre_stop: Vec::new(),
             attach: true,
+            builds: false,
             container,
         };
         services.insert(name, service);

@@ -1,0 +1,259 @@
+//! From a service's `build` to what the builder is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::app::AppError;
+use crate::app::build::BuildOptions;
+use crate::build::{Dockerfile, Network, Request, Secret, Source, platform};
+use crate::image::Reference;
+use crate::model::{Build, Project};
+use crate::spec::container::Ulimit;
+
+/// One image to build.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) service: String,
+    /// Services whose images must be there first.
+    pub(super) needs: Vec<String>,
+    pub(super) request: Request,
+}
+
+/// What the service's image is called.
+pub(super) fn image_name(project: &Project, service: &str) -> String {
+    let named = project.services.get(service).and_then(|service| service.image.clone());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{}-{service}", project.name))
+}
+
+pub(super) fn plan(
+    project: &Project,
+    name: &str,
+    options: &BuildOptions,
+    environment: &BTreeMap<String, String>,
+    warnings: &mut Vec<String>,
+) -> Result<Planned, AppError> {
+    let service = project.services.get(name);
+    let Some(build) = service.and_then(|service| service.build.as_ref()) else {
+        return Err(AppError::Usage(format!("service `{name}` has no `build`")));
+    };
+    let planner = Planner { project, name, build, options, environment };
+    planner.unsupported(service.and_then(|service| service.platform.as_deref()), warnings)?;
+    let mut needs = Vec::new();
+    let context = planner.source("context", &build.context)?;
+    let mut contexts = BTreeMap::new();
+    for (key, value) in &build.additional_contexts {
+        let source = match value.strip_prefix("service:") {
+            Some(other) => {
+                needs.push(other.to_owned());
+                Source::Image(image_name(project, other))
+            }
+            None => planner.source("additional_contexts", value)?,
+        };
+        contexts.insert(key.clone(), source);
+    }
+    let mut labels = build.labels.clone();
+    for (key, value) in [("project", project.name.as_str()), ("service", name), ("version", env!("CARGO_PKG_VERSION"))]
+    {
+        labels.insert(format!("com.docker.compose.{key}"), value.to_owned());
+    }
+    let mut allowed: BTreeSet<String> = build.entitlements.iter().cloned().collect();
+    if build.privileged {
+        allowed.insert("security.insecure".to_owned());
+    }
+    let epoch = environment.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty());
+    let epoch = epoch.map(|text| text.parse::<i64>().map_err(|_| planner.wrong("SOURCE_DATE_EPOCH", text)));
+    let ulimits = build.ulimits.iter();
+    let request = Request {
+        name: name.to_owned(),
+        dockerfile: planner.dockerfile(&context),
+        context,
+        args: planner.args(),
+        target: build.target.clone(),
+        labels,
+        names: planner.names()?,
+        no_cache: build.no_cache || options.no_cache,
+        no_cache_stages: build.no_cache_filter.clone(),
+        contexts,
+        secrets: planner.secrets()?,
+        ssh: planner.agents()?,
+        extra_hosts: planner.hosts()?,
+        network: planner.network()?,
+        shm_size: build.shm_size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
+        ulimits: ulimits.map(|(key, limit)| (key.clone(), Ulimit { soft: limit.soft, hard: limit.hard })).collect(),
+        allowed,
+        platform: platform(),
+        source_date_epoch: epoch.transpose()?,
+    };
+    Ok(Planned { service: name.to_owned(), needs, request })
+}
+
+struct Planner<'a> {
+    project: &'a Project,
+    name: &'a str,
+    build: &'a Build,
+    options: &'a BuildOptions,
+    environment: &'a BTreeMap<String, String>,
+}
+
+impl Planner<'_> {
+    fn error(&self, attribute: &str, message: &str) -> AppError {
+        let place = self.project.place(&format!("services.{}.build.{attribute}", self.name));
+        let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
+        AppError::Usage(format!("{place}`services.{}.build.{attribute}`: {message}", self.name))
+    }
+
+    fn wrong(&self, attribute: &str, value: &str) -> AppError {
+        self.error(attribute, &format!("`{value}` makes no sense here"))
+    }
+
+    /// What is refused, and what has no effect.
+    fn unsupported(&self, service_platform: Option<&str>, warnings: &mut Vec<String>) -> Result<(), AppError> {
+        let build = self.build;
+        let ours = platform();
+        for wanted in build.platforms.iter().map(String::as_str).chain(service_platform) {
+            if !crate::build::same_platform(wanted, &ours) {
+                let message = format!("images for `{wanted}` cannot be built on this machine, which is `{ours}`");
+                return Err(self.error("platforms", &message));
+            }
+        }
+        if build.isolation.as_deref().is_some_and(|isolation| !matches!(isolation, "" | "default")) {
+            return Err(self.error("isolation", "it exists on Windows only"));
+        }
+        let known = |name: &&String| !matches!(name.as_str(), "network.host" | "security.insecure");
+        if let Some(name) = build.entitlements.iter().find(known) {
+            return Err(self.error("entitlements", &format!("`{name}` is not known")));
+        }
+        let on = |value: &Option<String>| value.as_deref().is_some_and(|value| !matches!(value, "" | "false"));
+        for (attribute, given, why) in [
+            ("cache_from", !build.cache_from.is_empty(), "layers are found in this machine's own cache"),
+            ("cache_to", !build.cache_to.is_empty(), "layers are kept in this machine's own cache"),
+            ("provenance", on(&build.provenance), "attestations are not made"),
+            ("sbom", on(&build.sbom), "attestations are not made"),
+        ] {
+            if given {
+                warnings.push(format!("`services.{}.build.{attribute}` has no effect: {why}", self.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn source(&self, attribute: &str, text: &str) -> Result<Source, AppError> {
+        if let Some(image) = text.strip_prefix("docker-image://") {
+            return Ok(Source::Image(image.to_owned()));
+        }
+        if text.contains("://") || text.starts_with("git@") {
+            return Err(self.error(attribute, &format!("`{text}`: remote contexts are not fetched yet")));
+        }
+        Ok(Source::Folder(self.project.working_dir.join(text)))
+    }
+
+    fn dockerfile(&self, context: &Source) -> Dockerfile {
+        if let Some(text) = &self.build.dockerfile_inline {
+            return Dockerfile::Text(text.clone());
+        }
+        let name = self.build.dockerfile.as_deref().filter(|name| !name.is_empty()).unwrap_or("Dockerfile");
+        let outside = Path::new(name).is_absolute() || Path::new(name).starts_with("..");
+        match context {
+            Source::Folder(folder) if outside => Dockerfile::File(folder.join(name)),
+            _ => Dockerfile::InContext(name.to_owned()),
+        }
+    }
+
+    /// A bare name takes the environment's value, or is left out.
+    fn args(&self) -> BTreeMap<String, String> {
+        let of_file = self.build.args.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let given = self.options.args.iter().map(|text| match text.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (text.clone(), None),
+        });
+        let mut args = BTreeMap::new();
+        for (name, value) in of_file.chain(given) {
+            if let Some(value) = value.or_else(|| self.project.environment.get(&name).cloned()) {
+                args.insert(name, value);
+            }
+        }
+        args
+    }
+
+    fn names(&self) -> Result<Vec<Reference>, AppError> {
+        let first = image_name(self.project, self.name);
+        let mut names = Vec::new();
+        for text in std::iter::once(&first).chain(&self.build.tags) {
+            let name = Reference::parse(text).filter(|name| name.digest().is_none());
+            let name = name.ok_or_else(|| self.error("tags", &format!("`{text}` is not a name for an image")))?;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn secrets(&self) -> Result<BTreeMap<String, Secret>, AppError> {
+        let mut secrets = BTreeMap::new();
+        for reference in &self.build.secrets {
+            let source = &reference.source;
+            let object = self.project.secrets.get(source);
+            let object = object.ok_or_else(|| self.error("secrets", &format!("there is no secret `{source}`")))?;
+            let secret = match (&object.file, &object.environment, &object.content) {
+                (Some(file), ..) => Secret::File(PathBuf::from(file)),
+                (_, Some(variable), _) => {
+                    Secret::Value(self.project.environment.get(variable).cloned().unwrap_or_default())
+                }
+                (.., Some(content)) => Secret::Value(content.clone()),
+                _ => {
+                    return Err(self
+                        .error("secrets", &format!("`{source}` comes neither from a file nor from the environment")));
+                }
+            };
+            secrets.insert(reference.target.clone().unwrap_or_else(|| source.clone()), secret);
+        }
+        Ok(secrets)
+    }
+
+    fn agents(&self) -> Result<BTreeMap<String, PathBuf>, AppError> {
+        let of_file = self.build.ssh.iter().map(|(id, path)| (id.clone(), path.clone()));
+        let given = self.options.ssh.iter().map(|text| match text.split_once('=') {
+            Some((id, path)) => (id.to_owned(), Some(path.to_owned())),
+            None => (text.clone(), None),
+        });
+        let mut agents = BTreeMap::new();
+        for (id, path) in of_file.chain(given) {
+            let path = path.filter(|path| !path.is_empty()).or_else(|| self.environment.get("SSH_AUTH_SOCK").cloned());
+            let Some(path) = path.map(PathBuf::from) else {
+                let message =
+                    format!("`{id}` means the agent at SSH_AUTH_SOCK, which is not set; start one with ssh-agent");
+                return Err(self.error("ssh", &message));
+            };
+            use std::os::unix::fs::FileTypeExt;
+            let is_socket = std::fs::metadata(&path).is_ok_and(|found| found.file_type().is_socket());
+            if !is_socket {
+                let message = format!("`{}` is no socket of an agent; add the key to one with ssh-add", path.display());
+                return Err(self.error("ssh", &message));
+            }
+            agents.insert(id, path);
+        }
+        Ok(agents)
+    }
+
+    fn hosts(&self) -> Result<Vec<(String, String)>, AppError> {
+        let hosts =
+            self.build.extra_hosts.iter().map(|text| match text.split_once('=').or_else(|| text.split_once(':')) {
+                Some((host, address)) if address != "host-gateway" => Ok((host.to_owned(), address.to_owned())),
+                Some((host, _)) => Ok((host.to_owned(), "127.0.0.1".to_owned())),
+                None => Err(self.error("extra_hosts", &format!("`{text}` is not `HOST=ADDRESS`"))),
+            });
+        hosts.collect()
+    }
+
+    fn network(&self) -> Result<Network, AppError> {
+        match self.build.network.as_deref() {
+            None | Some("" | "default") => Ok(Network::Default),
+            Some("host") => Ok(Network::Host),
+            Some("none") => Ok(Network::None),
+            Some(other) => {
+                Err(self
+                    .error("network", &format!("`{other}`: steps are connected with `default`, `host` or `none` only")))
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The process that makes the containers of `RUN`: forked while there is one thread, so that it may fork in its turn.
+//!
+//! Each container gets a parent of its own, forked from the launcher, which waits for it and tells its exit status. When
+//! the build ends, however it does, its end of the socket closes and the container is killed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, WaitOptions};
+use serde::{Deserialize, Serialize};
+
+use super::network;
+use crate::engine::cgroup::{Cgroup, Hierarchies};
+use crate::init::{Launch, LaunchFailure};
+use crate::keeper::Launcher;
+use crate::sys::message::{self, Wait};
+use crate::sys::process::{self, Child, SingleThreaded};
+
+/// The build's end.
+#[derive(Debug)]
+pub struct Launchers {
+    socket: OwnedFd,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Running {
+    socket: OwnedFd,
+    /// Standard output and error, or the terminal's master.
+    pub(super) output: Vec<OwnedFd>,
+}
+
+/// What a container's parent tells.
+#[derive(Serialize, Deserialize)]
+enum Told {
+    /// Standard output and error come along, or the terminal's master.
+    Started,
+    Failed(LaunchFailure),
+    /// Exit status, 128 + signal when killed by one.
+    Ended(i32),
+}
+
+impl Launchers {
+    /// Forks the launcher. `data` is the data directory.
+    ///
+    /// # Errors
+    /// This process has several threads, or there can be no more processes.
+    pub fn fork(data: &Path) -> io::Result<Self> {
+        let (build, networks) = (std::process::id(), super::builder::networks(data));
+        let single = SingleThreaded::check()?;
+        let (ours, theirs) = message::pair()?;
+        let keep = [theirs.as_raw_fd()];
+        process::clone_child(single, 0, None, &keep, || {
+            let (status, groups) = serve(single, &theirs);
+            remove_groups(&groups);
+            network::remove_of(&networks, build);
+            status
+        })?;
+        Ok(Self { socket: ours })
+    }
+
+    /// Starts a container. When the build is killed, its control group `group` is removed here.
+    ///
+    /// # Errors
+    /// The launcher is gone, or what the launch says (inside).
+    pub fn start(
+        &self,
+        launch: &Launch,
+        group: &str,
+        descriptors: &[OwnedFd],
+    ) -> io::Result<Result<Running, LaunchFailure>> {
+        let (ours, theirs) = message::pair()?;
+        let mut sent: Vec<BorrowedFd<'_>> = vec![theirs.as_fd()];
+        sent.extend(descriptors.iter().map(AsFd::as_fd));
+        let bytes = postcard::to_stdvec(&(group, launch)).map_err(io::Error::other)?;
+        message::send(&self.socket, &bytes, &sent, Wait::Yes)?;
+        drop(theirs);
+        match receive(&ours)? {
+            Some((Told::Started, output)) => Ok(Ok(Running { socket: ours, output })),
+            Some((Told::Failed(failure), _)) => Ok(Err(failure)),
+            Some((Told::Ended(_), _)) | None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl Running {
+    /// Becomes readable when the container has ended.
+    pub(super) fn ended(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Waits for the end: exit status, 128 + signal when killed by one.
+    ///
+    /// # Errors
+    /// The container's parent was killed.
+    pub fn wait(self) -> io::Result<i32> {
+        match receive(&self.socket)? {
+            Some((Told::Ended(code), _)) => Ok(code),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+fn receive(socket: &OwnedFd) -> io::Result<Option<(Told, Vec<OwnedFd>)>> {
+    let Some((bytes, descriptors)) = message::receive(socket, Wait::Yes)? else { return Ok(None) };
+    let told = postcard::from_bytes(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Some((told, descriptors)))
+}
+
+/// The launcher's life: a child for each request, until the build is gone. Returns the control groups there were, when all of
+/// its children have ended.
+fn serve(single: SingleThreaded, socket: &OwnedFd) -> (i32, BTreeSet<String>) {
+    // Its name shows in process lists; Ctrl-C is for the build, which ends the containers.
+    let _ = rustix::thread::set_name(c"rcompose-build");
+    let _ = rustix::process::setsid();
+    process::reset_signals();
+    let mut groups = BTreeSet::new();
+    let status = loop {
+        let (bytes, descriptors) = match message::receive(socket, Wait::Yes) {
+            Ok(Some(message)) => message,
+            Ok(None) => break 0,
+            Err(_) => break 1,
+        };
+        if let Ok((group, _)) = postcard::take_from_bytes::<String>(&bytes) {
+            groups.insert(group);
+        }
+        // Parents of containers that have ended.
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+        let keep: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        // When there can be no child, its end of the socket closes, which is how the build hears of it.
+        let _ = process::clone_child(single, 0, None, &keep, move || parent(single, &bytes, descriptors));
+    };
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::empty()) {}
+    (status, groups)
+}
+
+/// Removes what a killed build could not. Usually nothing is left, and nobody is there to be told of anything else.
+fn remove_groups(groups: &BTreeSet<String>) {
+    let Ok(hierarchies) = Hierarchies::detect() else { return };
+    for group in groups {
+        let _ = Cgroup::open(&hierarchies, group).and_then(|group| {
+            group.kill()?;
+            group.remove()
+        });
+    }
+}
+
+/// The life of a container's parent.
+fn parent(single: SingleThreaded, request: &[u8], mut descriptors: Vec<OwnedFd>) -> i32 {
+    if descriptors.is_empty() {
+        return 1;
+    }
+    let socket = descriptors.remove(0);
+    let tell = |told: &Told, streams: &[BorrowedFd<'_>]| {
+        let bytes = postcard::to_stdvec(told).unwrap_or_default();
+        message::send(&socket, &bytes, streams, Wait::Yes)
+    };
+    let launched = postcard::from_bytes::<(String, Launch)>(request)
+        .map_err(|_| LaunchFailure { step: None, errno: libc::EBADMSG, detail: "the request".to_owned() })
+        .and_then(|(_, launch)| launch_one(single, &launch, descriptors));
+    let (child, output) = match launched {
+        Ok(launched) => launched,
+        Err(failure) => return i32::from(tell(&Told::Failed(failure), &[]).is_err()),
+    };
+    let streams: Vec<BorrowedFd<'_>> = output.iter().map(AsFd::as_fd).collect();
+    let told = tell(&Told::Started, &streams);
+    drop(output);
+    let code = if told.is_ok() { wait(&child, &socket) } else { kill(&child) };
+    i32::from(tell(&Told::Ended(code), &[]).is_err())
+}
+
+fn launch_one(
+    single: SingleThreaded,
+    launch: &Launch,
+    slots: Vec<OwnedFd>,
+) -> Result<(Child, Vec<OwnedFd>), LaunchFailure> {
+    let failed = |error: &io::Error| LaunchFailure {
+        step: None,
+        errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+        detail: "the container's parent".to_owned(),
+    };
+    let launcher = Launcher::new(single).map_err(|error| failed(&error))?;
+    let (child, mut starting) = launcher.begin(launch, slots)?;
+    starting.attach(child.pid)?;
+    starting.release();
+    loop {
+        if let Some(outcome) = starting.outcome() {
+            return outcome.map(|started| (child, started.output));
+        }
+        let mut polled = [PollFd::new(starting.status(), PollFlags::IN)];
+        match poll(&mut polled, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(failed(&error.into())),
+        }
+    }
+}
+
+/// Waits for the container's end, or for that of the build.
+fn wait(child: &Child, socket: &OwnedFd) -> i32 {
+    loop {
+        let mut polled = [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(socket, PollFlags::IN)];
+        match poll(&mut polled, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return kill(child),
+        }
+        let [ended, gone] = polled.map(|one| !one.revents().is_empty());
+        if ended {
+            return reap(child);
+        }
+        if gone {
+            return kill(child);
+        }
+    }
+}
+
+fn kill(child: &Child) -> i32 {
+    // It can have ended meanwhile.
+    let _ = process::send_signal(&child.pidfd, libc::SIGKILL);
+    reap(child)
+}
+
+fn reap(child: &Child) -> i32 {
+    let pid = Pid::from_raw(child.pid);
+    match rustix::process::waitpid(pid, WaitOptions::empty()) {
+        Ok(Some((_, status))) => process::exit_code(status.as_raw()),
+        _ => 255,
+    }
+}

@@ -1,0 +1,122 @@
+//! What is to be built: everything that the caller decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use super::error::BuildError;
+use crate::image::{Image, Reference};
+use crate::spec::container::Ulimit;
+
+/// One image to build.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Stands before the steps in what is told; empty: nothing does.
+    pub name: String,
+    pub context: Source,
+    pub dockerfile: Dockerfile,
+    pub args: BTreeMap<String, String>,
+    pub target: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub names: Vec<Reference>,
+    pub no_cache: bool,
+    /// Stages (by name) that are built anew.
+    pub no_cache_stages: Vec<String>,
+    /// Additional contexts by name.
+    pub contexts: BTreeMap<String, Source>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// Names and addresses.
+    pub extra_hosts: Vec<(String, String)>,
+    pub network: Network,
+    /// Bytes.
+    pub shm_size: Option<u64>,
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// Entitlements such as `security.insecure`.
+    pub allowed: BTreeSet<String>,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// Nothing in the image is younger: seconds since the epoch.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// A context.
+#[derive(Clone, Debug, Default)]
+pub enum Source {
+    #[default]
+    Nothing,
+    Folder(PathBuf),
+    /// An image of the store, by name or id.
+    Image(String),
+}
+
+/// Where the Dockerfile is.
+#[derive(Clone, Debug)]
+pub enum Dockerfile {
+    /// From the context's root.
+    InContext(String),
+    /// Anywhere on the host.
+    File(PathBuf),
+    Text(String),
+}
+
+impl Default for Dockerfile {
+    fn default() -> Self {
+        Self::InContext("Dockerfile".to_owned())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    File(PathBuf),
+    Value(String),
+}
+
+/// What `RUN` is connected to unless it says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    #[default]
+    Default,
+    Host,
+    None,
+}
+
+/// What is told while an image is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A step begins. Numbers are the build's own and say nothing but which step it is.
+    Begin {
+        step: u32,
+        title: String,
+    },
+    /// It has printed a line.
+    Line {
+        step: u32,
+        text: String,
+    },
+    Cached {
+        step: u32,
+    },
+    Done {
+        step: u32,
+    },
+    Failed {
+        step: u32,
+        message: String,
+    },
+    Warning(String),
+}
+
+/// Connects a person to a terminal (its master) until the descriptor becomes readable.
+pub type Shell<'a> = dyn Fn(OwnedFd, BorrowedFd<'_>) + Sync + 'a;
+
+/// How the builder reaches what is not its own.
+pub struct Outside<'a> {
+    /// For a look at what a failed step left.
+    pub shell: Option<&'a Shell<'a>>,
+    /// Finds an image by name, and brings it when that is the policy.
+    pub image: &'a (dyn Fn(&str) -> Result<Image, BuildError> + Sync),
+    pub tell: &'a (dyn Fn(Event) + Sync),
+}

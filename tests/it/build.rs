@@ -1,0 +1,155 @@
+//! Images from Dockerfiles, as a person has them built.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Project, can_run_containers};
+
+const BUSYBOX: &str = "/bin/busybox";
+
+/// A project whose store has the image `base`: busybox and its links.
+fn project(compose: &str, dockerfile: &str) -> Option<Project> {
+    if !can_run_containers("build") {
+        return None;
+    }
+    if !Path::new(BUSYBOX).exists() {
+        println!("skipped: no /bin/busybox");
+        return None;
+    }
+    let project = Project::new(compose);
+    project.write("Dockerfile", dockerfile);
+    let root = project.root().with_file_name("base");
+    for folder in ["bin", "etc", "tmp"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+    for name in ["sh", "cat", "echo", "ls", "rm", "mkdir", "stat", "sleep", "env", "kill", "true", "false"] {
+        symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    let archive = project.root().with_file_name("base.tar");
+    let made = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status().unwrap();
+    assert!(made.success());
+    project.run(&["image", "import", archive.to_str().unwrap(), "base"]).ok();
+    Some(project)
+}
+
+fn cached(output: &str) -> usize {
+    output.matches(" CACHED").count()
+}
+
+#[test]
+fn up_builds_what_is_missing_and_the_cache_knows_what_changed() {
+    let compose = "services:\n  web:\n    build: .\n    command: sleep 100\n    stop_grace_period: 0s\n";
+    let dockerfile =
+        "FROM base\nRUN echo one > /one; rm /bin/env\nCOPY a /copied/\nRUN cat /copied/a > /two\nENV X=y\n";
+    let Some(project) = project(compose, dockerfile) else { return };
+    project.write("a", "first");
+    let up = project.run(&["up", "-d"]).ok();
+    assert!(up.out.contains("RUN echo one") && cached(&up.out) == 0, "{}", up.out);
+    let seen = project.run(&["exec", "-T", "web", "sh", "-c", "cat /two; echo $X; ls /bin/env"]);
+    assert_eq!(seen.out, "firsty\n", "{}", seen.err);
+    // It is there now.
+    assert!(!project.run(&["up", "-d"]).ok().out.contains("FROM base"));
+    let again = project.run(&["build"]).ok();
+    assert_eq!(cached(&again.out), 3, "{}", again.out);
+    project.write("a", "second");
+    let hint = project.run(&["up", "-d"]).ok().err;
+    assert!(hint.contains("web: context changed since the image was built (1 file)"), "{hint}");
+    let changed = project.run(&["up", "-d", "--build"]).ok();
+    assert_eq!(cached(&changed.out), 1, "{}", changed.out);
+    assert_eq!(project.run(&["exec", "-T", "web", "cat", "/two"]).out, "second");
+    project.run(&["down", "-t", "0"]).ok();
+    project.run(&["image", "rm", &format!("{}-web", project.name)]).ok();
+    assert_eq!(cached(&project.run(&["build"]).ok().out), 3, "the cache keeps the layers of images that are gone");
+    project.down();
+}
+
+#[test]
+fn a_failed_step_says_where_and_why_and_leaves_nothing_behind() {
+    let compose = "services:\n  web:\n    build: .\n";
+    let Some(project) = project(compose, "FROM base\nRUN echo good > /x\nRUN echo trouble; false\n") else { return };
+    let failed = project.run(&["build"]).fails(1);
+    for part in ["exit status 1", "| trouble", "Dockerfile:3", "> 3 | RUN echo trouble; false"] {
+        assert!(failed.err.contains(part), "{part}: {}", failed.err);
+    }
+    let again = project.run(&["build"]).fails(1);
+    assert_eq!(cached(&again.out), 1, "what came before it was kept: {}", again.out);
+    project.write("Dockerfile", "FROM base\nRUNN x\n");
+    let wrong = project.run(&["build"]).fails(1).err;
+    assert!(wrong.contains("Dockerfile:2") && wrong.contains("did you mean `RUN`?"), "{wrong}");
+    assert!(project.run(&["build", "--check"]).fails(1).err.contains("Dockerfile:2"));
+    let left = fs::read_dir(project.root().join("data/images/tmp")).unwrap().count();
+    assert_eq!(left, 0, "unfinished work");
+}
+
+#[test]
+fn the_same_inputs_give_the_same_image() {
+    let compose = "services:\n  web:\n    build: .\n";
+    let dockerfile = "FROM base\nWORKDIR /w\nRUN echo x > f; mkdir d\nCOPY Dockerfile .\n";
+    let Some(project) = project(compose, dockerfile) else { return };
+    let build = |epoch: Option<&str>| {
+        let mut command = project.command(&["build", "--no-cache"]);
+        if let Some(epoch) = epoch {
+            command.env("SOURCE_DATE_EPOCH", epoch);
+        }
+        assert!(command.output().unwrap().status.success());
+        let listed = project.run(&["image", "ls", "--format", "json"]).ok().out;
+        let images: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+        let name = format!("{}-web", project.name);
+        images.iter().find(|image| image["Repository"] == name.as_str()).unwrap()["ID"].as_str().unwrap().to_owned()
+    };
+    let first = build(Some("1000000000"));
+    assert_eq!(build(Some("1000000000")), first);
+    assert_ne!(build(Some("1000000001")), first);
+    assert_ne!(build(None), build(None), "without it, images tell when they were made");
+}
+
+#[test]
+fn services_are_built_from_each_other() {
+    let compose = "services:\n  app:\n    build:\n      context: .\n      dockerfile_inline: |\n        FROM lib\n        \
+        COPY --from=more f /g\n        RUN --mount=type=secret,id=s cat /f /g /run/secrets/s > /all\n      \
+        additional_contexts: {lib: 'service:lib', more: ./more}\n      secrets: [s]\n    command: cat /all\n  \
+        lib:\n    build: {context: ., args: {V: given}, target: lib}\nsecrets:\n  s: {file: ./secret}\n";
+    let dockerfile = "FROM base AS lib\nARG V\nRUN echo $V > /f\nFROM lib\nRUN false\n";
+    let Some(project) = project(compose, dockerfile) else { return };
+    fs::create_dir(project.folder().join("more")).unwrap();
+    project.write("more/f", "more\n");
+    project.write("secret", "hidden\n");
+    let seen = project.run(&["run", "--rm", "-T", "app"]).ok();
+    assert!(seen.out.ends_with("given\nmore\nhidden\n"), "{}", seen.out);
+    project.down();
+}
+
+#[test]
+fn a_build_that_is_killed_leaves_no_process_and_a_store_that_works() {
+    let compose = "services:\n  web:\n    build: .\n";
+    let Some(project) = project(compose, "FROM base\nRUN echo started; sleep 4321\n") else { return };
+    let mut child = project.spawn(&["build"]);
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("started") || line.contains("RUN") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut output, &mut line).unwrap() > 0);
+    }
+    let pid = child.id();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    crate::support::eventually("the step ends", || {
+        let running =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+        let left =
+            running.filter(|line| line.windows(10).any(|part| part == b"sleep\x004321" || part == b"sleep 4321"));
+        (left.count() == 0).then_some(())
+    });
+    crate::support::eventually("its control groups and its network go", || {
+        let found = Command::new("find").args(["/sys/fs/cgroup", "-name", &format!("build-{pid}-*")]).output().unwrap();
+        let networks = fs::read_dir(project.root().join("data/networks")).unwrap();
+        let records =
+            networks.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|one| one == "json"));
+        (found.stdout.is_empty() && records.count() == 0).then_some(())
+    });
+    project.write("Dockerfile", "FROM base\nRUN true\n");
+    project.run(&["build"]).ok();
+}
