@@ -4,6 +4,7 @@ pub mod attach;
 pub mod change;
 pub mod config;
 pub mod copy;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod explain;

@@ -5,7 +5,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+};
+
+use crate::sys::userns::Ids;
 
 /// Opens the layers (topmost first) as one directory. The tree is gone with the descriptor.
 ///
@@ -22,6 +26,9 @@ pub fn open(layers: &[PathBuf]) -> io::Result<OwnedFd> {
         // Before Linux 6.5 there is one option for all; `\` and `:` and `,` are what separates there.
         let list: Vec<String> = layers.iter().map(|layer| escape(&layer.to_string_lossy())).collect();
         fsconfig_set_string(&context, "lowerdir", list.join(":"))?;
+    }
+    if Ids::of_this_process() != Ids::Host {
+        fsconfig_set_flag(&context, "userxattr")?;
     }
     fsconfig_create(&context)?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;

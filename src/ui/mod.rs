@@ -1,6 +1,7 @@
 //! What a person sees: progress, tables, colours, prefixed logs, errors with their source lines.
 
 pub mod diagnostics;
+pub mod doctor;
 pub mod format;
 pub mod human;
 pub mod log_lines;

@@ -33,6 +33,8 @@ mod planner;
 #[cfg(test)]
 mod registry;
 #[cfg(test)]
+mod rootless;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod simulation;
