@@ -5,6 +5,7 @@ pub mod build;
 pub mod change;
 pub mod config;
 pub mod copy;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod explain;

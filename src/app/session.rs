@@ -17,6 +17,7 @@ use crate::keeper::Program;
 use crate::keeper::SpawnOptions;
 use crate::state::ProjectDir;
 use crate::state::Roots;
+use crate::sys::process::start_time;
 
 /// How often a supervisor may vanish during one request before we give up.
 const ATTEMPTS: u32 = 5;
@@ -25,8 +26,6 @@ const ATTEMPTS: u32 = 5;
 pub enum SessionError {
     #[error("cannot use `{path}`")]
     Folder { path: PathBuf, source: io::Error },
-    #[error("containers are run by root only yet: control groups, networks and mounts need it; use `sudo`")]
-    NotRoot,
     #[error("cannot start the supervisor of project `{project}`")]
     Start { project: String, source: io::Error },
     #[error("cannot talk to the supervisor of project `{project}`")]
@@ -79,9 +78,6 @@ impl Session {
         if let Some(connection) = self.connect()? {
             return Ok(connection);
         }
-        if !rustix::process::geteuid().is_root() {
-            return Err(SessionError::NotRoot);
-        }
         for path in [self.dir.run(), self.dir.data()] {
             std::fs::create_dir_all(path).map_err(|source| SessionError::Folder { path: path.to_owned(), source })?;
         }
@@ -132,8 +128,16 @@ impl Session {
             supervisor: Program::supervisor(&self.project, &self.roots.data, &self.roots.run),
             held: vec![(CONTROL.to_owned(), listener.as_fd())],
             log,
+            like: self.living()?,
         })?;
         Ok(Connection::new(stream))
+    }
+
+    /// A container that outlived keeper and supervisor.
+    fn living(&self) -> io::Result<Option<i32>> {
+        let boot = crate::base::boot::boot_id()?;
+        let runs = self.dir.load()?.into_iter().filter_map(|record| record.state.run.filter(|run| run.boot_id == boot));
+        Ok(runs.filter(|run| start_time(run.pid) == Some(run.start_time)).map(|run| run.pid).next())
     }
 
     fn lock(&self) -> Result<File, SessionError> {

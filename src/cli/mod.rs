@@ -8,6 +8,7 @@ pub mod config;
 pub mod context;
 pub mod cp;
 pub mod create;
+pub mod doctor;
 pub mod down;
 pub mod events;
 pub mod exec;
@@ -154,6 +155,8 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
+    /// Show what this host lacks, what that costs, and what mends it (exit code 1: something)
+    Doctor(doctor::DoctorArgs),
     /// Show the version
     Version(version::VersionArgs),
     #[command(external_subcommand)]
@@ -189,6 +192,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // Only after options of ours; `main` knows the way without them.
         Command::Oci { arguments } => Ok(crate::oci::main(arguments)),
         Command::Version(args) => version::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(*args, &cli.root),
         Command::Lint(args) => lint::run(args, &cli.root),
         Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),

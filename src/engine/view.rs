@@ -9,6 +9,8 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
+use crate::sys::userns::Ids;
+
 /// Opens the layers (topmost first) as one directory. The tree is gone with the descriptor.
 ///
 /// # Errors
@@ -20,6 +22,9 @@ pub fn open(layers: &[PathBuf]) -> io::Result<OwnedFd> {
     }
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     add_layers(&context, layers)?;
+    if Ids::of_this_process() != Ids::Host {
+        fsconfig_set_flag(&context, "userxattr")?;
+    }
     fsconfig_create(&context)?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, read_only)?;

@@ -48,9 +48,12 @@ pub(super) fn is_allowed_xattr(name: &str) -> bool {
 
 /// Owner first: a change of owner clears the set-id bits and the capabilities.
 pub(super) fn finish_open(file: &impl AsFd, attributes: &Attributes, rights: Rights) -> Result<(), Failure> {
-    if rights == Rights::Root {
+    if rights.gives_files_away() {
         let (uid, gid) = owner(attributes);
-        rustix::fs::fchown(file, uid, gid)?;
+        match rustix::fs::fchown(file, uid, gid) {
+            Err(Errno::INVAL) if rights == Rights::Mapped => return Err(Failure::Refused(BEYOND)),
+            given => given?,
+        }
     }
     for (name, value) in &attributes.xattrs {
         match rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
@@ -63,6 +66,10 @@ pub(super) fn finish_open(file: &impl AsFd, attributes: &Attributes, rights: Rig
     rustix::fs::fchmod(file, attributes.mode)?;
     Ok(rustix::fs::futimens(file, &both_times(attributes.mtime))?)
 }
+
+/// For an owner that the user namespace does not have.
+pub(super) const BEYOND: &str =
+    "its owner is beyond this user's subordinate ids; give the user more of them (`rcompose doctor` says how)";
 
 pub(super) fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw_unchecked(attributes.uid)), Some(Gid::from_raw_unchecked(attributes.gid)))

@@ -15,11 +15,12 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
-use super::attributes::{Attributes, attributes, both_times, finish_open, owner};
+use super::attributes::{Attributes, BEYOND, attributes, both_times, finish_open, owner};
 use super::entries::{Entries, Entry};
 use super::error::UnpackError;
 use super::recipe::{Displaced, RecipeHandle, Recorder};
 use crate::sys::inroot;
+use crate::sys::userns::Ids;
 
 /// More than any real layer has; bounds what is remembered of directories.
 const MAX_ENTRIES: u64 = 5_000_000;
@@ -30,19 +31,30 @@ const BUFFER: usize = 256 * 1024;
 pub(super) enum Rights {
     /// Owners, device nodes and `trusted.` xattrs as the archive says.
     Root,
+    /// Owners as the archive says, device nodes are left out, overlayfs reads `user.` xattrs: root of a user namespace.
+    Mapped,
     /// Everything belongs to the caller, device nodes are left out, overlayfs reads `user.` xattrs.
     User,
 }
 
 impl Rights {
     pub(super) fn of_this_process() -> Self {
-        if rustix::process::geteuid().is_root() { Self::Root } else { Self::User }
+        match Ids::of_this_process() {
+            Ids::Host if rustix::process::geteuid().is_root() => Self::Root,
+            Ids::Mapped if rustix::process::geteuid().is_root() => Self::Mapped,
+            _ => Self::User,
+        }
+    }
+
+    /// Whether files can belong to others than the caller.
+    pub(super) fn gives_files_away(self) -> bool {
+        matches!(self, Self::Root | Self::Mapped)
     }
 
     pub(super) fn opaque_xattr(self) -> &'static str {
         match self {
             Self::Root => "trusted.overlay.opaque",
-            Self::User => "user.overlay.opaque",
+            Self::Mapped | Self::User => "user.overlay.opaque",
         }
     }
 }
@@ -264,7 +276,7 @@ impl Unpacker<'_> {
     ) -> Result<(), Failure> {
         let (file_type, device) = match kind {
             EntryType::Fifo => (FileType::Fifo, 0),
-            _ if self.rights == Rights::User => return Ok(()),
+            _ if self.rights != Rights::Root => return Ok(()),
             kind => {
                 let header = &entry.header;
                 let number = |part: io::Result<Option<u32>>| part.map(Option::unwrap_or_default).map_err(Failure::Read);
@@ -368,9 +380,12 @@ impl Unpacker<'_> {
     }
 
     fn finish_by_name(&self, place: &Place<'_>, attributes: &Attributes) -> Result<(), Failure> {
-        if self.rights == Rights::Root {
+        if self.rights.gives_files_away() {
             let (uid, gid) = owner(attributes);
-            rustix::fs::chownat(&place.parent, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            match rustix::fs::chownat(&place.parent, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::INVAL) if self.rights == Rights::Mapped => return Err(Failure::Refused(BEYOND)),
+                given => given?,
+            }
         }
         let times = both_times(attributes.mtime);
         Ok(rustix::fs::utimensat(&place.parent, place.name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
@@ -381,9 +396,11 @@ impl Unpacker<'_> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             let opened = inroot::open(&self.root, &directory.path, flags).map_err(Failure::Create);
             let finished = opened.and_then(|opened| finish_open(&opened, &directory.attributes, self.rights));
-            if let Err(Failure::Create(source)) = finished {
-                let entry = String::from_utf8_lossy(&directory.path).into_owned();
-                return Err(UnpackError::Create { entry, source });
+            let entry = || String::from_utf8_lossy(&directory.path).into_owned();
+            match finished {
+                Err(Failure::Create(source)) => return Err(UnpackError::Create { entry: entry(), source }),
+                Err(Failure::Refused(reason)) => return Err(UnpackError::Refused { entry: entry(), reason }),
+                _ => {}
             }
         }
         Ok(())

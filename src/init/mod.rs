@@ -67,6 +67,20 @@ pub enum NamespaceKind {
 }
 
 impl NamespaceKind {
+    /// Its file below `/proc/PID/ns`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pid => "pid",
+            Self::Net => "net",
+            Self::Mount => "mnt",
+            Self::Uts => "uts",
+            Self::Ipc => "ipc",
+            Self::Cgroup => "cgroup",
+            Self::User => "user",
+            Self::Time => "time",
+        }
+    }
+
     /// The `CLONE_NEW*` flag with which a child is made in a new one; none for those that are made otherwise: the child takes
     /// a cgroup namespace when it is in its cgroups, and a time namespace's offsets are set before anybody is in it.
     pub fn clone_flag(self) -> u64 {

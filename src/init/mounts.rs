@@ -13,6 +13,7 @@ use super::fault::{At, Fault, fault};
 use super::inroot;
 use super::{DeviceKind, MountFlags, Overlay, Propagation, PropagationKind};
 use crate::sys::mount::{MountAttributes, set_attributes};
+use crate::sys::userns::Ids;
 
 /// Every mount of this mount namespace, private or slave.
 pub(super) fn isolate(slave: bool) -> Result<(), Fault> {
@@ -84,6 +85,10 @@ fn new_overlay(overlay: &Overlay) -> Result<OwnedFd, Fault> {
     for key in ["index", "xino", "metacopy", "redirect_dir"] {
         set(key, "off")?;
     }
+    if Ids::of_this_process() != Ids::Host {
+        // Its own marks in attributes that no privilege is needed for (Linux 5.11).
+        mount::fsconfig_set_flag(context.as_fd(), "userxattr").at("userxattr")?;
+    }
     if overlay.volatile {
         mount::fsconfig_set_flag(context.as_fd(), "volatile").at("volatile")?;
     }
@@ -100,6 +105,9 @@ fn classic_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> 
         format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,xino=off,metacopy=off,redirect_dir=off");
     if overlay.volatile {
         data.push_str(",volatile");
+    }
+    if Ids::of_this_process() != Ids::Host {
+        data.push_str(",userxattr");
     }
     let data = std::ffi::CString::new(data).map_err(io::Error::from).at("overlay options")?;
     let target = format!("/proc/self/fd/{}", directory.as_raw_fd());
@@ -123,19 +131,43 @@ pub(super) fn mount(
         // What later steps mask and write to must be where they look for it.
         inroot::open_without_links(root, target, OFlags::PATH).at(target)?;
     }
+    let new = match kernel_mount(fstype, source, data, flags) {
+        // These show a namespace that is the host's, whose root we are not: as the host has it mounted, then.
+        Err(Fault { errno: libc::EPERM, .. }) if Ids::of_this_process() != Ids::Host => match fstype {
+            "proc" => host_view("/proc", flags),
+            "sysfs" => host_view("/sys", flags),
+            "cgroup2" => host_view("/sys/fs/cgroup", flags),
+            _ => fault(libc::EPERM, fstype),
+        },
+        new => new,
+    };
+    attach(&new?, &directory).at(target)
+}
+
+fn kernel_mount(fstype: &str, source: &str, data: &str, flags: MountFlags) -> Result<OwnedFd, Fault> {
     let context = mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).at(fstype)?;
     if !source.is_empty() {
         mount::fsconfig_set_string(context.as_fd(), "source", source).at(fstype)?;
     }
     for option in data.split(',').filter(|option| !option.is_empty()) {
+        if option.starts_with("gid=") && fstype == "devpts" && Ids::of_this_process() == Ids::Single {
+            // The group of terminals is none that this user has: they stay the user's own.
+            continue;
+        }
         let set = match option.split_once('=') {
             Some((key, value)) => mount::fsconfig_set_string(context.as_fd(), key, value),
             None => mount::fsconfig_set_flag(context.as_fd(), option),
         };
         set.at(format!("{fstype} option {option}"))?;
     }
-    let new = create(&context, fstype, attribute_flags(flags))?;
-    attach(&new, &directory).at(target)
+    create(&context, fstype, attribute_flags(flags))
+}
+
+fn host_view(path: &'static str, flags: MountFlags) -> Result<OwnedFd, Fault> {
+    let clone = clone_tree(&host_directory(Path::new(path))?, true).at(path)?;
+    let attributes = MountAttributes { set: attribute_flags(flags).bits().into(), ..MountAttributes::default() };
+    set_attributes(&clone, &attributes, true).at(path)?;
+    Ok(clone)
 }
 
 fn create(context: &OwnedFd, fstype: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Fault> {
@@ -374,27 +406,28 @@ pub(super) fn device(
             rfs::AtFlags::SYMLINK_NOFOLLOW,
         )
         .at(target),
-        Err(Errno::PERM) => bind_host_device(root, target, name, file_type, (major, minor)),
+        Err(Errno::PERM) => bind_host_device(root, target, file_type, (major, minor)),
         Err(error) => Err(error).at(target),
     }
 }
 
-/// Where device nodes cannot be made: the host's of the same name, once it is seen to be the same device.
-fn bind_host_device(
-    root: &OwnedFd,
-    target: &str,
-    name: &str,
-    file_type: FileType,
-    device: (u32, u32),
-) -> Result<(), Fault> {
-    let path = format!("/dev/{name}");
+/// Where device nodes cannot be made: the host's, once it is seen to be the same device.
+fn bind_host_device(root: &OwnedFd, target: &str, file_type: FileType, device: (u32, u32)) -> Result<(), Fault> {
+    let path = host_node(file_type, device).unwrap_or_else(|| target.to_owned());
     let node = rfs::open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).at(&*path)?;
     let status = rfs::fstat(&node).at(&*path)?;
     let found = (rfs::major(status.st_rdev), rfs::minor(status.st_rdev));
     if FileType::from_raw_mode(status.st_mode) != file_type || found != device {
         return fault(libc::EPERM, target);
     }
-    let clone = clone_tree(&node, false).at(path)?;
+    let clone = clone_tree(&node, false).at(&*path)?;
     let on = inroot::make_file(root, target).at(target)?;
     attach(&clone, &on).at(target)
+}
+
+/// What the kernel calls a device below /dev, see sysfs(5).
+fn host_node(file_type: FileType, (major, minor): (u32, u32)) -> Option<String> {
+    let kind = if file_type == FileType::BlockDevice { "block" } else { "char" };
+    let event = std::fs::read_to_string(format!("/sys/dev/{kind}/{major}:{minor}/uevent")).ok()?;
+    event.lines().find_map(|line| line.strip_prefix("DEVNAME=")).map(|name| format!("/dev/{name}"))
 }

@@ -10,6 +10,7 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 use super::Rlimit;
 use super::fault::{At, Fault, fault};
+use crate::sys::userns::Ids;
 
 /// Magic of procfs (`<linux/magic.h>`).
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -71,7 +72,11 @@ pub(super) fn rlimit(resource: Rlimit, soft: u64, hard: u64) -> Result<(), Fault
 
 pub(super) fn groups(groups: &[u32]) -> Result<(), Fault> {
     let groups: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
-    thread::set_thread_groups(&groups).at("groups")
+    match thread::set_thread_groups(&groups) {
+        // A namespace of one user has no other groups to give or to take.
+        Err(Errno::PERM) if Ids::of_this_process() == Ids::Single => Ok(()),
+        set => set.at("groups"),
+    }
 }
 
 /// The root of the user namespace that this process has just come into.

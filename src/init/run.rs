@@ -184,8 +184,12 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<Borrowe
                 // Its parent has done that for it.
                 Namespace::Join(Pid, _) if born.is_none() => {}
                 Namespace::Join(kind, slot) if kind == wanted => {
-                    process::enter_namespace(slot_of(inherited, slot)?, kind.flag())
-                        .at(format!("joining the {kind:?} namespace"))?;
+                    let there = slot_of(inherited, slot)?;
+                    let joining = || format!("joining the {kind:?} namespace");
+                    // One that is the host's may be another user's to enter; then we are in it already.
+                    if !process::is_in_namespace(there, kind.name()).at(joining())? {
+                        process::enter_namespace(there, kind.flag()).at(joining())?;
+                    }
                 }
                 // Only now is the process in its cgroups, which the namespace takes as its root.
                 Namespace::New(Cgroup) if wanted == Cgroup => {

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::run::{Inherited, launch_steps};
 use super::{Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
 use crate::sys::process::{self, Child};
+use crate::sys::userns;
 
 /// Makes the process, in its namespaces and its cgroup2. It waits for the go before it runs its steps; with
 /// [`Step::Rebirth`] it does not, enters its v1 groups by itself, and what is returned has done all its steps.
@@ -39,15 +40,28 @@ pub fn spawn(launch: &Launch, inherited: &Inherited<'_>) -> Result<Child, Launch
             Namespace::Join(..) => {}
         }
     }
-    let own = join.map(enter_for_children).transpose()?;
+    let before = |error: io::Error| failed(&error, "making the process");
+    let join = match join {
+        Some(there) if process::is_in_namespace(there, "pid").map_err(before)? => None,
+        join => join,
+    };
     let keep = inherited.descriptors();
-    let child = process::clone_child(inherited.single, flags, cgroup, &keep, || launch_steps(launch, inherited, None));
+    let body = || launch_steps(launch, inherited, None);
+    if let Some(there) = join
+        && !userns::owns("pid").map_err(before)?
+    {
+        // There would be no way back from there.
+        let child = process::clone_child_into(inherited.single, there.as_fd(), flags, cgroup, &keep, body);
+        return child.map_err(before);
+    }
+    let own = join.map(enter_for_children).transpose()?;
+    let child = process::clone_child(inherited.single, flags, cgroup, &keep, body);
     if let Some(own) = own {
         // Our own is an ancestor of every namespace we can enter, so this cannot be refused; were it, all later
         // processes would be born in the wrong place.
-        process::enter_namespace(&own, libc::CLONE_NEWPID).map_err(|error| failed(&error, "making the process"))?;
+        process::enter_namespace(&own, libc::CLONE_NEWPID).map_err(before)?;
     }
-    child.map_err(|error| failed(&error, "making the process"))
+    child.map_err(before)
 }
 
 /// Has this process's children in another pid namespace; returns its own one.

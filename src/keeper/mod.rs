@@ -7,7 +7,9 @@
 mod channel;
 mod handle;
 mod launch;
+mod scope;
 mod serve;
+mod settle;
 mod spawn;
 mod supervise;
 mod table;

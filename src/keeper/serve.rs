@@ -16,6 +16,7 @@ use rustix::process::{DumpableBehavior, Resource, WaitOptions};
 use super::channel::{Outbox, decode, encode};
 use super::handle::take_stdin;
 use super::launch::Launcher;
+use super::settle::settle;
 use super::spawn::{Setup, Started};
 use super::supervise::{Supervision, Watch};
 use super::table::{Entry, Stage};
@@ -29,13 +30,25 @@ pub(super) const REAP_TIME: Duration = Duration::from_secs(1);
 
 /// Entry of the process, called when the first argument is [`super::ROLE`]. Standard input is the socket of whoever starts it.
 pub fn main() -> ExitCode {
-    match run() {
+    let mut words = std::env::args().skip(2);
+    let project = words.next().unwrap_or_default();
+    // The process whose user namespace to join, see `SpawnOptions::like`.
+    let like = words.next().and_then(|pid| pid.parse().ok());
+    match settle(&project, like).or_else(refuse).and_then(|()| run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("keeper: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells whoever waits for the start that there will be none.
+fn refuse(error: io::Error) -> io::Result<()> {
+    let client = take_stdin()?;
+    let answer: Started = Err((None, error.to_string()));
+    message::send(&client, &encode(&answer)?, &[], Wait::Yes)?;
+    Err(error)
 }
 
 /// One line for the log file, which is standard error. When it cannot be written there is nobody left to tell.

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::network::dns;
 use crate::network::files::Resolver;
+use crate::network::outside::Outside;
 use crate::network::sandbox;
 
 /// A server has that long to answer, as in Docker.
@@ -29,6 +30,7 @@ const PORT: u16 = 53;
 pub(super) struct Upstream {
     netns: Arc<OwnedFd>,
     servers: Vec<IpAddr>,
+    outside: Outside,
     /// Which one answered last: it is asked first.
     best: AtomicUsize,
 }
@@ -36,8 +38,8 @@ pub(super) struct Upstream {
 impl Upstream {
     /// `servers` take the place of the host's when there are any. They are asked from inside the container's namespace, so
     /// that its routes count; servers on the host's loopback are asked from the host.
-    pub(super) fn new(netns: OwnedFd, servers: Vec<IpAddr>) -> Self {
-        Self { netns: Arc::new(netns), servers, best: AtomicUsize::new(0) }
+    pub(super) fn new(netns: OwnedFd, servers: Vec<IpAddr>, outside: Outside) -> Self {
+        Self { netns: Arc::new(netns), servers, outside, best: AtomicUsize::new(0) }
     }
 
     /// Asks the servers, the next one when one refuses or is slow; `SERVFAIL` when none answers.
@@ -53,8 +55,9 @@ impl Upstream {
         let mut refusal = None;
         loop {
             if let Some((number, server)) = waiting.next() {
-                let inside = own || !server.is_loopback();
-                let one = ask(query.clone(), SocketAddr::new(server, PORT), self.netns.clone(), inside, over_tcp);
+                let inside = own || !(server.is_loopback() || self.outside.is_apart());
+                let from = From { netns: self.netns.clone(), outside: self.outside.clone(), inside };
+                let one = ask(query.clone(), SocketAddr::new(server, PORT), from, over_tcp);
                 asked.spawn(async move { (number, timeout(PATIENCE, one).await) });
             }
             let answer = tokio::select! {
@@ -101,30 +104,36 @@ fn host_servers() -> Vec<IpAddr> {
     })
 }
 
-async fn ask(
-    query: Arc<[u8]>,
-    server: SocketAddr,
+/// Where a question is asked from: the container's namespace, or the host.
+struct From {
     netns: Arc<OwnedFd>,
+    outside: Outside,
     inside: bool,
-    over_tcp: bool,
-) -> io::Result<Vec<u8>> {
-    if over_tcp { ask_tcp(&query, server, &netns, inside).await } else { ask_udp(&query, server, &netns, inside).await }
 }
 
-async fn ask_udp(query: &[u8], server: SocketAddr, netns: &OwnedFd, inside: bool) -> io::Result<Vec<u8>> {
+impl From {
+    /// `open` inside, or from the host where the container has no way.
+    fn open<T: Send + 'static>(&self, open: impl Fn() -> io::Result<T> + Copy + Send + 'static) -> io::Result<T> {
+        match self.inside.then(|| sandbox::enter(self.netns.as_fd(), open)) {
+            Some(Ok(opened)) => Ok(opened),
+            _ => self.outside.run(open),
+        }
+    }
+}
+
+async fn ask(query: Arc<[u8]>, server: SocketAddr, from: From, over_tcp: bool) -> io::Result<Vec<u8>> {
+    if over_tcp { ask_tcp(&query, server, &from).await } else { ask_udp(&query, server, &from).await }
+}
+
+async fn ask_udp(query: &[u8], server: SocketAddr, from: &From) -> io::Result<Vec<u8>> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let open = || {
+    let open = move || {
         let socket = std::net::UdpSocket::bind((any, 0))?;
         socket.connect(server)?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     };
-    let socket = match inside.then(|| sandbox::enter(netns.as_fd(), open)) {
-        Some(Ok(socket)) => socket,
-        // The container has no way there; the host may have one.
-        _ => open()?,
-    };
-    let socket = UdpSocket::from_std(socket)?;
+    let socket = UdpSocket::from_std(from.open(open)?)?;
     socket.send(query).await?;
     let mut buffer = vec![0; 4096];
     loop {
@@ -137,14 +146,16 @@ async fn ask_udp(query: &[u8], server: SocketAddr, netns: &OwnedFd, inside: bool
     }
 }
 
-async fn ask_tcp(query: &[u8], server: SocketAddr, netns: &OwnedFd, inside: bool) -> io::Result<Vec<u8>> {
-    let open = || if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let connected = match inside.then(|| sandbox::enter(netns.as_fd(), open)) {
+async fn ask_tcp(query: &[u8], server: SocketAddr, from: &From) -> io::Result<Vec<u8>> {
+    let open = move || if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let connected = match from.inside.then(|| sandbox::enter(from.netns.as_fd(), open)) {
         Some(Ok(socket)) => socket.connect(server).await,
         _ => Err(io::ErrorKind::NetworkUnreachable.into()),
     };
     let mut stream = match connected {
-        Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable => open()?.connect(server).await?,
+        Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable => {
+            from.outside.run(open)?.connect(server).await?
+        }
         connected => connected?,
     };
     write_framed(&mut stream, query).await?;

@@ -17,6 +17,7 @@ use crate::network::dns::{self, Reply, View, Zone};
 use crate::network::dns_forward::{Upstream, read_framed, write_framed};
 use crate::network::dns_others::Others;
 use crate::network::dns_sockets::DnsSockets;
+use crate::network::outside::Outside;
 
 /// Between two questions on a connection.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -37,6 +38,8 @@ pub struct Served {
     /// In the place of the host's servers when not empty.
     pub servers: Vec<IpAddr>,
     pub others: Others,
+    /// Where servers on the host's loopback are asked from.
+    pub outside: Outside,
     /// The server ends when the other end of this is dropped.
     pub until: oneshot::Receiver<()>,
 }
@@ -122,7 +125,7 @@ async fn serve(served: Served) -> io::Result<()> {
     let listener: std::net::TcpListener = served.sockets.tcp.into();
     listener.set_nonblocking(true)?;
     let tcp = TcpListener::from_std(listener)?;
-    let upstream = Upstream::new(served.netns, served.servers);
+    let upstream = Upstream::new(served.netns, served.servers, served.outside);
     let answers = Arc::new(Answers { view: served.view, zone: served.zone, others: served.others, upstream });
     tokio::select! {
         result = serve_udp(udp, answers.clone()) => result,

@@ -16,6 +16,13 @@ use crate::network::netlink::{self, ACK, CREATE, EXCLUSIVE, Netlink};
 use crate::network::records::NetworkRecord;
 use crate::spec::network::Shared;
 
+/// The message that says whose a link is. Not through /sys, which shows the network it was mounted in.
+fn alias(index: u32, text: &str) -> Vec<u8> {
+    let mut message = LinkUnspec::new_with_index(index).build();
+    message.attributes.push(LinkAttribute::IfAlias(text.to_owned()));
+    netlink::encode(RouteNetlinkMessage::SetLink(message), ACK)
+}
+
 pub(super) fn link_exists(name: &str) -> bool {
     nix::net::if_::if_nametoindex(name).is_ok()
 }
@@ -35,8 +42,7 @@ pub(super) fn create_bridge(record: &NetworkRecord) -> Result<(), NetworkError> 
     let index = nix::net::if_::if_nametoindex(name.as_str()).map_err(|errno| failed("find")(errno.into()))?;
     // So that `ip link` tells whose it is.
     if record.owns_link {
-        let alias = format!("/sys/class/net/{name}/ifalias");
-        fs::write(&alias, &record.name).map_err(NetworkError::file("write", &alias))?;
+        socket.send(&alias(index, &record.name)).map_err(failed("name"))?;
     }
     let mut addresses = Vec::new();
     for subnet in &record.subnets {

@@ -18,6 +18,7 @@ pub mod monitor;
 mod netlink;
 mod networks;
 mod nft;
+pub mod outside;
 pub mod ports;
 pub mod proxy;
 pub mod records;
@@ -25,6 +26,7 @@ pub mod routes;
 pub mod sandbox;
 #[cfg(test)]
 mod tests;
+pub mod uplink;
 
 use std::io;
 use std::path::PathBuf;
@@ -33,6 +35,7 @@ use ipnetwork::IpNetwork;
 
 pub use firewall::{ProjectTable, Published};
 pub use networks::Networks;
+pub use outside::Outside;
 pub use records::{EndpointRecord, NetworkRecord, SubnetRecord};
 pub use sandbox::{Gateway, Interface, Sandbox};
 

@@ -11,6 +11,7 @@ use crate::network::NetworkError;
 use crate::network::foreign;
 use crate::network::ipam;
 use crate::network::link::{self, link_exists};
+use crate::network::outside::Outside;
 use crate::network::records::{self, EndpointRecord, NetworkRecord, Records};
 use crate::network::routes;
 use crate::spec::NetworkSpec;
@@ -20,12 +21,19 @@ use crate::spec::network::{Bridge, Driver, Shared};
 #[derive(Clone, Debug)]
 pub struct Networks {
     folder: PathBuf,
+    outside: Outside,
 }
 
 impl Networks {
     /// `folder` is `<data_dir>/networks`; made when first needed.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, outside: Outside::default() }
+    }
+
+    /// The same, made where the host's network is another one: its address ranges are not to be used either.
+    #[must_use]
+    pub fn with_outside(self, outside: Outside) -> Self {
+        Self { outside, ..self }
     }
 
     /// The records as they are now, also those of half-made networks (`ready` is false).
@@ -75,7 +83,7 @@ impl Networks {
                 clear(&records, &record)?;
             }
         }
-        let mut record = plan_record(spec, project, &others)?;
+        let mut record = plan_record(spec, project, &others, &self.outside)?;
         records.put(&record)?;
         make(&record).inspect_err(|_| {
             // Best effort: the record stays when something does, and the next sweep takes both.
@@ -198,7 +206,12 @@ fn unmake(record: &NetworkRecord) -> Result<(), NetworkError> {
     if record.owns_link { link::delete_link(&record.bridge) } else { Ok(()) }
 }
 
-fn plan_record(spec: &NetworkSpec, project: &str, others: &[NetworkRecord]) -> Result<NetworkRecord, NetworkError> {
+fn plan_record(
+    spec: &NetworkSpec,
+    project: &str,
+    others: &[NetworkRecord],
+    outside: &Outside,
+) -> Result<NetworkRecord, NetworkError> {
     let mut bytes = [0; 32];
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| NetworkError::kernel("give random bytes")(errno.into()))?;
@@ -219,6 +232,10 @@ fn plan_record(spec: &NetworkSpec, project: &str, others: &[NetworkRecord]) -> R
     if owns_link || spec.subnets.is_empty() {
         let ranges = routes::host_ranges();
         used.extend(ranges.map_err(NetworkError::kernel("list the routes and addresses of this host"))?);
+        if outside.is_apart() {
+            let ranges = outside.run(routes::host_ranges);
+            used.extend(ranges.map_err(NetworkError::kernel("list the routes and addresses of this host"))?);
+        }
     }
     let subnets = ipam::choose(spec, &id, &used)?;
     Ok(NetworkRecord {

@@ -156,8 +156,8 @@ fn open(address: IpAddr, port: u16, protocol: Protocol) -> Result<(OwnedFd, u16)
 /// Finds the process with a socket on the port, by the kernel's tables and the descriptors of all processes.
 pub fn holder(address: SocketAddr, protocol: Protocol) -> Holder {
     let tables = match protocol {
-        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
-        Protocol::Tcp | Protocol::Sctp => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Protocol::Udp => ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"],
+        Protocol::Tcp | Protocol::Sctp => ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"],
     };
     let inodes = tables.iter().flat_map(|table| {
         inodes_on(&fs::read_to_string(table).unwrap_or_default(), address.port(), protocol == Protocol::Tcp)

@@ -276,6 +276,7 @@ async fn names_are_answered_inside_the_namespace() {
         view,
         zone,
         servers: Vec::new(),
+        outside: crate::network::Outside::default(),
         until,
     };
     server.serve(served).unwrap();

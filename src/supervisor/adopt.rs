@@ -44,6 +44,10 @@ impl Host {
             if let Err(error) = taken {
                 self.warn(&format!("cannot take over container `{}`, ending it: {error}", record.config.name));
                 self.kill_group(id);
+                // Where it has no control group, its first process takes the others along.
+                if let Err(error) = self.link.signal(id.as_str(), libc::SIGKILL) {
+                    self.warn(&because("it cannot be ended", &error).message);
+                }
             }
         }
         for (id, end) in ended {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::network::ports::{self, Holder, PortError};
+use crate::network::ports::{Holder, PortError};
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
 use crate::spec::container::MountSource;
@@ -76,7 +76,7 @@ impl Host {
             if ours.iter().any(|port| port.host == first && port.protocol == spec.protocol) {
                 continue;
             }
-            if let Err(error) = ports::reserve(spec) {
+            if let Err(error) = self.reserve(spec) {
                 let mut problem =
                     because(format!("service `{}`: cannot publish port {last}", new.service.name), &error);
                 problem.help = Some(match holding_project(&error) {

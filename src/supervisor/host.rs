@@ -76,6 +76,8 @@ pub(super) struct Parts {
     /// Containers whose start has not been written down yet: their end waits for that.
     pub(super) starting: RefCell<BTreeSet<ContainerId>>,
     pub(super) started: Notify,
+    /// What whoever asked for the change under way should know.
+    pub(super) notices: RefCell<Option<mpsc::UnboundedSender<String>>>,
     /// Ends that the keeper has reported.
     pub(super) ends: Mutex<mpsc::UnboundedReceiver<(String, ExitRecord)>>,
     /// Who follows the containers' lives.
@@ -178,6 +180,14 @@ impl Host {
         let (tell, told) = mpsc::unbounded_channel();
         self.watchers.borrow_mut().push(tell);
         told
+    }
+
+    /// What a person should know of the change they asked for; when nobody waits for one, it goes to the log.
+    pub(super) fn notice(&self, message: &str) {
+        let told = self.notices.borrow().as_ref().is_some_and(|notices| notices.send(message.to_owned()).is_ok());
+        if !told {
+            self.warn(message);
+        }
     }
 
     /// What nobody waits for goes to the supervisor's log, which is its standard error.

@@ -16,6 +16,7 @@ impl Host {
         if let Err(error) = cgroup::remove_empty(&self.hierarchies, &group) {
             self.warn(&because("cannot remove the project's control group", &error).message);
         }
+        self.end_uplink();
         self.remove_folders();
         let trash = self.trash.empty();
         if let Err(error) = trash {

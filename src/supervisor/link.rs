@@ -22,6 +22,7 @@ use crate::keeper::Process;
 use crate::keeper::Program;
 use crate::keeper::Request;
 use crate::keeper::SpawnOptions;
+use crate::network::Outside;
 
 /// A process that runs.
 #[derive(Debug)]
@@ -77,6 +78,8 @@ struct Inner {
     project: String,
     program: Program,
     log: PathBuf,
+    /// The keeper lives in the host's network, as `network_mode: host` is meant.
+    outside: Outside,
     keeper: RefCell<Rc<KeeperHandle>>,
     launching: RefCell<HashMap<String, Answer>>,
     /// Who waits for the end of a process that is no container.
@@ -96,12 +99,14 @@ impl Link {
         program: Program,
         log: PathBuf,
         keeper: KeeperHandle,
+        outside: Outside,
     ) -> (Self, mpsc::UnboundedReceiver<(String, ExitRecord)>) {
         let (exits, ended) = mpsc::unbounded_channel();
         let inner = Inner {
             project: project.to_owned(),
             program,
             log,
+            outside,
             keeper: RefCell::new(Rc::new(keeper)),
             launching: RefCell::default(),
             waiting: RefCell::default(),
@@ -298,13 +303,16 @@ impl Link {
     fn replace_keeper(&self) -> io::Result<()> {
         // Dropping the senders ends the launches that the dead keeper will never answer.
         self.0.launching.borrow_mut().clear();
-        let keeper = Rc::new(keeper::spawn_replacement(SpawnOptions {
+        let options = SpawnOptions {
             binary: "/proc/self/exe".into(),
             project: self.0.project.clone(),
             supervisor: self.0.program.clone(),
             held: Vec::new(),
             log: File::options().append(true).create(true).open(&self.0.log).ok(),
-        })?);
+            like: None,
+        };
+        let socket = self.0.outside.run(move || keeper::spawn_replacement(options))?;
+        let keeper = Rc::new(KeeperHandle::from_fd(socket)?);
         for (name, descriptors) in self.0.held.borrow().iter() {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             keeper.send(&Request::Hold { name: name.clone() }, &borrowed)?;

@@ -38,6 +38,8 @@ use crate::image::Store;
 use crate::keeper::KeeperHandle;
 use crate::keeper::Program;
 use crate::logs::LogPump;
+use crate::network::uplink::Uplink;
+use crate::network::{self, Outside};
 use crate::plan::Change;
 use crate::reconcile::Handle;
 use crate::reconcile::Reconciler;
@@ -50,6 +52,9 @@ use crate::supervisor::serve::Server;
 use crate::volume::Volumes;
 
 pub use crate::keeper::SUPERVISOR as ROLE;
+
+/// Name under which the keeper holds the project's network namespace, where it has one of its own.
+const NETWORK: &str = "network";
 
 /// Whether the process of a run still exists and is the same one. `boot_id` is the present boot's.
 pub fn is_same_process(boot_id: &str, run: &RunState) -> bool {
@@ -86,7 +91,11 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
     let inherited = Link::greeting(&keeper).await?;
     let program = Program::supervisor(&project, &roots.data, &roots.run);
     let log = roots.project(&project).data().join("supervisor.log");
-    let (link, ends) = Link::new(&project, program, log, keeper);
+    let held = inherited.held.get(NETWORK).and_then(|descriptors| descriptors.first());
+    let outlived = if held.is_none() { Uplink::left(roots.project(&project).run())? } else { None };
+    // While this thread is the only one.
+    let (outside, netns) = network::outside::settle(held.or(outlived.as_ref()))?;
+    let (link, ends) = Link::new(&project, program, log, keeper, outside.clone());
     let listener = match restore(&link, &inherited) {
         Ok(listener) => listener,
         Err(error) => {
@@ -95,6 +104,9 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
             return Err(error.into());
         }
     };
+    if let Some(netns) = netns.filter(|_| held.is_none()) {
+        link.hold(NETWORK, vec![netns])?;
+    }
     let pumping = link.clone();
     tokio::task::spawn_local(async move {
         if let Err(error) = pumping.run().await {
@@ -103,7 +115,7 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
             std::process::exit(1);
         }
     });
-    let host = host(project, roots, link, ends)?;
+    let host = host(project, roots, link, ends, outside)?;
     host.take_over(inherited).await?;
     let (reconciler, Handle { commands, idle }) = Reconciler::new(Rc::new(host.clone()));
     tokio::task::spawn_local(async move {
@@ -112,6 +124,7 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
             std::process::exit(1);
         }
     });
+    tokio::task::spawn_local(host.clone().keep_uplink());
     let journal = journal(&host);
     let server = Server::new(host, listener, commands, idle)?;
     if let Some(change) = journal {
@@ -139,6 +152,7 @@ fn host(
     roots: Roots,
     link: Link,
     ends: mpsc::UnboundedReceiver<(String, crate::keeper::ExitRecord)>,
+    outside: Outside,
 ) -> Result<Host, Box<dyn Error>> {
     let dir = roots.project(&project);
     let record = dir.record()?;
@@ -152,10 +166,11 @@ fn host(
         pump: LogPump::start(|container, error| complain(&io::Error::other(format!("{container}: {error}"))))?,
         forwarders: RefCell::default(),
         cgroup_parents: RefCell::default(),
-        connections: Connections::new(&roots.data),
+        connections: Connections::new(&roots.data, outside),
         record: RefCell::new(record),
         live: RefCell::new(BTreeMap::new()),
         starting: RefCell::default(),
+        notices: RefCell::default(),
         started: Notify::new(),
         ends: Mutex::new(ends),
         watchers: RefCell::default(),

@@ -238,12 +238,15 @@ impl Shared {
             return vec![Failed { message: "the reconciler has ended".to_owned(), help: None }];
         }
         let mut accepted = Some((journal, current));
+        let (tell, mut notices) = mpsc::unbounded_channel();
         loop {
             tokio::select! {
                 biased;
+                Some(text) = notices.recv() => tell_all(listeners, &Reply::Warning(text)),
                 Some(update) = news.recv() => {
                     if let Some((journal, current)) = accepted.take() {
                         self.accept(journal, current, remember_project.as_ref());
+                        *self.host.notices.borrow_mut() = Some(tell.clone());
                     }
                     let reply = match update {
                         Update::Progress { id, status, text } => {
@@ -251,9 +254,12 @@ impl Shared {
                         }
                         Update::Warning(text) => Reply::Warning(text),
                     };
-                    listeners.borrow_mut().retain(|listener| listener.send(reply.clone()).is_ok());
+                    tell_all(listeners, &reply);
                 }
                 result = &mut *ended => {
+                    while let Ok(text) = notices.try_recv() {
+                        tell_all(listeners, &Reply::Warning(text));
+                    }
                     self.finish(requested_at);
                     return match result {
                         Ok(Ok(())) => Vec::new(),
@@ -357,6 +363,10 @@ impl Shared {
             }
         }
     }
+}
+
+fn tell_all(listeners: &RefCell<Vec<mpsc::UnboundedSender<Reply>>>, reply: &Reply) {
+    listeners.borrow_mut().retain(|listener| listener.send(reply.clone()).is_ok());
 }
 
 fn project_of(change: &Change) -> Option<crate::spec::ProjectSpec> {

@@ -68,6 +68,7 @@ impl Host {
     async fn connect_and_launch(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
         self.check_forwarding(&record.config)?;
         self.note_cgroup_parent(&record.config);
+        self.uplink_settled().await;
         let connected = self.connect(&record.config)?;
         self.launch(record, &connected, &self.cgroup_path(&record.config.id)).await
     }
@@ -151,7 +152,7 @@ impl Host {
         let (cgroup, left_out) = Cgroup::create(&self.hierarchies, group, &resources)
             .map_err(|error| because("cannot make the control group", &error))?;
         for missing in left_out {
-            self.warn(&missing);
+            self.notice(&missing);
         }
         Ok(cgroup)
     }
@@ -343,6 +344,10 @@ pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> Runt
     };
     let cause = std::io::Error::from_raw_os_error(*errno);
     match step.and_then(|step| steps.get(step)) {
+        Some(Step::Identity { uid, gid }) if *errno == libc::EINVAL => RuntimeError {
+            message: format!("user {uid} with group {gid} is none of this user's subordinate ids ({detail})"),
+            help: Some("give this user more of them (`rcompose doctor` says how), or run as root".to_owned()),
+        },
         Some(Step::Exec { .. }) => match *errno {
             libc::ENOENT => RuntimeError {
                 message: format!("there is no `{program}` in the image ({detail})"),

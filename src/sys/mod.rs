@@ -9,4 +9,5 @@ pub mod process;
 pub mod resolver;
 pub mod security;
 pub mod signals;
+pub mod userns;
 pub mod watch;

@@ -2,8 +2,11 @@
 #![allow(unsafe_code, reason = "system calls without a safe wrapper")]
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+
+use rustix::process::{Pid, WaitOptions};
 
 /// Proof that this process had one thread when it was asked.
 ///
@@ -48,28 +51,79 @@ pub fn clone_child(
     keep: &[RawFd],
     body: impl FnOnce() -> i32,
 ) -> io::Result<Child> {
+    match clone_process(namespaces, cgroup, libc::SIGCHLD)? {
+        Some(child) => Ok(child),
+        None => {
+            close_all_but(keep);
+            exit_now(body())
+        }
+    }
+}
+
+/// [`clone_child`] into a pid namespace that this process cannot come back from: a process in between goes there, and has
+/// its child be this one's.
+///
+/// # Errors
+/// As there, and those of `setns(2)`.
+pub fn clone_child_into(
+    single: SingleThreaded,
+    pid_namespace: BorrowedFd<'_>,
+    namespaces: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    keep: &[RawFd],
+    body: impl FnOnce() -> i32,
+) -> io::Result<Child> {
+    let (mut answer, mut tell) = io::pipe()?;
+    let Some(between) = fork(single)? else {
+        let flags = namespaces | u64::from(libc::CLONE_PARENT.unsigned_abs());
+        let made = enter_namespace(pid_namespace, libc::CLONE_NEWPID).and_then(|()| clone_process(flags, cgroup, 0));
+        let told = match made {
+            Ok(None) => {
+                close_all_but(keep);
+                exit_now(body())
+            }
+            Ok(Some(child)) => child.pid,
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        // When nobody reads it, nobody is left.
+        let _ = tell.write_all(&told.to_ne_bytes());
+        exit_now(0);
+    };
+    drop(tell);
+    let mut told = [0; 4];
+    let answered = answer.read_exact(&mut told);
+    let _ = rustix::process::waitpid(Pid::from_raw(between), WaitOptions::empty());
+    answered?;
+    let pid = i32::from_ne_bytes(told);
+    if pid < 0 {
+        return Err(io::Error::from_raw_os_error(-pid));
+    }
+    // Ours, and not reaped: the number is still its own.
+    let name = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Child { pid, pidfd: rustix::process::pidfd_open(name, rustix::process::PidfdFlags::empty())? })
+}
+
+/// `clone3(2)` as a fork; `None` in the child.
+fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> io::Result<Option<Child>> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is made of integers, for which zero is a value (and the kernel's default for every field).
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = namespaces | libc::CLONE_PIDFD as u64;
     arguments.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.exit_signal = exit_signal as u64;
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: without CLONE_VM and with no stack given this is a fork: the child has its own copy of all memory and goes on
-    // from here. `SingleThreaded` says that no other thread existed whose locks could be held in that copy. The kernel reads
-    // `arguments` and writes `pidfd`, both live on this stack, during the call only.
+    // from here. The callers' `SingleThreaded` says that no other thread existed whose locks could be held in that copy. The
+    // kernel reads `arguments` and writes `pidfd`, both live on this stack, during the call only.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
-        0 => {
-            close_all_but(keep);
-            exit_now(body())
-        }
+        0 => Ok(None),
         // SAFETY: CLONE_PIDFD made the kernel store a new descriptor in `pidfd`, which nothing else owns.
-        pid => Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        pid => Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })),
     }
 }
 
@@ -185,6 +239,16 @@ pub fn enter_namespace(namespace: impl AsFd, kind: i32) -> io::Result<()> {
     // SAFETY: no memory is passed; the file table is not shared, as there is one thread.
     let result = unsafe { libc::setns(namespace.as_fd().as_raw_fd(), kind) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether `namespace` is the one of that `kind` (its name below `/proc/PID/ns`) that this process is in.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn is_in_namespace(namespace: impl AsFd, kind: &str) -> io::Result<bool> {
+    let own = fs::metadata(format!("/proc/thread-self/ns/{kind}"))?;
+    let other = rustix::fs::fstat(namespace)?;
+    Ok((own.dev(), own.ino()) == (other.st_dev, other.st_ino))
 }
 
 /// Takes a new cgroup namespace whose root is where this process is now.

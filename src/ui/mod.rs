@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod diagnostics;
+pub mod doctor;
 pub mod format;
 pub mod human;
 pub mod log_lines;

@@ -52,8 +52,16 @@ impl World {
         // Takes over when this test ends early: ends at once, so that the keeper ends with the last process.
         let nobody = Program { path: BUSYBOX.into(), argv: vec!["true".into()] };
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_rcompose"));
-        let options = SpawnOptions { binary, project: "test".into(), supervisor: nobody, held: Vec::new(), log: None };
-        let keeper = runtime.block_on(async { rcompose::keeper::spawn_replacement(options) }).unwrap();
+        let options = SpawnOptions {
+            binary,
+            project: "test".into(),
+            supervisor: nobody,
+            held: Vec::new(),
+            log: None,
+            like: None,
+        };
+        let socket = rcompose::keeper::spawn_replacement(options).unwrap();
+        let keeper = runtime.block_on(async { KeeperHandle::from_fd(socket) }).unwrap();
         let folder = tempfile::tempdir().unwrap();
         for part in ["image/bin", "image/etc", "upper", "work", "root"] {
             fs::create_dir_all(folder.path().join(part)).unwrap();

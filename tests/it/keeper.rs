@@ -43,10 +43,15 @@ struct World {
 
 fn options(supervisor: Program, held: Vec<(String, BorrowedFd<'_>)>) -> SpawnOptions<'_> {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_rcompose"));
-    SpawnOptions { binary, project: "test".to_owned(), supervisor, held, log: None }
+    SpawnOptions { binary, project: "test".to_owned(), supervisor, held, log: None, like: None }
 }
 
 /// Takes over when this test process ends early: ends at once, so that the keeper ends with the last process.
+/// A keeper for this process. Inside a runtime.
+fn attach(options: SpawnOptions<'_>) -> std::io::Result<KeeperHandle> {
+    KeeperHandle::from_fd(rcompose::keeper::spawn_replacement(options)?)
+}
+
 fn nobody() -> Program {
     Program { path: BUSYBOX.into(), argv: vec!["true".into()] }
 }
@@ -54,8 +59,7 @@ fn nobody() -> Program {
 impl World {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let keeper =
-            runtime.block_on(async { rcompose::keeper::spawn_replacement(options(nobody(), Vec::new())) }).unwrap();
+        let keeper = runtime.block_on(async { attach(options(nobody(), Vec::new())) }).unwrap();
         let folder = tempfile::tempdir().unwrap();
         for name in ["lower/bin", "upper", "work", "merged"] {
             fs::create_dir_all(folder.path().join(name)).unwrap();
@@ -390,8 +394,7 @@ fn a_killed_keeper_is_replaced_and_adopts() {
     world.runtime.block_on(async {
         assert!(world.keeper.recv().await.unwrap().is_none(), "its end is seen");
     });
-    world.keeper =
-        world.runtime.block_on(async { rcompose::keeper::spawn_replacement(options(nobody(), Vec::new())) }).unwrap();
+    world.keeper = world.runtime.block_on(async { attach(options(nobody(), Vec::new())) }).unwrap();
     let exit_file = world.folder.path().join("one.exit");
     world.send(&Request::Adopt { id: "one".to_owned(), pid, exit_file, oom: None }, &[pidfd.as_fd()]);
     assert!(matches!(world.next().0, Event::Welcome { .. }));

@@ -35,6 +35,8 @@ mod planner;
 #[cfg(test)]
 mod registry;
 #[cfg(test)]
+mod rootless;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod simulation;

@@ -249,8 +249,8 @@ fn restart_policies_and_exit_codes() {
     ));
     project.run(&["up", "-d"]).ok();
     eventually("two restarts of `twice`", || {
-        let ended = project.container("twice")["State"] == "exited";
         let runs = project.run(&["logs", "twice", "--no-log-prefix"]).ok().out.matches("run").count();
+        let ended = project.container("twice")["State"] == "exited";
         (ended && runs == 3).then_some(())
     });
     assert_eq!(project.container("twice")["ExitCode"], 5);

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +17,17 @@ pub(crate) struct Project {
     folder: tempfile::TempDir,
     root: PathBuf,
     pub(crate) name: String,
+    /// Who runs the commands, when it is not the user of the test.
+    user: Option<nix::unistd::User>,
+}
+
+/// Names the ordinary user that tests run `rcompose` as, when they are started by root.
+const USER: &str = "RCOMPOSE_TEST_USER";
+
+/// The user of [`USER`].
+fn chosen_user() -> Option<nix::unistd::User> {
+    let name = std::env::var(USER).ok().filter(|_| nix::unistd::geteuid().is_root())?;
+    Some(nix::unistd::User::from_name(&name).unwrap().unwrap_or_else(|| panic!("{USER}: there is no user {name}")))
 }
 
 /// What came out of a finished command.
@@ -61,12 +73,30 @@ pub(crate) fn can_run_containers(test: &str) -> bool {
 impl Project {
     /// A project with this `compose.yaml`.
     pub(crate) fn new(compose: &str) -> Self {
+        Self::of(compose, chosen_user())
+    }
+
+    /// A project of an ordinary user: the one that was chosen, or `nobody`, who has no subordinate ids.
+    pub(crate) fn rootless(compose: &str) -> Self {
+        let nobody = || nix::unistd::User::from_name("nobody").unwrap();
+        let root = nix::unistd::geteuid().is_root();
+        Self::of(compose, chosen_user().or_else(nobody).filter(|_| root))
+    }
+
+    fn of(compose: &str, user: Option<nix::unistd::User>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::Builder::new().prefix("rcompose-test-").tempdir().unwrap();
         fs::create_dir(folder.path().join("project")).unwrap();
         let root = folder.path().join("root");
-        let project = Self { folder, root, name };
+        let project = Self { folder, root, name, user };
+        project.give(project.folder.path());
+        project.give(&project.folder());
+        if project.user.is_some() {
+            // Where the build lies may be closed to others.
+            let (from, to) = (env!("CARGO_BIN_EXE_rcompose"), project.binary());
+            fs::hard_link(from, &to).or_else(|_| fs::copy(from, &to).map(drop)).unwrap();
+        }
         project.write("compose.yaml", compose);
         project
     }
@@ -76,6 +106,34 @@ impl Project {
         let mut other = Self::new(compose);
         other.root.clone_from(&self.root);
         other
+    }
+
+    /// The program under test.
+    pub(crate) fn binary(&self) -> PathBuf {
+        match self.user {
+            Some(_) => self.folder.path().join("rcompose"),
+            None => env!("CARGO_BIN_EXE_rcompose").into(),
+        }
+    }
+
+    fn give(&self, path: &Path) {
+        if let Some(user) = &self.user {
+            std::os::unix::fs::chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        }
+    }
+
+    /// What `doctor` finds for the commands' user.
+    pub(crate) fn findings(&self) -> Vec<serde_json::Value> {
+        let mut command = self.command(&[]);
+        let doctor = command.args(["doctor", "--format", "json"]).output().unwrap();
+        serde_json::from_slice(&doctor.stdout).unwrap()
+    }
+
+    /// Whether the commands' user has more than one id for containers.
+    pub(crate) fn has_many_ids(&self) -> bool {
+        let text = fs::read_to_string("/etc/subuid").unwrap_or_default();
+        let name = self.user.as_ref().map(|user| format!("{}:", user.name));
+        name.is_none_or(|name| text.lines().any(|line| line.starts_with(&name)))
     }
 
     /// The folder that holds `compose.yaml`.
@@ -89,12 +147,16 @@ impl Project {
 
     pub(crate) fn write(&self, file: &str, text: &str) {
         fs::write(self.folder().join(file), text).unwrap();
+        self.give(&self.folder().join(file));
     }
 
     /// `rcompose -p NAME ARGS`, not started yet.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
+        let mut command = Command::new(self.binary());
         command.args(["-p", &self.name]).args(args);
+        if let Some(user) = &self.user {
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
         command.current_dir(self.folder()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.path()).env("RCOMPOSE_ROOT", self.root());
@@ -160,6 +222,9 @@ impl Project {
         }
         let root = self.root();
         let text = root.to_string_lossy().into_owned();
+        left.extend(
+            processes().filter(|(_, words)| words.contains(&text)).map(|(pid, words)| format!("{pid} {words}")),
+        );
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         left.extend(mounts.lines().filter(|line| line.contains(&text)).map(|line| format!("mount {line}")));
         let containers = root.join("data/projects").join(&self.name).join("containers");

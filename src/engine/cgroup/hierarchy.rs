@@ -7,6 +7,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::engine::cgroup::CgroupError;
+use crate::sys::userns::OWN_GROUP;
 
 /// The controllers of v1 that we may make groups in.
 const V1_CONTROLLERS: [&str; 10] =
@@ -18,10 +19,13 @@ pub struct Hierarchies {
     pub(super) v2: Option<V2>,
     /// Mount point by controller.
     pub(super) v1: BTreeMap<String, PathBuf>,
+    /// Some or all of what is mounted is not this user's to use.
+    pub(super) partial: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct V2 {
+    /// Where our groups begin: the mount point, or the group that was delegated to this user.
     pub(super) mount: PathBuf,
     pub(super) controllers: BTreeSet<String>,
 }
@@ -35,15 +39,30 @@ impl Hierarchies {
         let mountinfo = Path::new("/proc/self/mountinfo");
         let text = fs::read_to_string(mountinfo).map_err(|error| CgroupError::read(mountinfo, error))?;
         let mut found = Self::parse(&text);
+        found.keep_usable();
         if let Some(v2) = &mut found.v2 {
             let path = v2.mount.join("cgroup.controllers");
             let names = fs::read_to_string(&path).map_err(|error| CgroupError::read(&path, error))?;
             v2.controllers = names.split_whitespace().map(str::to_owned).collect();
         }
-        if found.v2.is_none() && found.v1.is_empty() {
+        if found.v2.is_none() && found.v1.is_empty() && !found.partial {
             return Err(CgroupError::NotMounted);
         }
         Ok(found)
+    }
+
+    /// An ordinary user has a group where somebody has given one away (systemd's `Delegate=`), and nothing in v1.
+    fn keep_usable(&mut self) {
+        let mounted = self.v1.len();
+        self.v1.retain(|_, mount| is_ours(mount));
+        self.partial = self.v1.len() < mounted;
+        if let Some(v2) = self.v2.take_if(|v2| !is_ours(&v2.mount)) {
+            self.partial = true;
+            let own = fs::read_to_string("/proc/self/cgroup").ok();
+            let own = own.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::/")));
+            let mount = own.and_then(|own| delegated(&v2.mount, own));
+            self.v2 = mount.map(|mount| V2 { mount, ..v2 });
+        }
     }
 
     /// Only v2: containers get a cgroup namespace and a cgroup2 mount of their own.
@@ -73,6 +92,21 @@ impl Hierarchies {
         }
         found
     }
+}
+
+/// Whether groups can be made in that directory.
+fn is_ours(directory: &Path) -> bool {
+    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+/// The group that was given away, seen from a process in it or in the [`OWN_GROUP`] below it.
+fn delegated(mount: &Path, own: &str) -> Option<PathBuf> {
+    let own = mount.join(own);
+    let group = if own.ends_with(OWN_GROUP) { own.parent()? } else { &own };
+    let ours = is_ours(group) && is_ours(&group.join("cgroup.subtree_control")) && is_ours(&group.join("cgroup.procs"));
+    // With processes of its own it cannot limit those below it.
+    let empty = fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|processes| processes.is_empty());
+    (ours && empty).then(|| group.to_owned())
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ use crate::engine::cgroup::hierarchy::V2;
 use crate::engine::cgroup::limits::Limits;
 use crate::sys::bpf;
 use crate::sys::bpf::Instruction;
+use crate::sys::userns::Ids;
 
 pub use hierarchy::Hierarchies;
 pub use usage::Usage;
@@ -54,6 +55,10 @@ pub enum CgroupError {
     NoController { attribute: &'static str, controller: &'static str },
     #[error("`{0}` needs version 1 of control groups, which this host does not use; take it out")]
     OnlyV1(&'static str),
+    #[error(
+        "`{attribute}` needs a control group, and this user has been given none; log in through systemd, or run as root (see `rcompose doctor`)"
+    )]
+    NotDelegated { attribute: &'static str },
     #[error("the kernel refuses `{value}` for `{}` (attribute `{attribute}`)", path.display())]
     Refused { attribute: &'static str, path: PathBuf, value: String, source: io::Error },
     #[error("cannot {doing} `{}`", path.display())]
@@ -229,6 +234,15 @@ impl Cgroup {
                 (directory.clone(), &limits.v2)
             }
             (_, Some(mount)) => (self.v1_directory(limits::v1_name(limits.controller), mount, path)?, &limits.v1),
+            _ if hierarchies.partial => {
+                if !limits.v2.is_empty() {
+                    left_out.push(format!(
+                        "`{}` is not applied: the control group controller `{}` has not been given to this user (see `rcompose doctor`)",
+                        limits.attribute, limits.controller
+                    ));
+                }
+                return Ok(());
+            }
             _ => {
                 return Err(CgroupError::NoController { attribute: limits.attribute, controller: limits.controller });
             }
@@ -262,7 +276,8 @@ impl Cgroup {
         resources: &LinuxResources,
     ) -> Result<(), CgroupError> {
         let rules = resources.devices().as_deref().unwrap_or_default();
-        if rules.is_empty() {
+        // In a user namespace there is no way to make a device node, and no way to load the program.
+        if rules.is_empty() || Ids::of_this_process() != Ids::Host {
             return Ok(());
         }
         let Some(rules) = devices::effective(rules) else { return Ok(()) };
@@ -408,6 +423,7 @@ impl Cgroup {
         }
         match self.v1.iter().find(|(controller, _)| controller == "freezer") {
             Some((_, directory)) => write("pause", &directory.join("freezer.state"), v1),
+            None if Ids::of_this_process() != Ids::Host => Err(CgroupError::NotDelegated { attribute: "pause" }),
             None => Err(CgroupError::NoController { attribute: "pause", controller: "freezer" }),
         }
     }

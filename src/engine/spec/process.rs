@@ -20,6 +20,7 @@ use crate::engine::spec::SpecError;
 use crate::engine::users::UserDatabase;
 use crate::spec::ContainerSpec;
 use crate::spec::container::NetworkMode;
+use crate::sys::userns;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -139,11 +140,13 @@ pub(super) fn sysctls(
     let has = |kind| namespaces.iter().any(|namespace| namespace.typ() == kind);
     let mut sysctls = HashMap::new();
     if matches!(container.network, NetworkMode::Networks(_) | NetworkMode::None) {
+        // All groups: those that there are.
+        let groups = format!("0 {}", userns::highest_gid().min(i32::MAX.unsigned_abs()));
         for (name, value) in
-            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
+            [("net.ipv4.ip_unprivileged_port_start", "0".to_owned()), ("net.ipv4.ping_group_range", groups)]
         {
             if Path::new("/proc/sys").join(name.replace('.', "/")).exists() {
-                sysctls.insert(name.to_owned(), value.to_owned());
+                sysctls.insert(name.to_owned(), value);
             }
         }
     }

@@ -5,6 +5,7 @@ mod changes;
 mod names;
 mod networks;
 mod ports;
+mod uplink;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tokio::task::AbortHandle;
 use crate::base::ids::ContainerId;
 use crate::engine::spec::EtcFiles;
 use crate::network;
+use crate::network::Outside;
 use crate::network::dns::{Endpoint, View, Zone};
 use crate::network::dns_server::DnsServer;
 use crate::network::dns_sockets::DnsSockets;
@@ -48,6 +50,10 @@ pub(super) struct Connected {
 #[derive(Debug)]
 pub(super) struct Connections {
     networks: Networks,
+    /// Where published ports are, and name servers.
+    pub(super) outside: Outside,
+    /// The way from the project's own network to there.
+    uplink: watch::Sender<uplink::Stage>,
     open: RefCell<BTreeMap<ContainerId, Open>>,
     /// Ids of networks whose bridges are to be removed after the change under way.
     retired: RefCell<Vec<String>>,
@@ -94,9 +100,11 @@ impl Drop for Open {
 }
 
 impl Connections {
-    pub(super) fn new(data: &Path) -> Self {
+    pub(super) fn new(data: &Path, outside: Outside) -> Self {
         Self {
-            networks: Networks::new(data.join("networks")),
+            networks: Networks::new(data.join("networks")).with_outside(outside.clone()),
+            outside,
+            uplink: uplink::stage(),
             open: RefCell::default(),
             retired: RefCell::default(),
             stale: Cell::default(),

@@ -56,6 +56,7 @@ impl Host {
                 zone: seen,
                 servers: config.service.container.dns.iter().filter_map(|server| server.parse().ok()).collect(),
                 others: Others::new(self.connections.networks.folder(), &self.project, &open.view.networks),
+                outside: self.connections.outside.clone(),
                 until,
             };
             let serving = self.dns_server().and_then(|server| server.serve(served));

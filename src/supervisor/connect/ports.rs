@@ -7,12 +7,11 @@ use std::os::fd::OwnedFd;
 use super::{Host, Joined, copy};
 use crate::base::ids::ContainerId;
 use crate::network;
-use crate::network::ports::HeldPort;
+use crate::network::ports::{HeldPort, PortError};
 use crate::network::{ProjectTable, conntrack, firewall};
 use crate::runtime::RuntimeError;
-use crate::spec::Protocol;
 use crate::spec::observed::Published;
-use crate::spec::{PortSpec, container::Attachment};
+use crate::spec::{PortSpec, Protocol, container::Attachment};
 use crate::state::ContainerConfig;
 use crate::state::ContainerRecord;
 use crate::supervisor::failure::because;
@@ -89,7 +88,7 @@ impl Host {
         for spec in wanted {
             let mut spec = spec.clone();
             spec.host_ip = spec.host_ip.or(targets.binding.map(IpAddr::V4));
-            let held = network::ports::reserve(&spec);
+            let held = self.reserve(&spec);
             let held = held.map_err(|error| because(format!("cannot publish port {}", spec.container), &error))?;
             ports.extend(published(&held, targets));
             sockets.extend(held.ipv4.into_iter().chain(held.ipv6));
@@ -108,7 +107,14 @@ impl Host {
         Ok(ports)
     }
 
-    /// Starts the proxies, and notes and returns the rules, of published ports.
+    /// Takes a port of the host.
+    pub(in crate::supervisor) fn reserve(&self, spec: &PortSpec) -> Result<HeldPort, PortError> {
+        let spec = spec.clone();
+        self.connections.outside.run(move || network::ports::reserve(&spec))
+    }
+
+    /// Starts the proxies, and notes and returns the rules, of published ports. For a host whose network is apart the proxy
+    /// carries everything, and the rules are for other containers only.
     fn carry(
         &self,
         id: &ContainerId,
@@ -116,13 +122,15 @@ impl Host {
         sockets: Vec<OwnedFd>,
         targets: Targets,
     ) -> Vec<network::Published> {
+        let apart = self.connections.outside.is_apart();
         let mut sockets = by_address(sockets);
         let mut rules = Vec::new();
         for port in ports {
             let socket = sockets.remove(&(port.host_ip, port.host, port.protocol));
             let (rule, target) = targets.ways(port);
+            let direct = rule.as_ref().map(|rule| SocketAddr::new(rule.address, rule.port)).filter(|_| apart);
             rules.extend(rule);
-            if let (Some(socket), Some(target)) = (socket, target) {
+            if let (Some(socket), Some(target)) = (socket, target.or(direct)) {
                 self.proxy(id, socket, port.protocol, target);
             }
         }
@@ -178,7 +186,7 @@ impl Host {
                 container: port.container,
                 protocol: port.protocol,
             };
-            match network::ports::reserve(&spec) {
+            match self.reserve(&spec) {
                 Ok(again) => sockets.extend(again.ipv4.into_iter().chain(again.ipv6)),
                 Err(error) => self.warn(&because("a published port is lost", &error).message),
             }
@@ -209,6 +217,9 @@ impl Host {
     /// Makes the project's rules what they should be; without networks there are none.
     pub(super) fn apply_firewall(&self) -> Result<(), RuntimeError> {
         let ours = self.own_networks()?;
+        if ours.iter().any(|record| !record.internal) {
+            self.need_uplink();
+        }
         let name = self.firewall_name();
         let open = self.connections.open.borrow();
         let published: Vec<_> = open.values().flat_map(|one| one.published.clone()).collect();

@@ -1,0 +1,214 @@
+//! The same commands as an ordinary user. Started by root, they run as the user that `RCOMPOSE_TEST_USER` names, or as
+//! `nobody`, who has no subordinate ids: then everything belongs to one user.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+use crate::support::{Project, eventually, kill};
+
+/// Whether this machine lets an ordinary user make namespaces; says why not otherwise.
+fn can_be_rootless(project: &Project, test: &str) -> bool {
+    let findings = project.findings();
+    let lacks = |what: &str| findings.iter().find(|one| one["what"] == what && one["state"] == "lack").cloned();
+    match lacks("kernel").or_else(|| lacks("namespaces, overlay and nftables")) {
+        Some(lack) => {
+            println!("{test}: skipped: {}", lack["found"]);
+            false
+        }
+        None => true,
+    }
+}
+
+fn service(script: &str, more: &str) -> String {
+    let script = serde_json::to_string(&script.replace('$', "$$")).unwrap();
+    format!("{{image: rcompose/host, command: [sh, -c, {script}], stop_signal: SIGKILL{more}}}")
+}
+
+/// A web server with one page, on a port of the host.
+fn web() -> String {
+    service("cd /srv; echo served > page; exec python3 -m http.server 80", ", ports: ['80']")
+}
+
+fn idle() -> String {
+    service("exec sleep 1000", ", volumes: ['data:/data', './shared:/shared']")
+}
+
+fn ask(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.contains("served").then_some(answer)
+}
+
+/// The one published port of a service.
+fn port_of(project: &Project, service: &str) -> u16 {
+    let container = project.container(service);
+    let published = container["Publishers"].as_array().unwrap();
+    u16::try_from(published[0]["PublishedPort"].as_u64().unwrap()).unwrap()
+}
+
+/// A web server and somebody to ask it.
+fn pair() -> Project {
+    Project::rootless(&format!("services:\n  web: {}\n  client: {}\nvolumes: {{data: {{}}}}\n", web(), idle()))
+}
+
+#[test]
+fn containers_meet_are_reached_and_leave_nothing() {
+    let project = pair();
+    if !can_be_rootless(&project, "rootless::containers_meet_are_reached_and_leave_nothing") {
+        return;
+    }
+    project.run(&["up", "-d"]).ok();
+    let port = port_of(&project, "web");
+    eventually("an answer on the published port", || ask(port));
+    let page = "import urllib.request as u; print(u.urlopen('http://web/page').read())";
+    let inside = project.run(&["exec", "-T", "client", "python3", "-c", page]).ok();
+    assert!(inside.out.contains("served"), "names do not lead to containers");
+    let make = "id -u; touch /shared/made /data/made; echo told";
+    assert_eq!(project.run(&["exec", "-T", "client", "sh", "-c", make]).ok().out, "0\ntold\n");
+    let made = fs::metadata(project.folder().join("shared/made")).unwrap();
+    let ours = fs::metadata(project.folder()).unwrap();
+    assert_eq!(made.uid(), ours.uid(), "what root of a container makes in a bind mount is not the caller's");
+    project.run(&["run", "--rm", "-T", "client", "sh", "-c", "test -e /data/made && exit 7"]).fails(7);
+    project.down();
+}
+
+#[test]
+fn users_of_an_image_are_users_of_their_own_or_the_error_says_why_not() {
+    let other = service("touch /data/theirs; exec sleep 1000", ", user: '33', volumes: ['./data:/data']");
+    let project = Project::rootless(&format!("services:\n  other: {other}\n"));
+    if !can_be_rootless(&project, "rootless::users_of_an_image_are_users_of_their_own_or_the_error_says_why_not") {
+        return;
+    }
+    let data = project.folder().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, PermissionsExt::from_mode(0o777)).unwrap();
+    let up = project.run(&["up", "-d"]);
+    if project.has_many_ids() {
+        up.ok();
+        let theirs = data.join("theirs");
+        eventually("the file", || theirs.exists().then_some(()));
+        assert_ne!(fs::metadata(&theirs).unwrap().uid(), fs::metadata(project.folder()).unwrap().uid());
+    } else {
+        let up = up.fails(1);
+        assert!(up.err.contains("subordinate ids") && up.err.contains("doctor"), "{}", up.err);
+    }
+    project.down();
+}
+
+#[test]
+fn killing_any_process_loses_neither_containers_nor_ports_nor_names() {
+    let project = pair();
+    if !can_be_rootless(&project, "rootless::killing_any_process_loses_neither_containers_nor_ports_nor_names") {
+        return;
+    }
+    project.run(&["up", "-d"]).ok();
+    let port = port_of(&project, "web");
+    eventually("an answer on the published port", || ask(port));
+    let before = project.container("web")["ID"].clone();
+    let way_out = || {
+        let text = fs::read_to_string(project.root().join("run").join(&project.name).join("uplink.json")).ok()?;
+        let uplink: serde_json::Value = serde_json::from_str(&text).ok()?;
+        uplink["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
+    };
+    let first = way_out();
+    for roles in [&["supervisor"][..], &["keeper"], &["keeper", "supervisor"]] {
+        // Both at once can be taken over only while something holds the network.
+        if roles.len() > 1 && first.is_none() {
+            println!("skipped: without a way out nothing holds the network when keeper and supervisor are killed");
+            continue;
+        }
+        for pid in roles.iter().flat_map(|role| project.role(role)) {
+            kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        let asked = || project.run(&["exec", "-T", "client", "getent", "hosts", "web"]);
+        eventually("names again", || (asked().code == 0).then_some(()));
+        eventually("an answer on the published port", || ask(port));
+        assert_eq!(project.container("web")["ID"], before);
+    }
+    if let Some(first) = first {
+        kill(first, nix::sys::signal::Signal::SIGKILL);
+        eventually("a new way out", || way_out().filter(|pid| *pid != first));
+    }
+    project.down();
+}
+
+/// A listener on an address of this machine that containers do not have themselves.
+fn outside() -> Option<TcpListener> {
+    let addresses = nix::ifaddrs::getifaddrs().ok()?.filter_map(|one| Some(one.address?.as_sockaddr_in()?.ip()));
+    let primary = UdpSocket::bind("0.0.0.0:0").ok()?;
+    primary.connect("192.0.2.77:9").ok()?;
+    let primary = primary.local_addr().ok()?.ip();
+    // pasta gives the primary address to the containers' side, too.
+    let mut others = addresses.filter(|address| !address.is_loopback() && IpAddr::V4(*address) != primary);
+    TcpListener::bind((others.next()?, 0)).ok()
+}
+
+#[test]
+fn the_outside_is_reached_where_a_program_for_it_is_installed() {
+    let test = "rootless::the_outside_is_reached_where_a_program_for_it_is_installed";
+    let project = pair();
+    if !can_be_rootless(&project, test) {
+        return;
+    }
+    let lack = project.findings().into_iter().find(|one| one["what"] == "way out" && one["state"] == "lack");
+    let up = project.run(&["up", "-d"]).ok();
+    if let Some(lack) = lack {
+        assert!(up.err.contains("cannot reach the outside") && up.err.contains("doctor"), "{}", up.err);
+        println!("{test}: skipped: {}", lack["found"]);
+    } else if let Some(listener) = outside() {
+        let address = listener.local_addr().unwrap();
+        let connect = format!("import socket; socket.create_connection(('{}', {}), 10)", address.ip(), address.port());
+        project.run(&["exec", "-T", "client", "python3", "-c", &connect]).ok();
+    } else {
+        println!("{test}: skipped: this machine has one address only");
+    }
+    project.down();
+}
+
+#[test]
+fn limits_are_applied_or_named() {
+    let limited = service("cat /sys/fs/cgroup/memory.max; exec sleep 1000", ", mem_limit: 64m");
+    let project = Project::rootless(&format!("services:\n  limited: {limited}\n"));
+    if !can_be_rootless(&project, "rootless::limits_are_applied_or_named") {
+        return;
+    }
+    let given = !project.findings().iter().any(|one| one["what"] == "control groups" && one["state"] == "lack");
+    let up = project.run(&["up", "-d"]).ok();
+    if given {
+        eventually("the limit", || project.run(&["logs"]).ok().out.contains("67108864").then_some(()));
+    } else {
+        assert!(up.err.contains("`mem_limit` is not applied"), "{}", up.err);
+    }
+    project.down();
+}
+
+#[test]
+fn an_archive_is_unpacked_and_removed_again() {
+    let project = Project::rootless("services:\n  it: {image: made, command: [/bin/true]}\n");
+    if !can_be_rootless(&project, "rootless::an_archive_is_unpacked_and_removed_again") {
+        return;
+    }
+    let mut archive = tar::Builder::new(Vec::new());
+    let owners: &[u64] = if project.has_many_ids() { &[0, 33] } else { &[0] };
+    for owner in owners {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(5);
+        header.set_mode(0o600);
+        header.set_uid(*owner);
+        header.set_gid(*owner);
+        archive.append_data(&mut header, format!("of-{owner}"), &b"hello"[..]).unwrap();
+    }
+    fs::write(project.folder().join("root.tar"), archive.into_inner().unwrap()).unwrap();
+    project.run(&["image", "import", "root.tar", "made"]).ok();
+    project.run(&["image", "save", "-o", "again.tar", "made"]).ok();
+    assert!(fs::metadata(project.folder().join("again.tar")).unwrap().len() > 1024);
+    project.run(&["image", "rm", "made"]).ok();
+    let failed = project.run(&["up", "-d"]).fails(1);
+    assert!(failed.err.contains("made"), "{}", failed.err);
+}
