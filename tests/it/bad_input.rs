@@ -15,7 +15,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("services:\n  a:\n    image: x\n    mem_limit: 1k\n", &["compose.yaml:4", "6 MiB"]),
     ("services:\n  a:\n    image: x\n    env_file: missing.env\n", &["compose.yaml:4", "missing.env"]),
     ("services:\n  a:\n    image: x\n    volumes: ['data:/x']\n", &["data"]),
-    ("services:\n  a: {build: .}\n", &["compose.yaml:2", "build", "not"]),
+    ("services:\n  a: {build: .}\n", &["service `a`", "there is no Dockerfile at"]),
 ];
 
 #[test]

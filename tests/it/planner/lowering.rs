@@ -224,7 +224,7 @@ fn what_is_not_says_what_and_where() {
         }
     }
     expect![[r#"
-        compose.yaml:6:12: `services.a.build` is not supported yet: images are not built here yet; build it elsewhere, load it and name it in `image`
+        ACCEPTED: build: .
         compose.yaml:6:22: `services.a.credential_spec` is not supported yet: it exists on Windows only
         compose.yaml:6:15: `one` is neither a path nor a CDI name such as `vendor.com/class=name`
         compose.yaml:6:16: `services.a.isolation` is not supported yet: it exists on Windows only
