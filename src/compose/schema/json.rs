@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::descriptions::description;
-use super::{ANY, Cast, Keys, Members, Number, PROJECT, Shape, Struct, Text};
+use super::{ANY, Cast, Keys, Members, Number, PROJECT, Shape, Struct, Text, Unique};
 
 /// The schema of a whole file, draft 2020-12.
 pub(in crate::compose) fn document() -> Value {
@@ -21,8 +21,14 @@ fn members(structure: &Struct, schema: &mut Map<String, Value>, path: &str) {
     for attribute in structure.attributes {
         let path = if path.is_empty() { attribute.name.to_owned() } else { format!("{path}.{}", attribute.name) };
         let mut schema = shape(attribute.shape, &path);
-        if let (Some(text), Some(members)) = (description(&path), schema.as_object_mut()) {
-            members.insert("description".to_owned(), json!(text));
+        if let Some(members) = schema.as_object_mut() {
+            if let Some(text) = description(&path) {
+                members.insert("description".to_owned(), json!(text));
+            }
+            // Of equal items, the loader keeps the last before it looks.
+            if attribute.unique != Unique::No {
+                members.shift_remove("uniqueItems");
+            }
         }
         properties.insert(attribute.name.to_owned(), schema);
     }
