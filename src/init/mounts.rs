@@ -82,11 +82,13 @@ fn new_overlay(overlay: &Overlay) -> Result<OwnedFd, Fault> {
     }
     set("upperdir", &text(&overlay.upper)?.replace('\\', "\\\\"))?;
     set("workdir", &text(&overlay.work)?.replace('\\', "\\\\"))?;
-    for key in ["index", "xino", "metacopy", "redirect_dir"] {
+    for key in ["index", "xino", "metacopy"] {
         set(key, "off")?;
     }
-    if Ids::of_this_process() != Ids::Host {
-        // Its own marks in attributes that no privilege is needed for (Linux 5.11).
+    if Ids::of_this_process() == Ids::Host {
+        set("redirect_dir", "off")?;
+    } else {
+        // Its own marks in attributes that no privilege is needed for (Linux 5.11); then there are no redirects.
         mount::fsconfig_set_flag(context.as_fd(), "userxattr").at("userxattr")?;
     }
     if overlay.volatile {
@@ -101,14 +103,11 @@ fn classic_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> 
         |path: &PathBuf| text(path).map(|path| path.replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:"));
     let lower = overlay.lower.iter().map(escape).collect::<Result<Vec<_>, _>>()?.join(":");
     let (upper, work) = (escape(&overlay.upper)?, escape(&overlay.work)?);
-    let mut data =
-        format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,xino=off,metacopy=off,redirect_dir=off");
+    let mut data = format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,xino=off,metacopy=off");
     if overlay.volatile {
         data.push_str(",volatile");
     }
-    if Ids::of_this_process() != Ids::Host {
-        data.push_str(",userxattr");
-    }
+    data.push_str(if Ids::of_this_process() == Ids::Host { ",redirect_dir=off" } else { ",userxattr" });
     let data = std::ffi::CString::new(data).map_err(io::Error::from).at("overlay options")?;
     let target = format!("/proc/self/fd/{}", directory.as_raw_fd());
     mount::mount("overlay", target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()))
