@@ -20,7 +20,7 @@ impl App {
     /// # Errors
     /// What the store says.
     pub fn image_load(&self, input: Option<&Path>) -> Result<Vec<Loaded>, AppError> {
-        let store = self.store()?;
+        let store = Store::open(&self.roots.data)?;
         Ok(match input {
             Some(path) => store.load(path)?,
             None => store.load_stream(&mut io::stdin().lock())?,
@@ -32,7 +32,7 @@ impl App {
     /// # Errors
     /// What the store says.
     pub fn image_import(&self, file: &Path, name: Option<&str>, changes: &[String]) -> Result<Digest, AppError> {
-        let store = self.store()?;
+        let store = Store::open(&self.roots.data)?;
         let mut stdin;
         let mut opened;
         let input: &mut (dyn io::Read + Send) = if file == Path::new("-") {
@@ -66,7 +66,7 @@ impl App {
     /// What the store says.
     pub fn image_remove(&self, reference: &str, force: bool) -> Result<Removed, AppError> {
         let in_use = if force { BTreeSet::new() } else { self.images_in_use()? };
-        Ok(self.store()?.remove(reference, &in_use)?)
+        Ok(Store::open(&self.roots.data)?.remove(reference, &in_use)?)
     }
 
     /// # Errors
@@ -86,7 +86,7 @@ impl App {
         format: Format,
         compression: Compression,
     ) -> Result<(), AppError> {
-        let store = self.store()?;
+        let store = Store::open(&self.roots.data)?;
         match output {
             Some(path) => {
                 let mut file = File::create(path).map_err(AppError::io(format!("create `{}`", path.display())))?;
@@ -114,7 +114,7 @@ impl App {
             Some(text) => Platform::parse(text).ok_or_else(|| bad(text))?,
             None => Platform::host(),
         };
-        let (store, registries) = (self.store()?, self.registries()?);
+        let (store, registries) = (Store::open(&self.roots.data)?, self.registries()?);
         let pulled = with_layers(quiet, news, |told| registries.pull(&store, &name, &platform, told))?;
         Ok((name.to_string(), pulled))
     }
@@ -195,19 +195,6 @@ impl App {
         Ok(Store::open(&self.roots.data)?.prune(all, &self.images_in_use()?)?)
     }
 
-    /// The store, for work on the files of layers: they may belong to any of the ids that this user has. From then on this
-    /// process is root of a user namespace, unless it is root anyway.
-    ///
-    /// # Errors
-    /// What the store says, or a host that does not let users make namespaces.
-    pub fn store(&self) -> Result<Store, AppError> {
-        if !rustix::process::geteuid().is_root() {
-            let entered = SingleThreaded::check().and_then(userns::become_root);
-            entered.map_err(AppError::io("make a user namespace (`rcompose doctor` says what is missing)"))?;
-        }
-        Ok(Store::open(&self.roots.data)?)
-    }
-
     /// Ids of the images that containers of any project were made from.
     pub(super) fn images_in_use(&self) -> Result<BTreeSet<Digest>, AppError> {
         let mut ids = BTreeSet::new();
@@ -237,4 +224,17 @@ pub(super) fn row(image: &Image, name: &str, container: String) -> ImageRow {
         size: image.size,
         created: nanoseconds(image.document.created.as_deref()),
     }
+}
+
+/// For work on the files of layers, which may belong to any of the ids that this user has: from then on this process is root
+/// of a user namespace, unless it is root anyway. While there is one thread.
+///
+/// # Errors
+/// A host that does not let users make namespaces.
+pub fn own_layers() -> Result<(), AppError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let entered = SingleThreaded::check().and_then(userns::become_root);
+    entered.map_err(AppError::io("make a user namespace (`rcompose doctor` says what is missing)"))
 }

@@ -178,6 +178,12 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let context = || Context::new(&cli.root);
+    // The roots are those of whom this process was before.
+    let context_of_layers = || {
+        let context = context()?;
+        crate::app::image::own_layers().map_err(|error| context.failure(error))?;
+        Ok::<_, Failure>(context)
+    };
     match cli.command {
         Command::Completion(args) => completion::run(&args),
         Command::Create(args) => create::run(*args, context()?),
@@ -213,13 +219,13 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Stats(args) => stats::run(args, &context()?),
         Command::Top(args) => stats::top(args, &context()?),
         Command::Rm(args) => rm::run(args, &context()?),
-        Command::Pull(args) => pull::run(args, &context()?),
+        Command::Pull(args) => pull::run(args, &context_of_layers()?),
         Command::Push(args) => push::run(args, &context()?),
         Command::Login(args) => login::run(args, &context()?),
         Command::Logout(args) => login::logout(&args, &context()?),
         Command::Registry(args) => registry::run(&args, &context()?),
         Command::Images(args) => images::run(args, &context()?),
-        Command::Image(args) => image::run(args, &context()?),
+        Command::Image(args) => image::run(args, &context_of_layers()?),
         Command::System(args) => system::run(&args, &context()?),
         Command::Ls(args) => ls::run(args, &context()?),
     }

@@ -42,8 +42,13 @@ pub fn open_writable(layers: &[PathBuf], upper: &Path, work: &Path) -> io::Resul
     add_layers(&context, layers)?;
     fsconfig_set_string(&context, "upperdir", upper)?;
     fsconfig_set_string(&context, "workdir", work)?;
-    for key in ["index", "xino", "metacopy", "redirect_dir"] {
+    for key in ["index", "xino", "metacopy"] {
         fsconfig_set_string(&context, key, "off")?;
+    }
+    if Ids::of_this_process() == Ids::Host {
+        fsconfig_set_string(&context, "redirect_dir", "off")?;
+    } else {
+        fsconfig_set_flag(&context, "userxattr")?;
     }
     fsconfig_set_flag(&context, "volatile")?;
     fsconfig_create(&context)?;

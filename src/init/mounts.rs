@@ -88,7 +88,7 @@ fn new_overlay(overlay: &Overlay) -> Result<OwnedFd, Fault> {
     if Ids::of_this_process() == Ids::Host {
         set("redirect_dir", "off")?;
     } else {
-        // Its own marks in attributes that no privilege is needed for (Linux 5.11), which go with no redirects anyway.
+        // Its own marks in attributes that no privilege is needed for (Linux 5.11); then there are no redirects.
         mount::fsconfig_set_flag(context.as_fd(), "userxattr").at("userxattr")?;
     }
     if overlay.volatile {
