@@ -18,13 +18,16 @@ enum Handling {
     Die,
     /// The first one ends the change and keeps what is made by then, the second one ends us.
     Cancel(App),
-    /// The change has been told to end.
-    Canceled,
+    /// The change has been told to end, by this signal.
+    Canceled(Signal),
     /// To the container's first process.
     Forward(App, Target),
 }
 
 static HANDLING: Mutex<Handling> = Mutex::new(Handling::Die);
+
+/// A signal that was to end a change which was made all the same.
+static LATE: Mutex<Option<Signal>> = Mutex::new(None);
 
 /// From now on signals end the change that the project's supervisor makes. Before any other thread is started.
 ///
@@ -34,18 +37,30 @@ pub fn cancels(app: &App) -> Result<(), Failure> {
     handle(Handling::Cancel(app.clone()))
 }
 
-/// From now on signals go to the container. Before any other thread is started.
+/// From now on signals go to the container, also the one that came too late to keep it from being started. Before any other
+/// thread is started.
 ///
 /// # Errors
 /// When signals cannot be waited for.
 pub fn forwards(app: &App, target: &Target) -> Result<(), Failure> {
-    handle(Handling::Forward(app.clone(), target.clone()))
+    handle(Handling::Forward(app.clone(), target.clone()))?;
+    if let Some(signal) = LATE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // The container may have ended.
+        drop(app.forward(&target.project, &target.container, signal));
+    }
+    Ok(())
 }
 
 /// Signals end us again. Whether one has ended the change.
 pub fn over() -> bool {
     let mut handling = HANDLING.lock().unwrap_or_else(PoisonError::into_inner);
-    matches!(std::mem::replace(&mut *handling, Handling::Die), Handling::Canceled)
+    match std::mem::replace(&mut *handling, Handling::Die) {
+        Handling::Canceled(signal) => {
+            *LATE.lock().unwrap_or_else(PoisonError::into_inner) = Some(signal);
+            true
+        }
+        _ => false,
+    }
 }
 
 fn handle(handling: Handling) -> Result<(), Failure> {
@@ -72,7 +87,7 @@ fn received(signal: Signal) {
         Handling::Forward(app, target) => drop(app.forward(&target.project, &target.container, signal)),
         Handling::Cancel(app) if fatal => {
             let app = app.clone();
-            *handling = Handling::Canceled;
+            *handling = Handling::Canceled(signal);
             std::thread::spawn(move || {
                 if app.cancel().is_err() {
                     // With nobody to be told, nothing goes on.
@@ -80,7 +95,7 @@ fn received(signal: Signal) {
                 }
             });
         }
-        Handling::Die | Handling::Canceled if fatal => std::process::exit(INTERRUPTED.into()),
+        Handling::Die | Handling::Canceled(_) if fatal => std::process::exit(INTERRUPTED.into()),
         _ => {}
     }
 }
