@@ -220,8 +220,8 @@ impl Rule {
     fn takes(&self, path: &Path) -> bool {
         let Ok(relative) = path.strip_prefix(&self.path) else { return false };
         let relative = relative.to_string_lossy();
-        let names = path.components().filter_map(|part| part.as_os_str().to_str());
-        if names.clone().any(|name| name == ".git") || names.last().is_some_and(is_editors) {
+        let mut names = path.components().filter_map(|part| part.as_os_str().to_str());
+        if names.clone().any(|name| name == ".git") || names.next_back().is_some_and(is_editors) {
             return false;
         }
         let excluded = self.dockerignore.as_ref().is_some_and(|(context, patterns)| {

@@ -47,7 +47,7 @@ pub fn usage(rows: &[UsageRow], layers: u64) -> String {
             true => layers,
             false => ours.iter().filter(|row| !row.is_active).map(|row| row.size - row.shared).sum(),
         };
-        let percent = if all == 0 { String::new() } else { format!(" ({}%)", free * 100 / all) };
+        let percent = (free * 100).checked_div(all).map(|percent| format!(" ({percent}%)")).unwrap_or_default();
         vec![
             (*name).to_owned(),
             ours.len().to_string(),
