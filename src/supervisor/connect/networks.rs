@@ -26,7 +26,9 @@ impl Host {
         if let Some(spec) = found.filter(|spec| !spec.external)
             && let Some(record) = self.network_named(&spec.name)?
         {
-            let others = record.leases.values().filter(|holder| !self.is_ours(holder)).count();
+            // An address of ours whose container is gone could not be given back, on a full disk for example.
+            let of_us = |holder: &String| record.endpoints.get(holder).is_some_and(|end| end.project == self.project);
+            let others = record.leases.values().filter(|holder| !of_us(holder) && !self.is_ours(holder)).count();
             if others > 0 {
                 return Err(failure(format!("network `{}` is in use by {others} other container(s)", spec.name)));
             }
