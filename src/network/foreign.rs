@@ -52,6 +52,28 @@ pub fn admit(records: &[&NetworkRecord]) -> Result<(), NetworkError> {
     Ok(())
 }
 
+/// Deletes the rules with that mark. What somebody else deletes at the same moment fails the whole transaction, so what is
+/// left is looked up again.
+fn remove_marked(socket: &Netlink, gate: &Gate, mark: &[u8]) -> io::Result<()> {
+    loop {
+        let ours: Vec<_> = match marks(socket, gate) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            found => found?.into_iter().filter(|(_, found)| *found == mark).collect(),
+        };
+        if ours.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = Transaction::new(gate.family);
+        for (handle, _) in &ours {
+            transaction.delete_rule(&gate.table, &gate.chain, handle);
+        }
+        match socket.send(&transaction.end()) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            sent => return sent.map(drop),
+        }
+    }
+}
+
 /// Takes the rules of [`admit`] away again.
 ///
 /// # Errors
@@ -62,14 +84,7 @@ pub fn dismiss(record: &NetworkRecord) -> Result<(), NetworkError> {
         let mark = mark(record);
         // Where it has been let in may not drop any more, or have got a chain for users.
         for gate in forward_chains(&socket)?.into_iter().flat_map(|(gate, _)| [user_chain(&gate), gate]) {
-            let mut transaction = Transaction::new(gate.family);
-            let ours: Vec<_> = marks(&socket, &gate)?.into_iter().filter(|(_, found)| *found == mark).collect();
-            for (handle, _) in &ours {
-                transaction.delete_rule(&gate.table, &gate.chain, handle);
-            }
-            if !ours.is_empty() {
-                socket.send(&transaction.end())?;
-            }
+            remove_marked(&socket, &gate, &mark)?;
         }
         Ok(())
     })();
