@@ -124,13 +124,15 @@ impl Networks {
         Records::lock(&self.folder)?.delete(id)
     }
 
-    /// Removes what a crash left of the project: half-made or half-removed networks. Call under the project's lock.
+    /// Removes what a crash left of the project: half-made or half-removed networks. Makes the links of whole ones again that
+    /// are gone: after a boot, or with the network namespace that they were in. Call under the project's lock.
     ///
     /// # Errors
     /// [`NetworkError`].
     pub fn sweep(&self, project: &str) -> Result<(), NetworkError> {
         for record in self.list()?.into_iter().filter(|record| record.project == project) {
-            if !record.ready || !link_exists(&record.bridge) {
+            let whole = record.ready && (link_exists(&record.bridge) || make(&record).is_ok());
+            if !whole {
                 self.remove(&record.id)?;
             }
         }

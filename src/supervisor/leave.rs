@@ -16,6 +16,8 @@ impl Host {
         if let Err(error) = cgroup::remove_empty(&self.hierarchies, &group) {
             self.warn(&because("cannot remove the project's control group", &error).message);
         }
+        // One that is just being started must not be left behind.
+        self.uplink_settled().await;
         self.end_uplink();
         self.remove_folders();
         let trash = self.trash.empty();

@@ -75,6 +75,11 @@ fn containers_meet_are_reached_and_leave_nothing() {
     let ours = fs::metadata(project.folder()).unwrap();
     assert_eq!(made.uid(), ours.uid(), "what root of a container makes in a bind mount is not the caller's");
     project.run(&["run", "--rm", "-T", "client", "sh", "-c", "test -e /data/made && exit 7"]).fails(7);
+    // With its last process the project's network namespace goes; what is started again finds its network anew.
+    project.run(&["stop", "-t", "0"]).ok();
+    eventually("the end of the keeper", || project.role("keeper").is_empty().then_some(()));
+    project.run(&["start"]).ok();
+    eventually("an answer on the published port", || ask(port_of(&project, "web")));
     project.down();
 }
 

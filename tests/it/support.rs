@@ -190,8 +190,9 @@ impl Project {
 
     /// Pids of this project's own processes with that role.
     pub(crate) fn role(&self, role: &str) -> Vec<i32> {
-        let wanted = format!("rcompose: {role} {}", self.name);
-        processes().filter(|(_, arguments)| arguments.trim_end().starts_with(&wanted)).map(|(pid, _)| pid).collect()
+        // With the space behind it, or `x1` would be `x10`, too.
+        let wanted = format!("rcompose: {role} {} ", self.name);
+        processes().filter(|(_, words)| format!("{words} ").starts_with(&wanted)).map(|(pid, _)| pid).collect()
     }
 
     /// Takes the project down and checks that nothing of it is left.
