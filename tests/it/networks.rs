@@ -122,9 +122,10 @@ fn projects_on_a_shared_network_find_each_other() {
     assert_eq!(reverse, format!("{}-db-1.{shared}", owner.name));
     // Whoever does not run is not found, and is again when it does.
     guest.run(&["stop", "-t", "0", "web"]).ok();
-    assert!(fails_inside(&owner, "other", "getent hosts web"));
+    eventually("the name is gone", || fails_inside(&owner, "other", "getent hosts web").then_some(()));
     guest.run(&["start", "web"]).ok();
     ready(&guest, &["web"]);
+    eventually("the name is back", || (!fails_inside(&owner, "other", &connect("web", 80))).then_some(()));
     assert_eq!(inside(&owner, "other", &connect("web", 80)), "web of the guest");
     owner.run(&["down", "-t", "0"]).fails(1);
     guest.run(&["down", "-t", "0"]).ok();
