@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::app::{App, AppError};
 use crate::build::{BuildError, Cache, Event, Launchers, Outside, Shell, Site};
-use crate::image::{Digest, Store, Workshop};
+use crate::image::{Digest, Image, Platform, Reference, Store, Workshop};
 use crate::model::Project;
 
 use request::Planned;
@@ -130,6 +130,23 @@ impl App {
         Ok(Builds { launchers, planned, warnings })
     }
 
+    /// An image that a build begins with: of the store, or from its registry.
+    fn base_image(&self, store: &Store, name: &str) -> Result<Image, BuildError> {
+        let missing = match store.resolve(name) {
+            Err(error @ crate::image::Error::NotFound { .. }) => error,
+            found => return found.map_err(|error| BuildError::because(format!("cannot use `{name}`"), &error)),
+        };
+        let reference = Reference::parse(name).ok_or_else(|| BuildError::new(missing.to_string()))?;
+        let pulling = |error: &dyn std::error::Error| BuildError::because(format!("cannot pull `{name}`"), error);
+        let registries = self.registries().map_err(|error| pulling(&error))?;
+        let pulled = registries.pull(store, &reference, &Platform::host(), &|_, _| {});
+        pulled.map_err(|error| match error.help() {
+            Some(help) => pulling(&error).help(help),
+            None => pulling(&error),
+        })?;
+        store.resolve(name).map_err(|error| BuildError::because(format!("cannot use `{name}`"), &error))
+    }
+
     /// Reads the Dockerfiles, and builds nothing. Returns what should be said about them.
     ///
     /// # Errors
@@ -159,7 +176,7 @@ impl App {
         let workshop = Workshop::new(&store)?;
         let cache = Cache::new(&workshop);
         let site = Site::new(&workshop, &cache, &builds.launchers, &self.roots.data);
-        let image = |name: &str| store.resolve(name).map_err(|error| BuildError::new(error.to_string()));
+        let image = |name: &str| self.base_image(&store, name);
         let outside = Outside { shell, image: &image, tell };
         let mut waiting: Vec<&Planned> = builds.planned.iter().collect();
         let mut done: BTreeMap<String, Result<Digest, BuildError>> = BTreeMap::new();

@@ -53,6 +53,17 @@ impl<'a> Intake<'a> {
         made.map(|()| true)
     }
 
+    /// Says that a layer of the store is needed; `false` when it is not there.
+    pub(super) fn hold(&self, layer: &Digest) -> Result<bool, Error> {
+        let path = self.store.path("layers.lock");
+        let there = || self.store.layer_path(layer).exists();
+        let missing = self.locks.take(layer, there).map_err(cannot("lock", &path))?;
+        if missing {
+            self.locks.settle(layer, false).map_err(cannot("unlock", &path))?;
+        }
+        Ok(!missing)
+    }
+
     fn keep(&self, layer: &Digest, folder: &Path) -> Result<(), Error> {
         let target = self.store.layer_path(layer);
         // What is there was not whole.

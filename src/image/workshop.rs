@@ -15,19 +15,18 @@ use super::config::ImageDocument;
 use super::database::Record;
 use super::digest::Digest;
 use super::error::{Error, cannot};
+use super::intake::Intake;
 use super::layer::Layer;
-use super::locks::LayerLocks;
 use super::reference::Reference;
-use super::staging::Staging;
 use super::store::Store;
-use crate::base::boot::boot_id;
 use crate::base::disk::{self, Durability};
 
 /// A place for making layers. What it uses of the store stays there while it lives.
 pub struct Workshop<'a> {
     store: &'a Store,
-    staging: Staging,
-    locks: Mutex<Vec<LayerLocks>>,
+    intake: Intake<'a>,
+    /// Held while layers are moved into the store: the locks of layers are this process's, not a thread's.
+    storing: Mutex<()>,
     next: AtomicU32,
 }
 
@@ -68,7 +67,7 @@ impl<'a> Workshop<'a> {
     /// # Errors
     /// The store cannot be written.
     pub fn new(store: &'a Store) -> Result<Self, Error> {
-        Ok(Self { store, staging: Staging::new(store)?, locks: Mutex::default(), next: AtomicU32::new(0) })
+        Ok(Self { store, intake: Intake::new(store)?, storing: Mutex::default(), next: AtomicU32::new(0) })
     }
 
     /// The store that things are made for.
@@ -94,7 +93,7 @@ impl<'a> Workshop<'a> {
     /// It cannot be made.
     pub fn folder(&self) -> Result<PathBuf, Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let folder = self.staging.path().join(format!("made-{number}"));
+        let folder = self.intake.staging.path().join(format!("made-{number}"));
         DirBuilder::new().mode(0o755).create(&folder).map_err(cannot("create", &folder))?;
         Ok(folder)
     }
@@ -115,7 +114,7 @@ impl<'a> Workshop<'a> {
             diff_id: archived.diff_id.clone(),
             size: archived.size,
             archive_size: archived.archive_size,
-            boot: boot_id().map_err(cannot("read", "/proc/sys/kernel/random/boot_id"))?,
+            boot: self.intake.boot().to_owned(),
             displaced: Vec::new(),
         };
         let record = folder.join("layer.json");
@@ -129,12 +128,8 @@ impl<'a> Workshop<'a> {
     /// # Errors
     /// The locks cannot be taken.
     pub fn hold(&self, layers: &[Digest]) -> Result<Option<Vec<MadeLayer>>, Error> {
-        let path = self.store.path("layers.lock");
-        let locks = LayerLocks::new(&path).map_err(cannot("open", &path))?;
         for layer in layers {
-            let is_there = || self.store.layer_path(layer).exists();
-            if locks.take(layer, is_there).map_err(cannot("lock", &path))? {
-                locks.settle(layer, false).map_err(cannot("unlock", &path))?;
+            if !self.intake.hold(layer)? {
                 return Ok(None);
             }
         }
@@ -143,9 +138,7 @@ impl<'a> Workshop<'a> {
             let path = self.store.layer_path(layer).join("fs");
             Ok(MadeLayer { diff_id: record.diff_id, path, size: record.size })
         });
-        let held = held.collect::<Result<Vec<_>, Error>>()?;
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner).push(locks);
-        Ok(Some(held))
+        held.collect::<Result<_, Error>>().map(Some)
     }
 
     /// Moves layers into the store, on disk first. Those that are there already stay as they are.
@@ -153,24 +146,15 @@ impl<'a> Workshop<'a> {
     /// # Errors
     /// The store cannot be written.
     pub fn store(&self, layers: &[MadeLayer]) -> Result<(), Error> {
-        let made = |layer: &&MadeLayer| layer.path.starts_with(self.staging.path());
+        let made = |layer: &&MadeLayer| layer.path.starts_with(self.intake.staging.path());
         if !layers.iter().any(|layer| made(&layer)) {
             return Ok(());
         }
-        self.staging.sync()?;
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.intake.staging.sync()?;
         for layer in layers.iter().filter(made) {
-            let path = self.store.path("layers.lock");
-            let locks = LayerLocks::new(&path).map_err(cannot("open", &path))?;
-            let to = self.store.layer_path(&layer.diff_id);
-            if locks.take(&layer.diff_id, || to.exists()).map_err(cannot("lock", &path))? {
-                let from = layer.path.parent().unwrap_or(&layer.path);
-                if from.exists() {
-                    fs::rename(from, &to).map_err(cannot("move a layer to", &to))?;
-                }
-                // Made: from here on it is only needed, and others may need it, too.
-                locks.settle(&layer.diff_id, to.exists()).map_err(cannot("unlock", &path))?;
-            }
-            self.locks.lock().unwrap_or_else(PoisonError::into_inner).push(locks);
+            let folder = layer.path.parent().unwrap_or(&layer.path);
+            self.intake.layer(&layer.diff_id, || Ok(folder.to_owned()))?;
         }
         Ok(())
     }
@@ -180,7 +164,7 @@ impl<'a> Workshop<'a> {
     /// # Errors
     /// The store cannot be written.
     pub fn store_image(&self, document: &ImageDocument, names: &[Reference]) -> Result<Digest, Error> {
-        let writing = || cannot("write", self.staging.path());
+        let writing = || cannot("write", self.intake.staging.path());
         let config = serde_json::to_vec(document).map_err(io::Error::from).map_err(writing())?;
         let id = Digest::of(&config);
         let layers = document.rootfs.diff_ids.clone();
@@ -188,13 +172,14 @@ impl<'a> Workshop<'a> {
         for layer in &layers {
             size += self.store.layer(layer)?.size;
         }
+        let now = jiff::Timestamp::now().as_second();
         self.store.change(|database| {
             let same = database.images.contains_key(&id);
             if !same {
                 self.store.write_config(&id, &config)?;
             }
             for name in names {
-                database.names.insert(name.key(), id.clone());
+                database.name(name.key(), id.clone(), now);
             }
             database.images.insert(id.clone(), Record { layers, size });
             Ok(())
