@@ -290,26 +290,66 @@ fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
 /// All extended attributes of an open file, sorted; none where the file system has none.
 fn xattrs(file: &impl AsFd) -> io::Result<Vec<(String, Vec<u8>)>> {
     use rustix::io::Errno;
-    let length = match rustix::fs::flistxattr(file, &mut Vec::<u8>::new()[..]) {
-        Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(Vec::new()),
-        length => length?,
+    let names = match with_room(|buffer| rustix::fs::flistxattr(file, buffer)) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        names => names?,
     };
-    let mut names = vec![0; length];
-    let length = rustix::fs::flistxattr(file, &mut names[..])?;
-    names.truncate(length);
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let Ok(name) = str::from_utf8(name) else { continue };
-        let length = match rustix::fs::fgetxattr(file, name, &mut Vec::<u8>::new()[..]) {
+        match with_room(|buffer| rustix::fs::fgetxattr(file, name, buffer)) {
             // Gone meanwhile, or not ours to read.
-            Err(Errno::NODATA | Errno::PERM | Errno::OPNOTSUPP) => continue,
-            length => length?,
-        };
-        let mut value = vec![0; length];
-        let length = rustix::fs::fgetxattr(file, name, &mut value[..])?;
-        value.truncate(length);
-        found.push((name.to_owned(), value));
+            Err(Errno::NODATA | Errno::PERM | Errno::OPNOTSUPP) => {}
+            value => found.push((name.to_owned(), value?)),
+        }
     }
     found.sort();
     Ok(found)
+}
+
+/// Reads into a small buffer, and into one of the kernel's own limit where that is too small.
+fn with_room(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    const LARGEST: usize = 64 * 1024;
+    let mut buffer = vec![0; 256];
+    let length = match read(&mut buffer) {
+        Err(rustix::io::Errno::RANGE) => {
+            buffer.resize(LARGEST, 0);
+            read(&mut buffer)?
+        }
+        length => length?,
+    };
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::{XattrFlags, setxattr};
+
+    use super::*;
+    use crate::image::recipe::replay;
+
+    #[test]
+    fn extended_attributes_are_part_of_the_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("fs");
+        fs::create_dir_all(root.join("opaque")).unwrap();
+        fs::write(root.join("opaque/file"), "content").unwrap();
+        let set = |path: &str, name: &str, value: &[u8]| setxattr(root.join(path), name, value, XattrFlags::empty());
+        if set("opaque", "user.overlay.opaque", b"y").is_err() {
+            return println!("skipped: no extended attributes here");
+        }
+        set("opaque/file", "user.large", &[b'v'; 1000]).unwrap();
+        let archived = archive(folder.path(), Rights::User, Some(1)).unwrap();
+        let mut bytes = Vec::new();
+        let digest = replay(folder.path(), &[], &mut bytes).unwrap_or_else(|_| panic!("the archive is written again"));
+        assert_eq!((digest, bytes.len() as u64), (archived.diff_id, archived.archive_size));
+        let text = String::from_utf8_lossy(&bytes);
+        for part in ["opaque/.wh..wh..opq", "SCHILY.xattr.user.large=vvvv", "content"] {
+            assert!(text.contains(part), "{part}");
+        }
+        assert!(!text.contains("SCHILY.xattr.user.overlay"));
+    }
 }
