@@ -22,8 +22,7 @@ const DESTINATION_PORT: u16 = 3;
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn forget_udp(ports: &[u16]) -> Result<(), NetworkError> {
-    let forgotten = (|| {
-        let socket = Netlink::netfilter()?;
+    let forgotten = Netlink::with_netfilter(|socket| {
         let connections = match socket.dump(&message(GET, DUMP, UNSPECIFIED, &Attributes::default())) {
             // Nobody tracks connections here.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => return Ok(()),
@@ -39,7 +38,7 @@ pub fn forget_udp(ports: &[u16]) -> Result<(), NetworkError> {
             }
         }
         Ok(())
-    })();
+    });
     forgotten.map_err(NetworkError::kernel("forget datagrams that were sent before"))
 }
 

@@ -1,6 +1,5 @@
 //! The nftables table of a project: outbound translation, isolation, published ports.
 
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -77,7 +76,7 @@ pub fn table_name(project: &str) -> String {
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn apply(table: &ProjectTable<'_>) -> Result<(), NetworkError> {
-    let sent = on_the_socket(|socket| {
+    let sent = Netlink::with_netfilter(|socket| {
         let there = has_table(socket, &table_name(table.project))?;
         socket.send(&build(table, there)).map(drop)
     });
@@ -94,7 +93,7 @@ pub fn publish(project: &str, ports: &[Published]) -> Result<(), NetworkError> {
         let (map, key) = key(port);
         transaction.add_element(&table_name(project), map, &key, port.address, port.port);
     }
-    let sent = on_the_socket(|socket| socket.send(&transaction.end()).map(drop));
+    let sent = Netlink::with_netfilter(|socket| socket.send(&transaction.end()).map(drop));
     sent.map_err(NetworkError::kernel(format!("publish {}", listed(ports))))
 }
 
@@ -110,7 +109,7 @@ pub fn unpublish(project: &str, ports: &[Published]) -> Result<(), NetworkError>
             let (map, key) = key(port);
             transaction.delete_element(&table, map, &key);
         }
-        on_the_socket(|socket| socket.send(&transaction.end()).map(drop))
+        Netlink::with_netfilter(|socket| socket.send(&transaction.end()).map(drop))
     };
     let deleted = match delete(ports) {
         // One that is missing undoes the whole transaction.
@@ -133,7 +132,7 @@ fn listed(ports: &[Published]) -> String {
 /// [`NetworkError::Kernel`].
 pub fn remove(project: &str) -> Result<(), NetworkError> {
     let name = table_name(project);
-    let sent = on_the_socket(|socket| {
+    let sent = Netlink::with_netfilter(|socket| {
         // A transaction that fails waits for a grace period of the kernel, some milliseconds.
         if !has_table(socket, &name)? {
             return Ok(());
@@ -145,28 +144,12 @@ pub fn remove(project: &str) -> Result<(), NetworkError> {
     gone_is_fine(sent).map_err(NetworkError::kernel(format!("remove the nftables rules of project `{project}`")))
 }
 
-thread_local! {
-    /// Kept as long as the thread: closing one after something was deleted waits for a grace period of the kernel, some
-    /// milliseconds. A thread's own, since a socket stays in the network namespace that it was opened in.
-    static SOCKET: RefCell<Option<Netlink>> = const { RefCell::new(None) };
-}
-
-fn on_the_socket<T>(action: impl FnOnce(&Netlink) -> io::Result<T>) -> io::Result<T> {
-    SOCKET.with_borrow_mut(|kept| {
-        let socket = match kept.take() {
-            Some(socket) => socket,
-            None => Netlink::netfilter()?,
-        };
-        action(kept.insert(socket))
-    })
-}
-
 /// Whether the project has its table.
 ///
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn exists(project: &str) -> Result<bool, NetworkError> {
-    let found = on_the_socket(|socket| has_table(socket, &table_name(project)));
+    let found = Netlink::with_netfilter(|socket| has_table(socket, &table_name(project)));
     found.map_err(NetworkError::kernel(format!("look for the nftables rules of project `{project}`")))
 }
 

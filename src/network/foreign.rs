@@ -26,30 +26,29 @@ struct Gate {
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn admit(records: &[&NetworkRecord]) -> Result<(), NetworkError> {
-    let bridges: Vec<_> = records.iter().filter(|record| record.as_bridge().is_some()).collect();
+    let bridges: Vec<_> = records.iter().copied().filter(|record| record.as_bridge().is_some()).collect();
     if bridges.is_empty() {
         return Ok(());
     }
-    let socket = Netlink::netfilter().map_err(NetworkError::kernel("open a netfilter socket"))?;
-    for gate in gates(&socket).map_err(NetworkError::kernel("list the host's firewall"))? {
-        let admitted = (|| {
-            let present = marks(&socket, &gate)?;
-            let mut transaction = Transaction::new(gate.family);
-            let missing = bridges.iter().filter(|record| !present.iter().any(|(_, found)| *found == mark(record)));
-            let mut any = false;
-            for record in missing {
-                any = true;
-                for rule in
-                    [Rule::default().input(false, &record.bridge), Rule::default().output(false, &record.bridge)]
-                {
-                    transaction.insert_marked_rule(&gate.table, &gate.chain, rule.accept(), &mark(record));
-                }
-            }
-            if any { socket.send(&transaction.end()).map(drop) } else { Ok(()) }
-        })();
+    let gates = Netlink::with_netfilter(gates).map_err(NetworkError::kernel("list the host's firewall"))?;
+    for gate in gates {
+        let admitted = Netlink::with_netfilter(|socket| admit_at(socket, &gate, &bridges));
         admitted.map_err(|source| NetworkError::Gate { table: gate.table, chain: gate.chain, source })?;
     }
     Ok(())
+}
+
+fn admit_at(socket: &Netlink, gate: &Gate, bridges: &[&NetworkRecord]) -> io::Result<()> {
+    let present = marks(socket, gate)?;
+    let mut transaction = Transaction::new(gate.family);
+    let mut any = false;
+    for record in bridges.iter().filter(|record| !present.iter().any(|(_, found)| *found == mark(record))) {
+        any = true;
+        for rule in [Rule::default().input(false, &record.bridge), Rule::default().output(false, &record.bridge)] {
+            transaction.insert_marked_rule(&gate.table, &gate.chain, rule.accept(), &mark(record));
+        }
+    }
+    if any { socket.send(&transaction.end()).map(drop) } else { Ok(()) }
 }
 
 /// Deletes the rules with that mark. What somebody else deletes at the same moment fails the whole transaction, so what is
@@ -79,15 +78,14 @@ fn remove_marked(socket: &Netlink, gate: &Gate, mark: &[u8]) -> io::Result<()> {
 /// # Errors
 /// [`NetworkError::Kernel`].
 pub fn dismiss(record: &NetworkRecord) -> Result<(), NetworkError> {
-    let dismissed = (|| {
-        let socket = Netlink::netfilter()?;
+    let dismissed = Netlink::with_netfilter(|socket| {
         let mark = mark(record);
         // Where it has been let in may not drop any more, or have got a chain for users.
-        for gate in forward_chains(&socket)?.into_iter().flat_map(|(gate, _)| [user_chain(&gate), gate]) {
-            remove_marked(&socket, &gate, &mark)?;
+        for gate in forward_chains(socket)?.into_iter().flat_map(|(gate, _)| [user_chain(&gate), gate]) {
+            remove_marked(socket, &gate, &mark)?;
         }
         Ok(())
-    })();
+    });
     dismissed.map_err(NetworkError::kernel(format!("take bridge `{}` out of the host's firewall", record.bridge)))
 }
 

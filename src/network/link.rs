@@ -144,6 +144,11 @@ pub(super) fn delete_link(name: &str) -> Result<(), NetworkError> {
     }
 }
 
+/// Waits until nobody changes links: whoever asks for one by netlink is kept waiting meanwhile.
+pub(super) fn await_lock() {
+    drop(Netlink::route().map(|socket| link_index(&socket, "lo")));
+}
+
 /// The index of a link in the namespace of `socket`.
 pub(super) fn link_index(socket: &Netlink, name: &str) -> io::Result<u32> {
     let mut message = LinkMessage::default();

@@ -2,6 +2,7 @@
 //!
 //! The kernel handles a request inside `send(2)`, so its acknowledgements are already queued when that returns.
 
+use std::cell::RefCell;
 use std::io;
 
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
@@ -24,6 +25,12 @@ pub(super) struct Netlink {
     socket: Socket,
 }
 
+thread_local! {
+    /// Kept as long as the thread: closing one after something was deleted waits for a grace period of the kernel, some
+    /// milliseconds. A thread's own, since a socket stays in the network namespace that it was opened in.
+    static NETFILTER: RefCell<Option<Netlink>> = const { RefCell::new(None) };
+}
+
 /// One answer: type and body.
 pub(super) type Answer = (u16, Vec<u8>);
 
@@ -42,6 +49,17 @@ impl Netlink {
 
     pub(super) fn netfilter() -> io::Result<Self> {
         Self::open(netlink_sys::protocols::NETLINK_NETFILTER)
+    }
+
+    /// Does something with this thread's netfilter socket.
+    pub(super) fn with_netfilter<T>(action: impl FnOnce(&Self) -> io::Result<T>) -> io::Result<T> {
+        NETFILTER.with_borrow_mut(|kept| {
+            let socket = match kept.take() {
+                Some(socket) => socket,
+                None => Self::netfilter()?,
+            };
+            action(kept.insert(socket))
+        })
     }
 
     /// Sends messages and reads what is answered; the first error among the answers is returned.

@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::base::ids::ContainerId;
 use crate::network::NetworkError;
@@ -107,7 +109,7 @@ impl Networks {
     }
 
     /// Removes a network; one that is gone already is fine. Takes about 50 ms (the kernel waits for the bridge to
-    /// be out of use), so do it last.
+    /// be out of use), so do it last, and see [`Networks::await_unlinked`].
     ///
     /// # Errors
     /// [`NetworkError`].
@@ -122,6 +124,21 @@ impl Networks {
         // Others are not kept waiting: the lock is not held here, and the name of the bridge is never used again.
         unmake(&record)?;
         Records::lock(&self.folder)?.delete(id)
+    }
+
+    /// Waits until the link of a network that another thread is removing is out of everybody's sight and the kernel's lock
+    /// over links is free again: about half of what [`Networks::remove`] takes. Nothing that changes links waits for the rest.
+    /// Gives up after a second.
+    pub fn await_unlinked(&self, id: &str) {
+        let Ok(Some(record)) = self.list().map(|all| all.into_iter().find(|record| record.id == id)) else { return };
+        if !record.owns_link {
+            return;
+        }
+        let begin = Instant::now();
+        while link_exists(&record.bridge) && begin.elapsed() < Duration::from_secs(1) {
+            thread::sleep(Duration::from_micros(200));
+        }
+        link::await_lock();
     }
 
     /// Removes what a crash left of the project: half-made or half-removed networks. Makes the links of whole ones again that

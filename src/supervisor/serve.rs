@@ -214,8 +214,9 @@ impl Shared {
         tokio::task::spawn_local(async move {
             let failures = shared.make(command, journal, current, &listeners, &mut news, &mut ended).await;
             shared.busy.set(shared.busy.get() + 1);
+            let removals = shared.host.begin_removal().await;
             let _ = publish.send(Some(failures));
-            shared.host.remove_retired().await;
+            shared.host.end_removal(removals).await;
             shared.busy.set(shared.busy.get() - 1);
             shared.left.notify_one();
         });

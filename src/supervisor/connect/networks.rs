@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::Host;
 use crate::base::ids::ContainerId;
-use crate::network::NetworkRecord;
+use crate::network::{NetworkError, NetworkRecord};
 use crate::runtime::RuntimeError;
 use crate::spec::NetworkSpec;
 use crate::supervisor::failure::{because, failure};
+
+/// A network that is being removed.
+pub(in crate::supervisor) type Removal = tokio::task::JoinHandle<Result<(), NetworkError>>;
 
 impl Host {
     pub(in crate::supervisor) fn ensure_network(&self, key: &str, spec: &NetworkSpec) -> Result<(), RuntimeError> {
@@ -44,18 +47,31 @@ impl Host {
         self.apply_firewall()
     }
 
-    /// Removes the bridges of networks that are gone. The kernel takes its time over it, so nobody is kept waiting.
-    pub(in crate::supervisor) async fn remove_retired(&self) {
+    /// Begins to remove the bridges of networks that are gone, and returns when nobody sees them any more. The kernel takes
+    /// its time over the rest, which nobody is kept waiting for: [`Host::end_removal`].
+    pub(in crate::supervisor) async fn begin_removal(&self) -> Vec<Removal> {
         let retired = self.connections.retired.take();
-        if retired.is_empty() {
-            return;
+        let begun = retired.into_iter().map(|id| {
+            let (networks, same) = (self.connections.networks.clone(), id.clone());
+            let removal = tokio::task::spawn_blocking(move || networks.remove(&same));
+            let networks = self.connections.networks.clone();
+            (removal, tokio::task::spawn_blocking(move || networks.await_unlinked(&id)))
+        });
+        let (removals, unlinked): (Vec<_>, Vec<_>) = begun.unzip();
+        for wait in unlinked {
+            // A panic in there is told by the default hook; the removal has its own.
+            let _ = wait.await;
         }
-        let networks = self.connections.networks.clone();
-        let removal = tokio::task::spawn_blocking(move || retired.iter().try_for_each(|id| networks.remove(id)));
-        match removal.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.warn(&because("cannot remove what is left of a network", &error).message),
-            Err(error) => self.warn(&format!("networks could not be removed: {error}")),
+        removals
+    }
+
+    pub(in crate::supervisor) async fn end_removal(&self, removals: Vec<Removal>) {
+        for removal in removals {
+            match removal.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.warn(&because("cannot remove what is left of a network", &error).message),
+                Err(error) => self.warn(&format!("networks could not be removed: {error}")),
+            }
         }
     }
 
