@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::reader::{Line, LogReader, Source};
+use crate::sys::process;
 
 /// What to follow besides what a reader reads already.
 pub struct Follow<'a> {
@@ -34,7 +35,8 @@ pub fn follow(
     how: Follow<'_>,
     emit: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    // The kernel takes some 20 ms to close an inotify instance: none is made when everything has ended already.
+    // The kernel takes some 20 ms to close an inotify instance: none is made when everything has ended already, and another
+    // process closes it last.
     if let Some(sources) = (how.rescan)()? {
         reader.update(sources)?;
         reader.read(emit)?;
@@ -71,7 +73,9 @@ pub fn follow(
                 reader.update(sources)?;
             }
             reader.read(emit)?;
-            return (how.settled)();
+            (how.settled)()?;
+            process::close_aside();
+            return Ok(());
         }
         rescan = changed(&inotify)?;
     }

@@ -6,11 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recvfrom};
 use simple_dns::RCODE;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::network::dns::{self, Reply, View, Zone};
@@ -24,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Queries under way to outside servers, per container.
 const FORWARDS: usize = 256;
 const CONNECTIONS: usize = 64;
+/// Queries of one container that are answered in a row, before the others have their turn.
+const BURST: usize = 64;
+/// After an answer, in which the next query is looked for without sleeping.
+const LINGER: Duration = Duration::from_micros(50);
 
 /// One container's server.
 #[derive(Debug)]
@@ -140,22 +146,54 @@ async fn serve_udp(socket: Arc<UdpSocket>, answers: Arc<Answers>) -> io::Result<
     loop {
         socket.readable().await?;
         // Errors on an unconnected socket are late news of single peers.
-        while let Ok((length, from)) = socket.try_recv_from(&mut buffer) {
+        let mut next = socket.try_recv_from(&mut buffer).ok();
+        let mut turns = BURST;
+        while let Some((length, from)) = next {
             let query = buffer.get(..length).unwrap_or_default();
-            match answers.decide(query, false) {
-                Way::Ignore => {}
-                Way::Answer(bytes) => send(&socket, &bytes, from).await,
-                Way::Forward => {
-                    let Ok(permit) = forwards.clone().try_acquire_owned() else { continue };
-                    let (socket, answers, query) = (socket.clone(), answers.clone(), query.to_vec());
-                    tokio::spawn(async move {
-                        if let Some(bytes) = answers.upstream.ask(&query, false).await {
-                            send(&socket, &bytes, from).await;
-                        }
-                        drop(permit);
-                    });
+            let answered = match answers.decide(query, false) {
+                Way::Ignore => false,
+                Way::Answer(bytes) => {
+                    send(&socket, &bytes, from).await;
+                    true
                 }
-            }
+                Way::Forward => {
+                    if let Ok(permit) = forwards.clone().try_acquire_owned() {
+                        tokio::spawn(forward(socket.clone(), answers.clone(), query.to_vec(), from, permit));
+                    }
+                    false
+                }
+            };
+            turns -= 1;
+            next = match answered {
+                _ if turns == 0 => None,
+                true => linger(&socket, &mut buffer),
+                false => socket.try_recv_from(&mut buffer).ok(),
+            };
+        }
+    }
+}
+
+async fn forward(
+    socket: Arc<UdpSocket>,
+    answers: Arc<Answers>,
+    query: Vec<u8>,
+    from: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+) {
+    if let Some(bytes) = answers.upstream.ask(&query, false).await {
+        send(&socket, &bytes, from).await;
+    }
+}
+
+/// The next query when it comes within [`LINGER`]: who has got an answer often asks again at once, and waking this thread takes
+/// longer than answering.
+fn linger(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    let begin = Instant::now();
+    loop {
+        match recvfrom(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((length, _, Some(from))) => return Some((length, from.try_into().ok()?)),
+            Err(Errno::AGAIN) if begin.elapsed() < LINGER => thread::yield_now(),
+            _ => return None,
         }
     }
 }
