@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::base::disk;
 use crate::base::disk::Durability;
@@ -11,6 +14,15 @@ use crate::state::ContainerConfig;
 use crate::state::ContainerRecord;
 use crate::state::ProjectRecord;
 use crate::state::StateFile;
+
+/// Has ext4 spread what is made in a folder over the disk (`chattr +T`). A new file lies near its folder, and ext4 gives an inode
+/// no new file within a minute of its old one's deletion: where much has been deleted it looks at all of those, for each new
+/// file, which was a third of the time that an `up` of many services took. Other file systems refuse; they do without.
+fn spread(folder: &Path) {
+    if let Ok(folder) = fs::File::open(folder) {
+        let _ = ioctl_getflags(&folder).and_then(|flags| ioctl_setflags(&folder, flags | IFlags::TOPDIR));
+    }
+}
 
 /// A project's directories, existing or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +60,22 @@ impl ProjectDir {
 
     pub fn container(&self, id: &ContainerId) -> PathBuf {
         self.containers().join(id.as_str())
+    }
+
+    /// Makes the folder of a new container, and the folder of them all.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn make_container(&self, id: &ContainerId) -> io::Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o710);
+        let containers = self.containers();
+        if !containers.exists() {
+            builder.recursive(true).create(&containers)?;
+            spread(&containers);
+            builder.recursive(false);
+        }
+        builder.create(self.container(id))
     }
 
     /// What has happened to containers, a JSON object a line.

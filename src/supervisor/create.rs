@@ -1,8 +1,6 @@
 //! Making and removing a container's record and directories. Nothing runs here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;
 
 use crate::base::ids::ContainerId;
@@ -54,7 +52,7 @@ impl Host {
             volumes,
         };
         let folder = self.dir.container(&id);
-        let made = fs::DirBuilder::new().recursive(true).mode(0o710).create(&folder);
+        let made = self.dir.make_container(&id);
         made.and_then(|()| self.dir.write_config(&config))
             .map_err(|error| because(format!("cannot create `{}`", folder.display()), &error))?;
         self.note("create", &config, &[]);
