@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -75,18 +76,24 @@ impl Session {
     /// # Errors
     /// When the directories cannot be made, or the processes cannot be started.
     pub fn connect_or_start(&self) -> Result<Connection, SessionError> {
-        if let Some(connection) = self.connect()? {
-            return Ok(connection);
+        loop {
+            if let Some(connection) = self.connect()? {
+                return Ok(connection);
+            }
+            self.make_folder(self.dir.run())?;
+            // A supervisor that leaves takes the folder along, with the lock in it.
+            let Some(_lock) = self.lock()? else { continue };
+            // Another client may have been faster.
+            if let Some(connection) = self.connect()? {
+                return Ok(connection);
+            }
+            self.make_folder(self.dir.data())?;
+            return self.start().map_err(|source| SessionError::Start { project: self.project.clone(), source });
         }
-        for path in [self.dir.run(), self.dir.data()] {
-            std::fs::create_dir_all(path).map_err(|source| SessionError::Folder { path: path.to_owned(), source })?;
-        }
-        let _lock = self.lock()?;
-        // Another client may have been faster.
-        if let Some(connection) = self.connect()? {
-            return Ok(connection);
-        }
-        self.start().map_err(|source| SessionError::Start { project: self.project.clone(), source })
+    }
+
+    fn make_folder(&self, path: &Path) -> Result<(), SessionError> {
+        std::fs::create_dir_all(path).map_err(|source| SessionError::Folder { path: path.to_owned(), source })
     }
 
     /// Sends a request and hands every reply to `on_reply` until that says it is the last one. When the supervisor is
@@ -140,13 +147,18 @@ impl Session {
         Ok(runs.filter(|run| start_time(run.pid) == Some(run.start_time)).map(|run| run.pid).next())
     }
 
-    fn lock(&self) -> Result<File, SessionError> {
+    /// The lock of who starts or removes what the project has; `None` when it has been removed meanwhile.
+    fn lock(&self) -> Result<Option<File>, SessionError> {
         let path = self.dir.lock();
         let locked = File::create(&path).and_then(|file| {
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-            Ok(file)
+            let (ours, there) = (file.metadata()?, std::fs::metadata(&path)?);
+            Ok(((ours.dev(), ours.ino()) == (there.dev(), there.ino())).then_some(file))
         });
-        locked.map_err(|source| SessionError::Folder { path, source })
+        match locked {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            locked => locked.map_err(|source| SessionError::Folder { path, source }),
+        }
     }
 
     fn open_run_folder(&self) -> io::Result<OwnedFd> {

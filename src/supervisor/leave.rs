@@ -1,6 +1,8 @@
 //! The end of this process, and what it takes along when the project is gone.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
 
 use crate::engine::cgroup;
 use crate::supervisor::failure::because;
@@ -39,10 +41,27 @@ impl Host {
         let containers = self.dir.load().map_or(true, |containers| !containers.is_empty());
         let volumes = record.volumes.values().any(|spec| self.volumes.get(&spec.name).is_ok());
         let empty = !containers && !volumes && record.networks.is_empty() && record.change.is_none();
-        let run = std::fs::remove_dir_all(self.dir.run());
-        let data = if empty { std::fs::remove_dir_all(self.dir.data()) } else { Ok(()) };
-        for error in [run, data].into_iter().filter_map(Result::err) {
+        let data = if empty { fs::remove_dir_all(self.dir.data()) } else { Ok(()) };
+        for error in [data, remove_run_folder(self.dir.run(), &self.dir.lock())].into_iter().filter_map(Result::err) {
             self.warn(&because("cannot remove the project's folder", &error).message);
         }
+    }
+}
+
+/// Removes the folder, the lock in it last of all: from then on somebody else may start what uses the folder again.
+fn remove_run_folder(folder: &Path, lock: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()? {
+            _ if entry.path() == lock => {}
+            kind if kind.is_dir() => fs::remove_dir_all(entry.path())?,
+            _ => fs::remove_file(entry.path())?,
+        }
+    }
+    fs::remove_file(lock)?;
+    match fs::remove_dir(folder) {
+        // Somebody is about to.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed,
     }
 }

@@ -23,6 +23,7 @@ use crate::keeper::Program;
 use crate::keeper::Request;
 use crate::keeper::SpawnOptions;
 use crate::network::Outside;
+use crate::supervisor::failure;
 
 /// A process that runs.
 #[derive(Debug)]
@@ -266,7 +267,11 @@ impl Link {
                 Ok(Some((event, descriptors))) => self.dispatch(event, descriptors),
                 // It went because we told it to.
                 Ok(None) | Err(_) if self.0.finished.get() => return Ok(()),
-                Ok(None) | Err(_) => self.replace_keeper()?,
+                gone => {
+                    let why = gone.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string());
+                    failure::log(&format!("the keeper is replaced: {why}"));
+                    self.replace_keeper()?;
+                }
             }
         }
     }
