@@ -29,6 +29,7 @@ pub mod oci;
 pub mod plan;
 pub mod reconcile;
 pub mod registry;
+pub mod remote;
 pub mod runtime;
 pub mod spec;
 pub mod state;

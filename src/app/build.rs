@@ -1,19 +1,29 @@
 //! Building the images of services.
 
+mod bake;
+mod remote;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::app::{App, AppError};
-use crate::build::{BuildError, Cache, Event, Launchers, Outside, Shell, Site};
-use crate::image::{Digest, Image, Platform, Reference, Store, Workshop};
+use crate::build::{BuildError, Cache, Event, Launchers, Outside, Say, Shell, Site};
+use crate::image::{Digest, Image, LayerStep, Platform, Reference, Store, Workshop};
 use crate::model::Project;
+use crate::registry::Step;
 
 use request::Planned;
 
 /// What layers that only the build cache has may take, in bytes.
 const CACHE_BUDGET: u64 = 10 << 30;
+
+/// What the caches that steps mount may take together, in bytes.
+const MOUNTS_BUDGET: u64 = 10 << 30;
+
+/// An image that builds begin with, once it was found.
+type Base = Arc<OnceLock<Result<Image, BuildError>>>;
 
 /// `build`, and what `up --build` builds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +35,8 @@ pub struct BuildOptions {
     /// `NAME=VALUE`, or `NAME` for the value of ours.
     pub args: Vec<String>,
     pub no_cache: bool,
+    /// Ask registries for what the images begin with, also when it is here.
+    pub pull: bool,
     /// `default`, or `ID=PATH`.
     pub ssh: Vec<String>,
 }
@@ -59,6 +71,12 @@ impl Builds {
     /// Names of the services whose images are built.
     pub fn services(&self) -> impl Iterator<Item = &str> {
         self.planned.iter().map(|one| one.service.as_str())
+    }
+
+    /// Services whose images have a name of the file's own, and all their names.
+    pub(super) fn to_push(&self) -> impl Iterator<Item = (&str, Vec<String>)> {
+        let named = self.planned.iter().filter(|one| one.pushed);
+        named.map(|one| (one.service.as_str(), one.request.names.iter().map(Reference::familiar).collect()))
     }
 }
 
@@ -130,21 +148,33 @@ impl App {
         Ok(Builds { launchers, planned, warnings })
     }
 
-    /// An image that a build begins with: of the store, or from its registry.
-    fn base_image(&self, store: &Store, name: &str) -> Result<Image, BuildError> {
-        let missing = match store.resolve(name) {
-            Err(error @ crate::image::Error::NotFound { .. }) => error,
-            found => return found.map_err(|error| BuildError::because(format!("cannot use `{name}`"), &error)),
+    /// An image that a build begins with: of the store, or from its registry, which is asked in any case with `always`.
+    fn base_image(&self, store: &Store, name: &str, always: bool, say: Say<'_>) -> Result<Image, BuildError> {
+        let using = |error: &crate::image::Error| BuildError::because(format!("cannot use `{name}`"), error);
+        let reference = match (store.resolve(name), Reference::parse(name)) {
+            // An id is in no registry, and neither is the host's own image.
+            (Ok(image), Some(_)) if !always || !image.binds.is_empty() => return Ok(image),
+            (Ok(image), None) => return Ok(image),
+            (Ok(_) | Err(crate::image::Error::NotFound { .. }), Some(reference)) => reference,
+            (Err(error), _) => return Err(using(&error)),
         };
-        let reference = Reference::parse(name).ok_or_else(|| BuildError::new(missing.to_string()))?;
         let pulling = |error: &dyn std::error::Error| BuildError::because(format!("cannot pull `{name}`"), error);
         let registries = self.registries().map_err(|error| pulling(&error))?;
-        let pulled = registries.pull(store, &reference, &Platform::host(), &|_, _| {});
+        say(format!("pulling {reference}"));
+        let told = |layer: &Digest, step: Step| {
+            let done = match step {
+                Step::Layer(LayerStep::Begun) | Step::Bytes(..) => return,
+                Step::Layer(LayerStep::Found) => "already exists",
+                Step::Layer(LayerStep::Made) => "pull complete",
+            };
+            say(format!("{}: {done}", layer.short()));
+        };
+        let pulled = registries.pull(store, &reference, &Platform::host(), &told);
         pulled.map_err(|error| match error.help() {
             Some(help) => pulling(&error).help(help),
             None => pulling(&error),
         })?;
-        store.resolve(name).map_err(|error| BuildError::because(format!("cannot use `{name}`"), &error))
+        store.resolve(name).map_err(|error| using(&error))
     }
 
     /// Reads the Dockerfiles, and builds nothing. Returns what should be said about them.
@@ -153,10 +183,12 @@ impl App {
     /// [`AppError::Build`]: the first that is wrong.
     pub fn check_builds(&self, builds: &Builds) -> Result<Vec<String>, AppError> {
         let mut warnings = Vec::new();
+        let store = Store::open(&self.roots.data)?;
+        let workshop = Workshop::new(&store)?;
         for one in &builds.planned {
-            let checked = crate::build::check(&one.request);
-            let failed = |error| AppError::Build { service: one.service.clone(), error: Box::new(error) };
-            warnings.extend(checked.map_err(failed)?);
+            let request = self.with_remotes(one, &workshop, &|_| {});
+            let checked = request.and_then(|request| crate::build::check(&request));
+            warnings.extend(checked.map_err(|error| one.failure(error))?);
         }
         Ok(warnings)
     }
@@ -176,8 +208,19 @@ impl App {
         let workshop = Workshop::new(&store)?;
         let cache = Cache::new(&workshop);
         let site = Site::new(&workshop, &cache, &builds.launchers, &self.roots.data);
-        let image = |name: &str| self.base_image(&store, name);
-        let outside = Outside { shell, image: &image, tell };
+        // Each is asked for once: all stages begin with the same image, also when a tag moves meanwhile.
+        let bases: Mutex<BTreeMap<(String, bool), Base>> = Mutex::default();
+        let base = |name: &str, pull: bool, say: Say<'_>| {
+            if builds.planned.iter().any(|one| one.is_named(name)) {
+                return self.base_image(&store, name, false, say);
+            }
+            let cell = {
+                let mut bases = bases.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(bases.entry((name.to_owned(), pull)).or_default())
+            };
+            cell.get_or_init(|| self.base_image(&store, name, pull, say)).clone()
+        };
+        let base = &base;
         let mut waiting: Vec<&Planned> = builds.planned.iter().collect();
         let mut done: BTreeMap<String, Result<Digest, BuildError>> = BTreeMap::new();
         while !waiting.is_empty() {
@@ -190,13 +233,17 @@ impl App {
             let outcomes = Mutex::new(Vec::new());
             std::thread::scope(|scope| {
                 for one in &ready {
-                    let (site, outside, outcomes, done) = (&site, &outside, &outcomes, &done);
+                    let (site, outcomes, done) = (&site, &outcomes, &done);
                     scope.spawn(move || {
+                        let image = |name: &str, say: Say<'_>| base(name, one.pull, say);
+                        let fetch = |url: &str, folder: &Path, keep: bool| self.fetch(url, folder, keep);
+                        let outside = Outside { shell, image: &image, fetch: &fetch, tell };
                         let broken = one.needs.iter().any(|need| matches!(done.get(need), Some(Err(_))));
                         let built = if broken {
                             Err(BuildError::cancelled())
                         } else {
-                            crate::build::build(site, outside, &one.request)
+                            let request = self.with_remotes(one, site.workshop, tell);
+                            request.and_then(|request| crate::build::build(site, &outside, &request))
                         };
                         outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((one.service.clone(), built));
                     });
@@ -206,12 +253,20 @@ impl App {
             waiting = rest;
         }
         store.prune_steps(CACHE_BUDGET)?;
+        if site.has_used_mounts() {
+            let pruned = crate::build::prune_mounts(&self.roots.data, MOUNTS_BUDGET);
+            pruned.map_err(AppError::io("tidy the caches of build steps"))?;
+        }
         let failure = |cancelled: bool| {
             let failed = done.iter().filter_map(|(service, built)| Some((service, built.as_ref().err()?)));
             failed.into_iter().find(|(_, error)| error.cancelled == cancelled)
         };
         if let Some((service, error)) = failure(false).or_else(|| failure(true)) {
-            return Err(AppError::Build { service: service.clone(), error: Box::new(error.clone()) });
+            let planned = builds.planned.iter().find(|one| one.service == *service);
+            return Err(match planned {
+                Some(one) => one.failure(error.clone()),
+                None => AppError::Usage(error.to_string()),
+            });
         }
         let name = |service: &str| {
             let planned = builds.planned.iter().find(|one| one.service == service);

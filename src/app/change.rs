@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions};
 use crate::app::project::{Decided, known, lower};
-use crate::app::pull::chosen;
+use crate::app::pull::{Images, chosen};
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::control::{Reply, Request, Wait};
 use crate::network::Networks;
-use crate::plan::{self, WantedImage};
+use crate::plan;
 use crate::plan::{Change, ChangeKind, Plan, Recreate};
 use crate::spec::ContainerState;
 use crate::spec::Observed;
@@ -29,8 +29,8 @@ pub struct Up {
     pub project: ProjectSpec,
     pub change: Change,
     pub wait: Option<Wait>,
-    images: Vec<WantedImage>,
-    quiet_pull: bool,
+    pub images: Images,
+    pub quiet_pull: bool,
     pub warnings: Vec<Diagnostic>,
 }
 

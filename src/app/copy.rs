@@ -79,20 +79,32 @@ impl App {
 
     /// The containers to copy from (the first one) or to (all of them).
     fn copy_targets(&self, service: &str, options: &CopyOptions, one: bool) -> Result<Vec<ContainerState>, AppError> {
+        let (_, mut found) = self.containers_of(service, options.index, options.all)?;
+        if one {
+            found.truncate(1);
+        }
+        Ok(found)
+    }
+
+    /// The project, and the containers that a service has, at least one, in the order of their numbers; those of `run` with
+    /// `all`.
+    pub(super) fn containers_of(
+        &self,
+        service: &str,
+        index: Option<u32>,
+        all: bool,
+    ) -> Result<(String, Vec<ContainerState>), AppError> {
         let project = self.locate_with(&[service.to_owned()])?;
         let mut found = self.observe(&project, &[])?.containers;
         found.retain(|container| {
             container.service.name == service
-                && (options.all || container.number > 0)
-                && options.index.is_none_or(|index| index == container.number)
+                && (all || container.number > 0)
+                && index.is_none_or(|index| index == container.number)
         });
         found.sort_by_key(|container| container.number);
-        if one {
-            found.truncate(1);
-        }
         match found.is_empty() {
             true => Err(AppError::Usage(format!("no container found for service \"{service}\""))),
-            false => Ok(found),
+            false => Ok((project, found)),
         }
     }
 

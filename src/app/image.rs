@@ -9,9 +9,10 @@ use crate::app::change::News;
 use crate::app::pull::with_layers;
 use crate::app::{App, AppError};
 use crate::image::{Compression, Digest, Format, Image, Loaded, Platform, Reference, Removed, Store};
-use crate::sys::process::SingleThreaded;
+use crate::sys::process::{self, SingleThreaded};
 use crate::sys::userns;
 use crate::ui::tables::{HistoryRow, ImageRow};
+use rustix::process::{Pid, WaitOptions};
 use serde_json::{Value, json};
 
 impl App {
@@ -227,7 +228,7 @@ pub(super) fn row(image: &Image, name: &str, container: String) -> ImageRow {
 }
 
 /// For work on the files of layers, which may belong to any of the ids that this user has: from then on this process is root
-/// of a user namespace, unless it is root anyway. While there is one thread.
+/// of a user namespace and has its own mounts, unless it is root anyway. While there is one thread.
 ///
 /// # Errors
 /// A host that does not let users make namespaces.
@@ -235,6 +236,30 @@ pub fn own_layers() -> Result<(), AppError> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let entered = SingleThreaded::check().and_then(userns::become_root);
+    let entered = SingleThreaded::check().and_then(userns::become_root).and_then(|()| userns::new_mounts());
     entered.map_err(AppError::io("make a user namespace (`rcompose doctor` says what is missing)"))
+}
+
+/// Does work that needs [`own_layers`] and leaves this process what it is: an ordinary user's is done by a child. `work` is told
+/// whether that could be had, and returns an exit status, which comes back. While there is one thread.
+///
+/// # Errors
+/// There can be no child.
+pub fn as_owner_of_layers(work: impl FnOnce(Result<(), AppError>) -> u8) -> Result<u8, AppError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(work(Ok(())));
+    }
+    let forked = SingleThreaded::check().and_then(process::fork);
+    let Some(child) = forked.map_err(AppError::io("make a process for layers"))? else {
+        let status = work(own_layers());
+        // Nobody reads it any more, if that fails.
+        let _ = io::stdout().flush();
+        process::exit_now(i32::from(status));
+    };
+    let waited = rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty());
+    let ended = waited.map_err(io::Error::from).map_err(AppError::io("wait for the process for layers"))?;
+    // Killed: as a shell has it.
+    let killed = || ended.and_then(|(_, status)| status.terminating_signal()).map_or(1, |signal| 128 + signal);
+    let status = ended.and_then(|(_, status)| status.exit_status()).unwrap_or_else(killed);
+    Ok(u8::try_from(status).unwrap_or(1))
 }

@@ -3,12 +3,14 @@
 pub mod attach;
 pub mod build;
 pub mod change;
+pub mod commit;
 pub mod config;
 pub mod copy;
 pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod explain;
+pub mod export;
 pub mod image;
 pub mod list;
 pub mod login;
@@ -78,8 +80,8 @@ pub enum AppError {
     Network(#[from] crate::network::NetworkError),
     #[error(transparent)]
     Volume(#[from] crate::volume::Error),
-    #[error("the image of service `{service}` cannot be built: {error}")]
-    Build { service: String, error: Box<crate::build::BuildError> },
+    #[error("{}the image of service `{service}` cannot be built: {error}", before(place))]
+    Build { service: String, place: Option<String>, error: Box<crate::build::BuildError> },
     #[error("no such service: `{service}`")]
     NoService { service: String },
     #[error("{0}")]
@@ -90,6 +92,11 @@ pub enum AppError {
     /// The program could not be run: the status that says why.
     #[error("{}", failed.message)]
     Program { failed: Failed, status: u8 },
+}
+
+/// A place as it stands before a message.
+fn before(place: &Option<String>) -> String {
+    place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default()
 }
 
 impl AppError {

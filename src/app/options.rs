@@ -328,3 +328,19 @@ pub struct EventsOptions {
     pub since: Option<i64>,
     pub until: Option<i64>,
 }
+
+/// `commit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommitOptions {
+    pub service: String,
+    /// `None`: the first one.
+    pub index: Option<u32>,
+    /// Name of the image.
+    pub name: Option<String>,
+    pub author: Option<String>,
+    pub message: Option<String>,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// Freeze the container meanwhile.
+    pub pause: bool,
+}

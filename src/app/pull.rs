@@ -21,7 +21,33 @@ const IMAGES_AT_ONCE: usize = 2;
 /// The progress of a layer is told this often.
 const FRAME: Duration = Duration::from_millis(100);
 
+/// Images that something needs before it starts.
+pub type Images = Vec<WantedImage>;
+
 impl App {
+    /// Whether there is something to fetch or to build (all that can be built with `build`).
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn lacks_images(&self, wanted: &Images, build: bool) -> Result<bool, AppError> {
+        let store = Store::open(&self.roots.data)?;
+        for image in wanted {
+            let builds = image.can_build && (build || image.policy == PullPolicy::Build);
+            if builds || is_wanted(&store, image)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Fetches what of the images is missing or asked for.
+    ///
+    /// # Errors
+    /// [`AppError::Images`]: one diagnostic for each that cannot be had.
+    pub fn fetch_images(&self, wanted: &Images, quiet: bool, news: News<'_>) -> Result<(), AppError> {
+        self.provide(wanted, quiet, news)
+    }
+
     /// The registries, as this process's environment says they are to be reached.
     ///
     /// # Errors

@@ -1,14 +1,15 @@
 //! Images to registries.
 
+use crate::app::build::Builds;
 use crate::app::change::News;
 use crate::app::options::PushOptions;
 use crate::app::project::Loaded;
 use crate::app::pull::{bar, chain};
 use crate::app::{App, AppError};
-use crate::base::diagnostic::Diagnostic;
+use crate::base::diagnostic::{Diagnostic, Place};
 use crate::control::Reply;
 use crate::image::{Digest, Reference, Store};
-use crate::registry::PushStep;
+use crate::registry::{PushStep, Registries};
 use std::sync::{Mutex, mpsc};
 
 impl App {
@@ -26,32 +27,61 @@ impl App {
             if !(options.services.is_empty() || options.include_deps || options.services.contains(name)) {
                 continue;
             }
-            let tell = |news: News<'_>, status: &str, text: String| {
-                news(Reply::Progress { id: name.clone(), status: status.to_owned(), text });
-            };
             let image = service.image.as_deref().filter(|image| !image.is_empty());
             let (Some(image), Some(build)) = (image, &service.build) else {
-                tell(news, "Skipped", String::new());
+                news(Reply::Progress { id: name.clone(), status: "Skipped".to_owned(), text: String::new() });
                 continue;
             };
-            tell(news, "Pushing", String::new());
-            let names = std::iter::once(image).chain(build.tags.iter().map(String::as_str));
-            let pushed = names.map(|image| self.push_image(&registries, &store, image, options.quiet, news));
-            match pushed.collect::<Result<Vec<_>, _>>() {
-                Ok(_) => tell(news, "Pushed", String::new()),
-                Err(error) => {
-                    tell(news, "Error", chain(&error));
-                    let place = project.place(&format!("services.{name}.image"));
-                    let message = format!("cannot push image `{image}` of service `{name}`: {}", chain(&error));
-                    let failure = Diagnostic::error("push-failed", place, message);
-                    failures.push(match error.help() {
-                        Some(help) => failure.help(help),
-                        None => failure,
-                    });
-                }
-            }
+            let names: Vec<&str> = std::iter::once(image).chain(build.tags.iter().map(String::as_str)).collect();
+            let place = project.place(&format!("services.{name}.image"));
+            failures.extend(self.push_service(&registries, &store, (name, &names, place), options.quiet, news).err());
         }
         if failures.is_empty() || options.ignore_failures { Ok(warnings) } else { Err(AppError::Images(failures)) }
+    }
+
+    /// Pushes what was built, as far as the file names it.
+    ///
+    /// # Errors
+    /// [`AppError::Images`]: those that cannot be pushed.
+    pub fn push_built(&self, builds: &Builds, news: News<'_>) -> Result<(), AppError> {
+        let project = self.load(&[])?.project;
+        let registries = self.registries()?;
+        let store = Store::open(&self.roots.data)?;
+        let mut failures = Vec::new();
+        for (service, names) in builds.to_push() {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let place = project.place(&format!("services.{service}.image"));
+            failures.extend(self.push_service(&registries, &store, (service, &names, place), false, news).err());
+        }
+        if failures.is_empty() { Ok(()) } else { Err(AppError::Images(failures)) }
+    }
+
+    /// Pushes a service's image under all its names. `place` is where the file names it.
+    fn push_service(
+        &self,
+        registries: &Registries,
+        store: &Store,
+        (name, images, place): (&str, &[&str], Option<Place>),
+        quiet: bool,
+        news: News<'_>,
+    ) -> Result<(), Diagnostic> {
+        let tell = |news: News<'_>, status: &str, text: String| {
+            news(Reply::Progress { id: name.to_owned(), status: status.to_owned(), text });
+        };
+        tell(news, "Pushing", String::new());
+        for image in images {
+            if let Err(error) = self.push_image(registries, store, image, quiet, news) {
+                tell(news, "Error", chain(&error));
+                let message = format!("cannot push image `{image}` of service `{name}`: {}", chain(&error));
+                let failure = Diagnostic::error("push-failed", place, message);
+                return Err(match error.help() {
+                    Some(help) => failure.help(help),
+                    None => failure,
+                });
+            }
+        }
+        tell(news, "Pushed", String::new());
+        Ok(())
     }
 
     /// Pushes one image by its name; returns the digest of its manifest.
@@ -65,7 +95,7 @@ impl App {
 
     fn push_image(
         &self,
-        registries: &crate::registry::Registries,
+        registries: &Registries,
         store: &Store,
         image: &str,
         quiet: bool,

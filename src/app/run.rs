@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::app::change::News;
 use crate::app::options::RunOptions;
 use crate::app::project::Decided;
-use crate::app::pull::chosen;
+use crate::app::pull::{Images, chosen};
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::compose::{self, LoadOptions, VolumeSource};
@@ -23,8 +23,8 @@ pub struct OneOff {
     /// The container's name.
     pub name: String,
     no_deps: bool,
-    images: Vec<WantedImage>,
-    quiet_pull: bool,
+    pub images: Images,
+    pub quiet_pull: bool,
     pub warnings: Vec<Diagnostic>,
 }
 

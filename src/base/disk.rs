@@ -1,7 +1,9 @@
-//! Files that are either old or new, never half.
+//! Files that are either old or new, never half; and how much room trees take.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -75,6 +77,36 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
+/// Bytes that the files of a tree take on the disk; a file with several names counts once. 0: there is no such tree.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn tree_size(root: &Path) -> io::Result<u64> {
+    let mut seen = BTreeSet::new();
+    let mut folders = vec![root.to_owned()];
+    let mut size = 0;
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            // It went while we looked, or was never there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let metadata = match entry.as_ref().map(fs::DirEntry::metadata) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+                Ok(metadata) => metadata?,
+                Err(_) => return Err(io::ErrorKind::Other.into()),
+            };
+            if metadata.is_dir() {
+                folders.push(entry?.path());
+            } else if metadata.nlink() == 1 || seen.insert((metadata.dev(), metadata.ino())) {
+                size += metadata.blocks() * 512;
+            }
+        }
+    }
+    Ok(size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +131,19 @@ mod tests {
         assert_eq!(read_json::<String>(&path).unwrap(), None);
         fs::write(&path, "").unwrap();
         assert_eq!(read_json::<String>(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn files_with_two_names_and_holes_are_counted_for_what_they_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        assert_eq!(tree_size(&root).unwrap(), 0);
+        fs::create_dir_all(root.join("deep")).unwrap();
+        fs::write(root.join("a"), vec![1; 8192]).unwrap();
+        fs::hard_link(root.join("a"), root.join("deep/b")).unwrap();
+        File::create(root.join("sparse")).unwrap().set_len(1 << 30).unwrap();
+        std::os::unix::fs::symlink("/", root.join("link")).unwrap();
+        let size = tree_size(&root).unwrap();
+        assert!((8192..64 * 1024).contains(&size), "{size}");
     }
 }

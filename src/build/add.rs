@@ -11,6 +11,7 @@ use super::copy::Copier;
 use super::error::BuildError;
 use super::ignore::Ignore;
 use super::parse::Copy;
+use super::remote::is_remote;
 use super::stage::StageBuilder;
 use super::tree::{self, Found, Tree};
 use crate::image::{Digest, Draft};
@@ -24,8 +25,6 @@ struct Plan {
     owner: Option<(u32, u32)>,
     chmod: Option<Chmod>,
     exclude: Ignore,
-    /// Archives are unpacked.
-    unpack: bool,
 }
 
 struct PlannedSource {
@@ -33,6 +32,8 @@ struct PlannedSource {
     found: Found,
     /// With `--parents`: the folders above the source, from the destination.
     below: Option<String>,
+    /// If it is an archive, it is unpacked.
+    unpack: bool,
 }
 
 struct Document {
@@ -70,7 +71,6 @@ impl StageBuilder<'_> {
             owner: self.owner(copy.chown.as_deref())?,
             chmod: self.chmod(copy.chmod.as_deref())?,
             exclude: self.exclude(copy)?,
-            unpack: copy.add && copy.unpack != Some(false),
         };
         for source in &copy.sources {
             let source = self.expand(source)?;
@@ -101,7 +101,10 @@ impl StageBuilder<'_> {
 
     fn plan_source(&self, copy: &Copy, source: &str, plan: &mut Plan) -> Result<(), BuildError> {
         if copy.add && is_remote(source) {
-            return Err(BuildError::new(format!("ADD: `{source}`: remote sources are not fetched yet")));
+            let checksum = copy.checksum.as_deref().map(|text| self.expand(text)).transpose()?;
+            let (tree, found) = self.builder.remote(source, copy.keep_git_dir, checksum.as_deref())?;
+            plan.sources.push(PlannedSource { tree, found, below: None, unpack: copy.unpack == Some(true) });
+            return Ok(());
         }
         if copy.checksum.is_some() {
             return Err(BuildError::new("ADD: `--checksum` is for remote sources"));
@@ -126,7 +129,8 @@ impl StageBuilder<'_> {
             if copy.from.is_none() {
                 self.builder.use_of_context(&found.path);
             }
-            plan.sources.push(PlannedSource { tree: Arc::clone(&tree), found, below });
+            let unpack = copy.add && copy.unpack != Some(false);
+            plan.sources.push(PlannedSource { tree: Arc::clone(&tree), found, below, unpack });
         }
         Ok(())
     }
@@ -145,7 +149,7 @@ impl StageBuilder<'_> {
         for source in &plan.sources {
             let name = if source.found.path.is_empty() { "." } else { &source.found.path };
             let failed = |error: std::io::Error| BuildError::because(format!("cannot copy `{name}`"), &error);
-            let archive = plan.unpack && !source.found.is_directory();
+            let archive = source.unpack && !source.found.is_directory();
             let archive = if archive { archive::open(&source.found).map_err(failed)? } else { None };
             if let Some(archive) = archive {
                 let target = copier.directory(plan.destination.trim_matches('/')).map_err(failed)?;
@@ -181,10 +185,10 @@ impl Plan {
     /// All that the layer depends on, but for what it lies on.
     fn hash(&self) -> std::io::Result<Digest> {
         let mut hash = Sha256::new();
-        let settings = format!("{:?}", (&self.destination, self.owner, &self.chmod, &self.exclude, self.unpack));
+        let settings = format!("{:?}", (&self.destination, self.owner, &self.chmod, &self.exclude));
         hash.update(settings.as_bytes());
         for source in &self.sources {
-            hash.update(format!("\0{:?}\0", source.below).as_bytes());
+            hash.update(format!("\0{:?}\0", (&source.below, source.unpack)).as_bytes());
             source.tree.hash(&source.found, &self.exclude, &mut hash)?;
         }
         for document in &self.documents {
@@ -193,9 +197,4 @@ impl Plan {
         }
         Ok(Digest::finish(hash))
     }
-}
-
-/// A URL, or a git repository.
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|scheme| source.starts_with(scheme))
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -17,6 +18,18 @@ use crate::sys::inroot;
 const MAX_ENTRIES: u64 = 5_000_000;
 const BLOCK: usize = 512;
 
+/// Unpacks a context into a folder; `false`: the file is no archive.
+///
+/// # Errors
+/// The archive is damaged, or the disk's own.
+pub fn unpack_context(file: &Path, into: &Path) -> io::Result<bool> {
+    let Some(archive) = open_file(File::open(file)?)? else { return Ok(false) };
+    let root: OwnedFd = File::open(into)?.into();
+    // Whose the files are means nothing in a context.
+    unpack(archive, &root, Some((0, 0)))?;
+    Ok(true)
+}
+
 /// Opens a source as an archive: plain, gzip, bzip2, xz or zstd; `None` when it is none.
 ///
 /// # Errors
@@ -25,7 +38,10 @@ pub(super) fn open(found: &Found) -> io::Result<Option<Box<dyn Read>>> {
     if FileType::from_raw_mode(found.stat.st_mode) != FileType::RegularFile {
         return Ok(None);
     }
-    let mut file = tree::reopen(&found.file)?;
+    open_file(tree::reopen(&found.file)?)
+}
+
+fn open_file(mut file: File) -> io::Result<Option<Box<dyn Read>>> {
     let mut block = Vec::with_capacity(BLOCK);
     // What cannot be decompressed to a header is an ordinary file.
     let read = decoder(file.try_clone()?).and_then(|decoder| decoder.take(BLOCK as u64).read_to_end(&mut block));

@@ -13,13 +13,14 @@ use super::graph::{Graph, Inputs, Origin, graph};
 use super::launcher::Launchers;
 use super::network::StepNetwork;
 use super::parse::{ParseError, parse};
+use super::remote::Remotes;
 use super::request::{Dockerfile, Event, Outside, Request, Source};
 use super::stage::StageBuilder;
 use super::state::State;
 use super::tree::Tree;
 use crate::engine::cgroup::Hierarchies;
 use crate::engine::view;
-use crate::image::{Digest, Workshop};
+use crate::image::{Digest, Image, Workshop};
 
 /// What all builds of one run share.
 pub struct Site<'a> {
@@ -31,6 +32,9 @@ pub struct Site<'a> {
     pub(super) network: StepNetwork,
     /// Numbers the steps.
     steps: AtomicU32,
+    mounted: AtomicBool,
+    /// It was said that steps have the host's network.
+    pub(super) shared_network: OnceLock<()>,
     hierarchies: OnceLock<Hierarchies>,
 }
 
@@ -38,13 +42,19 @@ impl<'a> Site<'a> {
     /// `data` is the data directory.
     pub fn new(workshop: &'a Workshop<'a>, cache: &'a Cache<'a>, launchers: &'a Launchers, data: &'a Path) -> Self {
         let network = StepNetwork::new(networks(data));
-        let (steps, hierarchies) = (AtomicU32::new(0), OnceLock::new());
-        Self { workshop, cache, launchers, data, network, steps, hierarchies }
+        let (steps, mounted, hierarchies) = (AtomicU32::new(0), AtomicBool::new(false), OnceLock::new());
+        Self { workshop, cache, launchers, data, network, steps, mounted, shared_network: OnceLock::new(), hierarchies }
     }
 
-    /// Where cache mounts lie.
+    /// Where cache mounts lie, for a step that has one.
     pub(super) fn mounts(&self) -> PathBuf {
-        self.data.join("images/build/mounts")
+        self.mounted.store(true, Ordering::Relaxed);
+        super::collect::mounts(self.data)
+    }
+
+    /// Whether a step has used a cache mount, so that they may have grown.
+    pub fn has_used_mounts(&self) -> bool {
+        self.mounted.load(Ordering::Relaxed)
     }
 
     /// The machine's control groups, looked at when the first program is run.
@@ -78,6 +88,7 @@ pub(super) struct Builder<'a> {
     context_tree: OnceLock<Arc<Tree>>,
     /// What was copied from the context.
     used: Mutex<BTreeSet<String>>,
+    pub(super) remotes: Remotes,
 }
 
 /// A stage's end, for those who wait for it.
@@ -149,6 +160,7 @@ pub fn build(site: &Site<'_>, outside: &Outside<'_>, request: &Request) -> Resul
         failed: AtomicBool::new(false),
         context_tree: OnceLock::new(),
         used: Mutex::default(),
+        remotes: Remotes::default(),
     };
     let built = builder.all();
     // Also after a failure: what was made need not be made again.
@@ -218,7 +230,7 @@ impl Builder<'_> {
 
     /// A stage's beginning from an image.
     pub(super) fn image(&self, name: &str) -> Result<State, BuildError> {
-        let image = (self.outside.image)(name)?;
+        let image = self.find_image(name)?;
         if !image.binds.is_empty() {
             let message = format!("`{name}` is this machine's own file system, which no image can be built on");
             return Err(BuildError::new(message).help("begin with an image, or with `FROM scratch`"));
@@ -232,6 +244,28 @@ impl Builder<'_> {
         let layers = self.workshop.hold(&document.rootfs.diff_ids)?;
         let gone = || BuildError::new(format!("a layer of `{name}` is not in the store any more"));
         Ok(State::new(layers.ok_or_else(gone)?, Key::of(&[b"image", image.id.hex().as_bytes()]), document))
+    }
+
+    /// An image by name; that it has to be brought is a step of its own.
+    fn find_image(&self, name: &str) -> Result<Image, BuildError> {
+        let (begun, tell) = (OnceLock::new(), self.outside.tell);
+        let say = |text: String| {
+            let step = *begun.get_or_init(|| self.begin(format!("[{}internal] pull {name}", self.prefix())));
+            tell(Event::Line { step, text });
+        };
+        let found = (self.outside.image)(name, &say);
+        if let Some(step) = begun.get().copied() {
+            tell(match &found {
+                Ok(_) => Event::Done { step },
+                Err(error) => Event::Failed { step, message: error.message.clone() },
+            });
+        }
+        found
+    }
+
+    /// What stands before the names of steps.
+    pub(super) fn prefix(&self) -> String {
+        if self.request.name.is_empty() { String::new() } else { format!("{} ", self.request.name) }
     }
 
     /// A stage's beginning from an additional context.
@@ -273,15 +307,14 @@ impl Builder<'_> {
             Origin::Scratch => of_state(&State::scratch(&self.request.platform)),
             Origin::Context(name) => match self.request.contexts.get(&name) {
                 Some(Source::Image(image)) => of_state(&self.image(image)?),
-                Some(Source::Folder(path)) => Ok(Arc::new(context::folder_tree(path)?)),
+                Some(Source::Folder(path) | Source::Fetched(path)) => Ok(Arc::new(context::folder_tree(path)?)),
                 _ => Err(BuildError::new(format!("there is no context `{name}`"))),
             },
         }
     }
 
     fn export(&self, state: &State) -> Result<Digest, BuildError> {
-        let prefix = if self.request.name.is_empty() { String::new() } else { format!("{} ", self.request.name) };
-        let step = self.begin(format!("[{prefix}internal] export the image"));
+        let step = self.begin(format!("[{}internal] export the image", self.prefix()));
         let mut document = state.document.clone();
         document.config.labels.extend(self.request.labels.clone());
         document.rootfs.kind = "layers".to_owned();

@@ -24,7 +24,7 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn open(request: &Request) -> Result<Self, BuildError> {
         match &request.context {
-            Source::Folder(path) => {
+            Source::Folder(path) | Source::Fetched(path) => {
                 let root = open_folder(path)?;
                 Ok(Self { root: Some(root), path: path.clone() })
             }

@@ -11,6 +11,7 @@ mod builder;
 mod cache;
 mod changes;
 mod chmod;
+mod collect;
 mod context;
 mod copy;
 mod error;
@@ -22,18 +23,23 @@ mod network;
 pub mod parse;
 mod pattern;
 mod ports;
+mod remote;
 mod request;
 mod run;
 mod stage;
 mod state;
 mod tree;
 
+pub use archive::unpack_context;
 pub use builder::{Site, build, check};
 pub use cache::Cache;
 pub use changes::changed_files;
+pub use collect::prune_mounts;
 pub use error::{BuildError, Place};
 pub use launcher::Launchers;
-pub use request::{Dockerfile, Event, Network, Outside, Request, Secret, Shell, Source};
+pub use request::{
+    Dockerfile, Event, FetchRemote, Fetched, FindImage, Network, Outside, Request, Say, Secret, Shell, Source,
+};
 
 /// This machine, as images name it.
 pub fn platform() -> String {

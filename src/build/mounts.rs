@@ -310,6 +310,13 @@ fn open_cache(mounts: &Path, key: &Key, sharing: Sharing) -> io::Result<Cache> {
                 locked => locked?,
             },
         }
+        use std::os::unix::fs::MetadataExt;
+        let there = fs::metadata(folder.join("lock"))
+            .is_ok_and(|found| lock.metadata().is_ok_and(|ours| ours.ino() == found.ino()));
+        if !there {
+            // It was removed while we waited for it; now it is made again.
+            return open_cache(mounts, key, sharing);
+        }
         let new = !folder.join("ready").exists();
         // The time of the last use, for `prune`.
         let _ = lock.set_modified(std::time::SystemTime::now());

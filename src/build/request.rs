@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::BuildError;
 use crate::image::{Image, Reference};
@@ -48,6 +48,8 @@ pub enum Source {
     #[default]
     Nothing,
     Folder(PathBuf),
+    /// A folder that was fetched for this build, and goes with it.
+    Fetched(PathBuf),
     /// An image of the store, by name or id.
     Image(String),
 }
@@ -112,11 +114,29 @@ pub enum Event {
 /// Connects a person to a terminal (its master) until the descriptor becomes readable.
 pub type Shell<'a> = dyn Fn(OwnedFd, BorrowedFd<'_>) + Sync + 'a;
 
+/// Is told what happens while an image is brought.
+pub type Say<'a> = &'a (dyn Fn(String) + Sync);
+
+/// Finds an image by name, and brings it when that is the policy.
+pub type FindImage<'a> = dyn Fn(&str, Say<'_>) -> Result<Image, BuildError> + Sync + 'a;
+
+/// What a URL has given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// A file, and what it is called.
+    File { path: PathBuf, name: String },
+    /// A repository's folder, and its commit.
+    Repository { folder: PathBuf, commit: String },
+}
+
+/// Fetches a URL into an empty folder; with `true`, a repository keeps its `.git`.
+pub type FetchRemote<'a> = dyn Fn(&str, &Path, bool) -> Result<Fetched, BuildError> + Sync + 'a;
+
 /// How the builder reaches what is not its own.
 pub struct Outside<'a> {
     /// For a look at what a failed step left.
     pub shell: Option<&'a Shell<'a>>,
-    /// Finds an image by name, and brings it when that is the policy.
-    pub image: &'a (dyn Fn(&str) -> Result<Image, BuildError> + Sync),
+    pub image: &'a FindImage<'a>,
+    pub fetch: &'a FetchRemote<'a>,
     pub tell: &'a (dyn Fn(Event) + Sync),
 }

@@ -26,6 +26,7 @@ use crate::init::{Launch, LaunchFailure, NamespaceKind, Overlay, Step};
 use crate::network;
 use crate::spec::ContainerSpec;
 use crate::spec::container::NetworkMode;
+use crate::sys::userns;
 
 /// What the builds of Docker call their containers.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -61,6 +62,7 @@ impl StageBuilder<'_> {
         let step = self.layer(&key, title, |stage, told| {
             let draft = stage.builder.workshop.draft()?;
             let mounted = stage.mount(&mounts, script.as_ref())?;
+            let network = stage.network(network)?;
             let connecting =
                 |error: &dyn std::error::Error| BuildError::because("cannot make the step's network", error);
             let connection = match network {
@@ -85,6 +87,19 @@ impl StageBuilder<'_> {
         })?;
         self.state.push(step.layer, step.created, key, said);
         Ok(())
+    }
+
+    /// What the step is connected to here: an ordinary user's build can make no bridge, so it has the host's network.
+    fn network(&self, wanted: Network) -> Result<Network, BuildError> {
+        let owns = || userns::owns("net").map_err(|error| BuildError::because("cannot look at the network", &error));
+        if wanted != Network::Default || owns()? {
+            return Ok(wanted);
+        }
+        self.builder.site.shared_network.get_or_init(|| {
+            let text = "steps have this machine's network, as an ordinary user's build has none of its own";
+            (self.builder.outside.tell)(Event::Warning(text.to_owned()));
+        });
+        Ok(Network::Host)
     }
 
     /// What is executed; and a script that must be there as a file.

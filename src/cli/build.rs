@@ -9,9 +9,12 @@ use std::time::Instant;
 use clap::Args;
 
 use crate::app::build::{BuildOptions, Builds};
+use crate::app::image::as_owner_of_layers;
+use crate::app::pull::Images;
 use crate::cli::context::Context;
 use crate::cli::exec::on_terminal;
-use crate::cli::failure::{Failure, refuse};
+use crate::cli::failure::Failure;
+use crate::cli::root::ProgressArg;
 use crate::cli::session;
 use crate::cli::show;
 use crate::control::Reply;
@@ -71,25 +74,30 @@ pub struct BuildArgs {
     no_rm: bool,
     #[arg(long, hide = true)]
     parallel: bool,
-    #[arg(long, hide = true, value_name = "MODE")]
-    progress: Option<String>,
+    #[arg(long, hide = true, value_name = "MODE", value_enum)]
+    progress: Option<ProgressArg>,
 }
 
 impl BuildArgs {
+    /// # Errors
+    /// For what the built-in builder cannot do.
     fn options(self) -> Result<(BuildOptions, bool), Failure> {
         let on = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "false");
-        refuse(&[
-            ("--pull", self.pull),
-            ("--push", self.push),
-            ("--print", self.print),
-            ("--provenance", on(&self.provenance)),
-            ("--sbom", on(&self.sbom)),
-        ])?;
+        for (flag, given) in [("--provenance", on(&self.provenance)), ("--sbom", on(&self.sbom))] {
+            if given {
+                let failure = Failure::new(format!("`{flag}`: the built-in builder makes no attestations"));
+                return Err(failure.help("leave it out, or make them with docker buildx"));
+            }
+        }
+        if let Some(name) = self.builder.filter(|name| !matches!(name.as_str(), "" | "default")) {
+            show::warn(&format!("`--builder {name}` has no effect: there is one builder, the built-in one"));
+        }
         let options = BuildOptions {
             services: self.services,
             with_dependencies: self.with_dependencies,
             args: self.build_arg,
             no_cache: self.no_cache,
+            pull: self.pull,
             ssh: self.ssh,
         };
         Ok((options, self.quiet))
@@ -99,24 +107,41 @@ impl BuildArgs {
 /// # Errors
 /// Whatever keeps an image from being built.
 pub fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, Failure> {
-    context.no_dry_run("build")?;
-    let (shell, check) = (args.shell_on_error, args.check);
+    let (shell, check, print, push) = (args.shell_on_error, args.check, args.print, args.push);
     if shell && !on_terminal() {
         return Err(Failure::new("`--shell-on-error` needs a terminal"));
     }
+    // The flag of old in the place of the one before the command.
+    let progress = args.progress.map_or(context.progress, |mode| context.mode(mode));
+    let context = &Context { progress, ..context.clone() };
     let (options, quiet) = args.options()?;
     let builds = context.app.prepare_build(&options).map_err(|error| context.failure(error))?;
     if builds.services().next().is_none() {
         show::warn("no service to build");
         return Ok(ExitCode::SUCCESS);
     }
+    if print {
+        let bake = context.app.bake(&builds, &options, push).map_err(|error| context.failure(error))?;
+        return show::lines([format!("{bake:#}")]);
+    }
     if check {
         let warnings = context.app.check_builds(&builds).map_err(|error| context.failure(error))?;
         warnings.iter().for_each(|warning| show::warn(warning));
         return Ok(ExitCode::SUCCESS);
     }
+    if context.app.dry_run {
+        return would_build(&builds);
+    }
     build(&builds, quiet, shell, context)?;
+    if push {
+        let pushed = show::with_progress(context.progress, "Pushing", |news| context.app.push_built(&builds, news));
+        pushed.map_err(|error| context.failure(error))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn would_build(builds: &Builds) -> Result<ExitCode, Failure> {
+    show::lines(builds.services().map(|service| format!("build the image of service {service}")).collect::<Vec<_>>())
 }
 
 /// How commands that start containers treat images that the file says how to build.
@@ -129,21 +154,57 @@ pub struct Policy {
     pub quiet: bool,
 }
 
-/// Builds what `services` need, before anything of them is started. `builds`: some service has a `build`.
+/// Builds what `services` need, before anything of them is started. An ordinary user's images are fetched here as well, since
+/// only a process that owns their layers can do either; otherwise that is a part of the start. `builds`: some service has a
+/// `build`.
 ///
 /// # Errors
-/// As [`build`].
-pub fn before_start(builds: bool, services: &[String], policy: Policy, context: &Context) -> Result<(), Failure> {
+/// As [`build`], and whatever keeps images from being fetched.
+pub fn before_start(
+    builds: bool,
+    services: &[String],
+    policy: Policy,
+    (images, quiet_pull): (&Images, bool),
+    context: &Context,
+) -> Result<(), Failure> {
+    if context.app.dry_run || rustix::process::geteuid().is_root() {
+        return build_missing(builds, services, policy, context);
+    }
+    let lacks = context.app.lacks_images(images, policy.all && !policy.none);
+    if !lacks.map_err(|error| context.failure(error))? {
+        return build_missing(builds, services, policy, context);
+    }
+    let work = || {
+        build_missing(builds, services, policy, context)?;
+        let progress = if quiet_pull { ProgressMode::Quiet } else { context.progress };
+        let fetched =
+            show::with_progress(progress, "Pulling", |news| context.app.fetch_images(images, quiet_pull, news));
+        fetched.map_err(|error| context.failure(error))
+    };
+    let status = as_owner_of_layers(|owns| {
+        let done = owns.map_err(|error| context.failure(error)).and_then(|()| work());
+        match done {
+            Ok(()) => 0,
+            Err(failure) => {
+                failure.report(context.ansi);
+                failure.code
+            }
+        }
+    });
+    match status.map_err(|error| context.failure(error))? {
+        0 => Ok(()),
+        status => Err(Failure::reported(status)),
+    }
+}
+
+fn build_missing(builds: bool, services: &[String], policy: Policy, context: &Context) -> Result<(), Failure> {
     if policy.none || !builds {
         return Ok(());
     }
     let missing = context.app.prepare_missing(services, policy.all).map_err(|error| context.failure(error))?;
     missing.hints.iter().for_each(|hint| show::say(hint));
     match missing.builds {
-        Some(builds) if context.app.dry_run => {
-            let lines = builds.services().map(|service| format!("build the image of service {service}"));
-            show::lines(lines.collect::<Vec<_>>()).map(drop)
-        }
+        Some(builds) if context.app.dry_run => would_build(&builds).map(drop),
         Some(builds) => build(&builds, policy.quiet, false, context),
         None => Ok(()),
     }

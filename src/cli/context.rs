@@ -36,16 +36,13 @@ impl Context {
         let absolute = |path: PathBuf| load.working_dir.join(path);
         let roots = Roots { data: absolute(located.data), run: absolute(located.run) };
         let ansi = root.ansi();
-        let colour = ansi.enabled(std::io::stderr().is_terminal());
-        let progress = match root.progress {
-            ProgressArg::Plain => ProgressMode::Plain,
-            ProgressArg::Json => ProgressMode::Json,
-            ProgressArg::Quiet => ProgressMode::Quiet,
-            ProgressArg::Tty => ProgressMode::Terminal { colour },
-            ProgressArg::Auto if colour => ProgressMode::Terminal { colour },
-            ProgressArg::Auto => ProgressMode::Plain,
-        };
+        let progress = progress(root.progress, ansi);
         Ok(Self { app: App { roots, environment, load, dry_run: root.dry_run }, ansi, progress })
+    }
+
+    /// How a kind of progress is shown here.
+    pub fn mode(&self, progress: ProgressArg) -> ProgressMode {
+        self::progress(progress, self.ansi)
     }
 
     /// Commands that change something outside of any plan.
@@ -78,5 +75,17 @@ impl Context {
 
     pub fn failure(&self, error: AppError) -> Failure {
         show::failure(error, self.ansi)
+    }
+}
+
+fn progress(wanted: ProgressArg, ansi: Ansi) -> ProgressMode {
+    let colour = ansi.enabled(std::io::stderr().is_terminal());
+    match wanted {
+        ProgressArg::Plain => ProgressMode::Plain,
+        ProgressArg::Json => ProgressMode::Json,
+        ProgressArg::Quiet => ProgressMode::Quiet,
+        ProgressArg::Tty => ProgressMode::Terminal { colour },
+        ProgressArg::Auto if colour => ProgressMode::Terminal { colour },
+        ProgressArg::Auto => ProgressMode::Plain,
     }
 }

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod attached;
 pub mod build;
+pub mod commit;
 pub mod completion;
 pub mod config;
 pub mod context;
@@ -12,6 +13,7 @@ pub mod doctor;
 pub mod down;
 pub mod events;
 pub mod exec;
+pub mod export;
 pub mod failure;
 pub mod foreground;
 pub mod image;
@@ -88,6 +90,10 @@ pub enum Command {
     Exec(exec::ExecArgs),
     /// Copy files into and out of containers
     Cp(cp::CpArgs),
+    /// Write the files of a container to a tar archive
+    Export(export::ExportArgs),
+    /// Make an image of what a container has become
+    Commit(Box<commit::CommitArgs>),
     /// Show what happens to containers
     Events(events::EventsArgs),
     /// Connect to the streams of a running container
@@ -164,7 +170,7 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: &[&str] = &["alpha", "bridge", "commit", "export", "publish", "docker-cli-plugin-hooks"];
+const NOT_YET: &[&str] = &["alpha", "bridge", "publish", "docker-cli-plugin-hooks"];
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -188,6 +194,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completion(args) => completion::run(&args),
         Command::Create(args) => create::run(*args, context()?),
         Command::Scale(args) => scale::run(args, context()?),
+        Command::Export(args) => export::run(&args, &context_of_layers()?),
+        Command::Commit(args) => commit::run(*args, &context_of_layers()?),
         Command::Cp(args) => cp::run(args, &context()?),
         Command::Events(args) => events::run(args, &context()?),
         Command::Attach(args) => attach::run(args, &context()?),
@@ -203,7 +211,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Lint(args) => lint::run(args, &cli.root),
         Command::Other(words) => Err(unknown(words.first().map_or("", String::as_str))),
         Command::Up(args) => up::run(*args, context()?),
-        Command::Build(args) => build::run(*args, &context()?),
+        Command::Build(args) => build::run(*args, &context_of_layers()?),
         Command::Plan(args) => up::plan(*args, &context()?),
         Command::Down(args) => down::run(args, &context()?),
         Command::Ps(args) => ps::run(args, &context()?),
@@ -220,10 +228,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Top(args) => stats::top(args, &context()?),
         Command::Rm(args) => rm::run(args, &context()?),
         Command::Pull(args) => pull::run(args, &context_of_layers()?),
-        Command::Push(args) => push::run(args, &context()?),
+        Command::Push(args) => push::run(args, &context_of_layers()?),
         Command::Login(args) => login::run(args, &context()?),
         Command::Logout(args) => login::logout(&args, &context()?),
-        Command::Registry(args) => registry::run(&args, &context()?),
+        Command::Registry(args) => registry::run(&args, &context_of_layers()?),
         Command::Images(args) => images::run(args, &context()?),
         Command::Image(args) => image::run(args, &context_of_layers()?),
         Command::System(args) => system::run(&args, &context()?),

@@ -141,7 +141,8 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
     let one = context.app.prepare_run(&options).map_err(|error| context.failure(error))?;
     show::diagnostics(&one.warnings, context.ansi);
     let builds = one.project.services.values().any(|service| service.builds);
-    before_start(builds, std::slice::from_ref(&options.service), policy, context)?;
+    let images = (&one.images, one.quiet_pull);
+    before_start(builds, std::slice::from_ref(&options.service), policy, images, context)?;
     let progress = if options.quiet { ProgressMode::Quiet } else { context.progress };
     // Of the container itself people see what it does.
     let own = format!("Container {}", one.name);

@@ -103,10 +103,10 @@ pub fn failure(error: AppError, ansi: Ansi) -> Failure {
             failed(&first)
         }
         AppError::Nothing(what) => Failure::nothing(what),
-        AppError::Build { service, error } => {
-            let failure = Failure::new(format!("the image of service `{service}` cannot be built: {error}"));
-            match error.help {
-                Some(help) => failure.help(help),
+        AppError::Build { error: ref built, .. } => {
+            let failure = Failure::new(error.to_string());
+            match &built.help {
+                Some(help) => failure.help(help.clone()),
                 None => failure,
             }
         }

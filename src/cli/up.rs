@@ -153,7 +153,7 @@ pub fn run(args: UpArgs, context: Context) -> Result<ExitCode, Failure> {
     let options = args.options()?;
     let up = prepare(&options, &context, !context.app.dry_run)?;
     let builds = up.project.services.values().any(|service| service.builds);
-    before_start(builds, &options.services, policy, &context)?;
+    before_start(builds, &options.services, policy, (&up.images, up.quiet_pull), &context)?;
     if context.app.dry_run {
         show::text(&planned(&up, &context)?.1)?;
         return Ok(ExitCode::SUCCESS);

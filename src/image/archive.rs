@@ -1,9 +1,10 @@
 //! A directory in overlayfs's form as a layer's tar archive: its digest, and the recipe to write it again. The contents are
 //! read once and copied nowhere. The archive depends on the tree only: entries are sorted, times are whole seconds.
+//! A tree that may be changed meanwhile can be written out as an archive, too.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -33,16 +34,77 @@ pub(super) struct Archived {
 pub(super) fn archive(folder: &Path, rights: Rights, newest: Option<i64>) -> io::Result<Archived> {
     let root: OwnedFd = File::open(folder.join("fs"))?.into();
     let writer = Writer::new(File::create(folder.join("recipe"))?)?;
-    let mut archiver = Archiver { writer, rights, newest, links: HashMap::new(), size: 0, buffer: vec![0; BUFFER] };
+    let mut archiver = Archiver::new(writer, rights, &[]);
+    archiver.newest = newest;
     archiver.directory(&root, &mut Vec::new(), 0)?;
     archiver.writer.bytes(&[0; 1024])?;
     let (diff_id, archive_size) = archiver.writer.finish()?;
     Ok(Archived { diff_id, size: archiver.size, archive_size })
 }
 
-struct Archiver {
-    writer: Writer,
+/// Writes a tree out as an archive, but for the files `skip`. What is being changed comes out as it was at some moment: a file
+/// that becomes shorter ends with zeros, one that goes is left out.
+///
+/// # Errors
+/// The tree cannot be read, or what `output` returns.
+pub(super) fn write(root: &OwnedFd, rights: Rights, skip: &[&[u8]], output: &mut dyn Write) -> io::Result<()> {
+    let mut archiver = Archiver::new(Stream(output), rights, skip);
+    archiver.directory(root, &mut Vec::new(), 0)?;
+    archiver.writer.bytes(&[0; 1024])?;
+    archiver.writer.0.flush()
+}
+
+/// Where an archive goes.
+trait Sink {
+    /// What is read may change meanwhile.
+    const LIVE: bool;
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// `size` bytes of [`Self::content`] follow, which `path` holds.
+    fn begin_content(&mut self, size: u64, path: &[u8]) -> io::Result<()>;
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Sink for Writer {
+    const LIVE: bool = false;
+
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Self::bytes(self, bytes)
+    }
+
+    fn begin_content(&mut self, size: u64, path: &[u8]) -> io::Result<()> {
+        Self::begin_content(self, size, path)
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Self::content(self, bytes);
+        Ok(())
+    }
+}
+
+/// The archive itself.
+struct Stream<'a>(&'a mut dyn Write);
+
+impl Sink for Stream<'_> {
+    const LIVE: bool = true;
+
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn begin_content(&mut self, _size: u64, _path: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+}
+
+struct Archiver<'a, S> {
+    writer: S,
     rights: Rights,
+    /// Paths that are left out.
+    skip: &'a [&'a [u8]],
     newest: Option<i64>,
     /// Files with several names: device and inode to the first name.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -50,7 +112,11 @@ struct Archiver {
     buffer: Vec<u8>,
 }
 
-impl Archiver {
+impl<'a, S: Sink> Archiver<'a, S> {
+    fn new(writer: S, rights: Rights, skip: &'a [&'a [u8]]) -> Self {
+        Self { writer, rights, skip, newest: None, links: HashMap::new(), size: 0, buffer: vec![0; BUFFER] }
+    }
+
     fn directory(&mut self, directory: &OwnedFd, path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
         if depth > MAX_DEPTH {
             return Err(io::Error::other("directories are nested too deep"));
@@ -69,8 +135,15 @@ impl Archiver {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
-            self.entry(directory, &name, path, depth)?;
+            let done = match self.skip.contains(&path.as_slice()) {
+                true => Ok(()),
+                false => self.entry(directory, &name, path, depth),
+            };
             path.truncate(length);
+            match done {
+                Err(error) if S::LIVE && error.kind() == io::ErrorKind::NotFound => {}
+                done => done?,
+            }
         }
         Ok(())
     }
@@ -141,10 +214,15 @@ impl Archiver {
         while left > 0 {
             let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
             let read = file.read(self.buffer.get_mut(..length).unwrap_or_default())?;
-            if read == 0 {
-                return Err(io::Error::other("a file became shorter while it was read"));
-            }
-            self.writer.content(self.buffer.get(..read).unwrap_or_default());
+            let read = match read {
+                0 if S::LIVE => {
+                    self.buffer.fill(0);
+                    length
+                }
+                0 => return Err(io::Error::other("a file became shorter while it was read")),
+                read => read,
+            };
+            self.writer.content(self.buffer.get(..read).unwrap_or_default())?;
             left -= read as u64;
         }
         self.size += size;

@@ -30,11 +30,7 @@ impl Store {
         changes: &[String],
         message: &str,
     ) -> Result<Loaded, Error> {
-        let name = name.map(|text| {
-            let reference = Reference::parse(text).filter(|name| name.digest().is_none() && !host::is_host(text));
-            reference.ok_or_else(|| Error::BadName { text: text.to_owned() })
-        });
-        let names: Vec<Reference> = name.transpose()?.into_iter().collect();
+        let names = names(name)?;
         let mut config = ImageConfig::default();
         for change in changes {
             changes::apply(change, &mut config)?;
@@ -64,4 +60,13 @@ impl Store {
         let loaded = self.commit(&intake, vec![image])?;
         Ok(loaded.into_iter().next().unwrap_or(Loaded { id, names: Vec::new() }))
     }
+}
+
+/// A name for a new image, as a person gave it; there may be none.
+pub(super) fn names(name: Option<&str>) -> Result<Vec<Reference>, Error> {
+    let name = name.map(|text| {
+        let reference = Reference::parse(text).filter(|name| name.digest().is_none() && !host::is_host(text));
+        reference.ok_or_else(|| Error::BadName { text: text.to_owned() })
+    });
+    Ok(name.transpose()?.into_iter().collect())
 }

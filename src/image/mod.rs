@@ -7,6 +7,7 @@ mod archive;
 mod attributes;
 mod blobs;
 mod changes;
+mod commit;
 mod compression;
 mod config;
 mod database;
@@ -37,6 +38,7 @@ mod tests;
 mod unpack;
 mod workshop;
 
+pub use commit::Commit;
 pub use compression::Compression;
 pub use config::{Healthcheck, History, ImageConfig, ImageDocument, RootFs};
 pub use digest::Digest;

@@ -16,10 +16,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::archive;
 use super::config::ImageDocument;
 use super::database::{Database, Record};
 use super::digest::Digest;
@@ -187,6 +189,14 @@ impl Store {
     pub(super) fn discard_unused_layers(&self) -> Result<(), Error> {
         let _lock = self.lock_database()?;
         self.discard_layers(&self.database()?).map(drop)
+    }
+
+    /// Writes a tree out as a tar archive: what a container's processes see of their root.
+    ///
+    /// # Errors
+    /// The tree cannot be read, or what `output` returns.
+    pub fn export(&self, root: &OwnedFd, output: &mut dyn Write) -> io::Result<()> {
+        archive::write(root, self.rights(), &[], output)
     }
 
     fn image(&self, database: &Database, id: Digest) -> Result<Image, Error> {

@@ -25,6 +25,9 @@ use crate::sys::userns::Ids;
 /// More than any real layer has; bounds what is remembered of directories.
 const MAX_ENTRIES: u64 = 5_000_000;
 const BUFFER: usize = 256 * 1024;
+/// After so many bytes the room on the disk is looked at, of which so many are left alone.
+const LOOK: u64 = 64 << 20;
+const RESERVE: u64 = 256 << 20;
 
 /// What the process may do to the files it unpacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,7 @@ pub(super) fn unpack(
         displaced: Vec::new(),
         size: 0,
         buffer: vec![0; BUFFER],
+        since_look: 0,
     };
     let mut entries = Entries::new(recorder);
     let mut number = 0;
@@ -118,6 +122,8 @@ struct Unpacker<'a> {
     displaced: Vec<Displaced>,
     size: u64,
     buffer: Vec<u8>,
+    /// Bytes written since the room on the disk was looked at.
+    since_look: u64,
 }
 
 struct Directory {
@@ -226,8 +232,20 @@ impl Unpacker<'_> {
             }
             file.write_all(buffer.get(..read).unwrap_or_default())?;
             left -= read as u64;
+            self.since_look += read as u64;
+            if self.since_look >= LOOK {
+                self.since_look = 0;
+                self.check_room(file)?;
+            }
         }
         Ok(())
+    }
+
+    /// A layer that grows without end must not take the last of the disk from everybody else.
+    fn check_room(&self, file: &File) -> io::Result<()> {
+        let room = rustix::fs::fstatvfs(file)?;
+        let full = room.f_bavail.saturating_mul(room.f_frsize) < RESERVE;
+        if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn directory(&mut self, place: &Place<'_>, attributes: Attributes) -> Result<(), Failure> {

@@ -24,6 +24,8 @@ pub enum Error {
     Status { registry: String, code: u16, message: String },
     #[error("the certificate of registry `{registry}` is not trusted: {reason}")]
     Certificate { registry: String, reason: String },
+    #[error("registry `{registry}` wants to see a certificate of ours, or does not take the one it sees")]
+    OwnCertificate { registry: String },
     #[error("registry `{registry}` cannot be found: there is no such host name, or no name server answers")]
     UnknownHost { registry: String },
     #[error("registry `{registry}` cannot be reached")]
@@ -73,6 +75,11 @@ impl Error {
             Self::Certificate { registry, .. } => format!(
                 "put the certificate of its authority into `/etc/docker/certs.d/{registry}/ca.crt`, or name the registry in RCOMPOSE_INSECURE_REGISTRIES if you do not need to know who it is"
             ),
+            Self::OwnCertificate { registry } => {
+                format!(
+                    "put certificate and key into `/etc/docker/certs.d/{registry}/` as `client.cert` and `client.key`"
+                )
+            }
             Self::UnknownHost { .. } => "check the name, your network, and HTTPS_PROXY if you need a proxy".to_owned(),
             Self::Unreachable { .. } | Self::Timeout { .. } => {
                 "check that it runs and that nothing blocks the way (firewall, VPN, HTTPS_PROXY)".to_owned()

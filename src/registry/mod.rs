@@ -24,3 +24,4 @@ pub use pull::{Pulled, Step, Told};
 pub use push::{PushStep, PushTold};
 pub use serve::Server;
 pub use settings::Settings;
+pub use transport::downloads;

@@ -27,14 +27,43 @@ pub(super) enum Trust {
     Plain,
 }
 
-/// Makes the connections to a registry (`host[:port]`).
-pub(super) fn agent(settings: &Settings, registry: &str, trust: Trust) -> Result<Agent, Error> {
+fn prepare() {
     static PREPARED: Once = Once::new();
     PREPARED.call_once(|| {
         resolver::use_built_in();
         // Fails only where there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// Makes the connections for a file at a URL, which is no registry's: its certificate must be valid, and https leads nowhere
+/// else.
+///
+/// # Errors
+/// A setting is not valid.
+pub fn downloads(settings: &Settings, url: &str) -> Result<Agent, Error> {
+    prepare();
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let is_plain = scheme == "http";
+    let trust = if is_plain { Trust::Plain } else { Trust::Certificates };
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(ANSWER))
+        .timeout_per_read(Some(settings.silence))
+        .timeout_per_write(Some(settings.silence))
+        .user_agent(concat!("rcompose/", env!("CARGO_PKG_VERSION")))
+        .https_only(!is_plain)
+        .proxy(proxy(settings, host, trust)?)
+        .tls_config(tls(settings, host, Trust::Certificates)?);
+    Ok(Agent::new_with_config(config.build()))
+}
+
+/// Makes the connections to a registry (`host[:port]`).
+pub(super) fn agent(settings: &Settings, registry: &str, trust: Trust) -> Result<Agent, Error> {
+    prepare();
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         .timeout_connect(Some(CONNECT))
@@ -138,7 +167,7 @@ fn io_failure(registry: String, error: io::Error) -> Error {
 }
 
 fn tls_failure(registry: String, error: &rustls::Error) -> Error {
-    use rustls::CertificateError as Bad;
+    use rustls::{AlertDescription as Alert, CertificateError as Bad};
     match error {
         rustls::Error::InvalidCertificate(bad) => {
             let reason = match bad {
@@ -151,6 +180,9 @@ fn tls_failure(registry: String, error: &rustls::Error) -> Error {
             };
             Error::Certificate { registry, reason }
         }
+        rustls::Error::AlertReceived(
+            Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA | Alert::CertificateExpired,
+        ) => Error::OwnCertificate { registry },
         rustls::Error::InvalidMessage(_) => Error::Protocol { registry, reason: "it does not speak TLS".to_owned() },
         other => Error::Protocol { registry, reason: other.to_string() },
     }

@@ -23,6 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("network", &["base", "spec", "sys"]),
     ("image", &["base", "spec", "sys"]),
     ("registry", &["base", "sys", "image"]),
+    ("remote", &["sys", "registry"]),
     ("volume", &["base", "spec", "sys"]),
     ("logs", &["base", "spec", "sys"]),
     ("build", &["base", "spec", "sys", "init", "keeper", "engine", "network", "image"]),
@@ -50,7 +51,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "app",
         &[
             "base", "model", "spec", "compose", "plan", "control", "state", "sys", "keeper", "engine", "image",
-            "volume", "network", "logs", "copy", "registry", "build", "ui",
+            "volume", "network", "logs", "copy", "registry", "remote", "build", "ui",
         ],
     ),
     ("ui", &["base", "spec", "plan", "control", "logs", "sys", "build"]),

@@ -1,18 +1,22 @@
-//! Mutations of a small corpus: whatever a file holds, the loader answers and does not panic.
+//! Mutations of a small corpus: whatever a file holds, its reader answers and does not panic, and a layer stays in its place.
 //!
 //! `RCOMPOSE_FUZZ_SECONDS` says how long each target runs (1 without it), `RCOMPOSE_FUZZ_SEED` with which seed. An
 //! input that broke something belongs into `tests/corpus`, where every run tries it as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rcompose::base::trash::Trash;
+use rcompose::build::graph::{Inputs, graph};
+use rcompose::build::parse::parse;
 use rcompose::compose::{self, LoadOptions, render};
+use rcompose::image::{ImageDocument, Manifest, Platform, Store, manifest};
 
 /// Pieces that mean something in one of the formats.
-const TOKENS: [&str; 36] = [
+const TOKENS: [&str; 54] = [
     "&a ",
     "*a",
     "<<: ",
@@ -49,6 +53,24 @@ const TOKENS: [&str; 36] = [
     "services:",
     "export ",
     "=",
+    "\\\n",
+    "FROM ",
+    "RUN ",
+    "COPY --from=",
+    "ADD ",
+    "ARG ",
+    "ONBUILD ",
+    " AS ",
+    "--mount=type=",
+    "<<EOF\n",
+    "<<-'X' ",
+    "# escape=`\n",
+    "null",
+    "-1",
+    "18446744073709551616",
+    "../",
+    "/",
+    ".wh.",
 ];
 
 /// xorshift64*: what it gives is the same for the same seed.
@@ -155,5 +177,55 @@ fn interpolation() {
         let value = serde_json::Value::from(String::from_utf8_lossy(input));
         fs::write(folder.join("compose.yaml"), format!("services: {{a: {{image: x, command: [{value}]}}}}\n")).unwrap();
         load(folder);
+    });
+}
+
+#[test]
+fn dockerfile() {
+    fuzz("dockerfile", |_, input| {
+        let Ok(parsed) = parse(&String::from_utf8_lossy(input)) else { return };
+        let args = BTreeMap::from([("V".to_owned(), "v".to_owned())]);
+        let inputs = Inputs { args, platform: "linux/amd64".to_owned(), ..Inputs::default() };
+        for target in [None, Some("one".to_owned()), Some("1".to_owned())] {
+            let _ = graph(parsed.clone(), &Inputs { target, ..inputs.clone() });
+        }
+    });
+}
+
+#[test]
+fn manifest() {
+    fuzz("manifest", |_, input| {
+        for kind in ["", manifest::MANIFEST, manifest::INDEX, manifest::DOCKER_MANIFEST, manifest::DOCKER_INDEX] {
+            if let Ok(Manifest::Index(index)) = Manifest::parse(kind, input) {
+                let _ = index.choose(&Platform::host());
+            }
+        }
+        let _ = serde_json::from_slice::<ImageDocument>(input);
+    });
+}
+
+/// Layers are unpacked into a store, with headers whose checksums are right. What lies beside it stays as it is.
+#[test]
+fn layer() {
+    fuzz("layer", |folder, input| {
+        let outside = folder.join("outside");
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(outside.join("kept"), "kept").unwrap();
+        let store = Store::open(&folder.join("data")).unwrap();
+        let mut archive = input.to_vec();
+        archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+        for header in archive.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+            header[148..156].fill(b' ');
+            let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+            header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        let _ = store.import(&mut archive.as_slice(), None, &[], "");
+        let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["kept"], "beside the store");
+        assert_eq!(fs::read_to_string(outside.join("kept")).unwrap(), "kept");
+        let beside: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(beside.iter().all(|name| name == "data" || name == "outside"), "{beside:?}");
+        store.prune(true, &BTreeSet::new()).unwrap();
+        Trash::new(&folder.join("data")).empty().unwrap();
     });
 }

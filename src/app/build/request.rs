@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::app::AppError;
 use crate::app::build::BuildOptions;
-use crate::build::{Dockerfile, Network, Request, Secret, Source, platform};
+use crate::build::{BuildError, Dockerfile, Network, Request, Secret, Source, platform};
 use crate::image::Reference;
 use crate::model::{Build, Project};
+use crate::remote::Address;
 use crate::spec::container::Ulimit;
 
 /// One image to build.
@@ -16,7 +17,27 @@ pub(super) struct Planned {
     pub(super) service: String,
     /// Services whose images must be there first.
     pub(super) needs: Vec<String>,
+    /// Registries are asked for what it begins with, also when that is here.
+    pub(super) pull: bool,
+    /// The file names the image, so it can be pushed.
+    pub(super) pushed: bool,
+    /// Where the file asks for it: `compose.yaml:3:5`.
+    place: Option<String>,
+    /// Addresses of contexts that are to be fetched, and are not in `request`.
+    pub(super) remote_context: Option<String>,
+    pub(super) remote_contexts: BTreeMap<String, String>,
     pub(super) request: Request,
+}
+
+impl Planned {
+    /// Whether `name` is one of the image's names.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        Reference::parse(name).is_some_and(|name| self.request.names.contains(&name))
+    }
+
+    pub(super) fn failure(&self, error: BuildError) -> AppError {
+        AppError::Build { service: self.service.clone(), place: self.place.clone(), error: Box::new(error) }
+    }
 }
 
 /// What the service's image is called.
@@ -39,15 +60,21 @@ pub(super) fn plan(
     let planner = Planner { project, name, build, options, environment };
     planner.unsupported(service.and_then(|service| service.platform.as_deref()), warnings)?;
     let mut needs = Vec::new();
-    let context = planner.source("context", &build.context)?;
-    let mut contexts = BTreeMap::new();
+    let remote_context = Some(build.context.clone()).filter(|context| Address::is_one(context));
+    let context = if remote_context.is_some() { Source::Nothing } else { planner.source(&build.context) };
+    let (mut contexts, mut remote_contexts) = (BTreeMap::new(), BTreeMap::new());
     for (key, value) in &build.additional_contexts {
         let source = match value.strip_prefix("service:") {
             Some(other) => {
                 needs.push(other.to_owned());
                 Source::Image(image_name(project, other))
             }
-            None => planner.source("additional_contexts", value)?,
+            // What the graph goes by is the name, so it holds the place.
+            None if Address::is_one(value) => {
+                remote_contexts.insert(key.clone(), value.clone());
+                Source::Nothing
+            }
+            None => planner.source(value),
         };
         contexts.insert(key.clone(), source);
     }
@@ -84,7 +111,10 @@ pub(super) fn plan(
         platform: platform(),
         source_date_epoch: epoch.transpose()?,
     };
-    Ok(Planned { service: name.to_owned(), needs, request })
+    let pull = build.pull || options.pull;
+    let pushed = service.is_some_and(|service| service.image.as_deref().is_some_and(|image| !image.is_empty()));
+    let place = project.place(&format!("services.{name}.build")).map(|place| place.to_string());
+    Ok(Planned { service: name.to_owned(), needs, pull, pushed, place, remote_context, remote_contexts, request })
 }
 
 struct Planner<'a> {
@@ -137,14 +167,11 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn source(&self, attribute: &str, text: &str) -> Result<Source, AppError> {
-        if let Some(image) = text.strip_prefix("docker-image://") {
-            return Ok(Source::Image(image.to_owned()));
+    fn source(&self, text: &str) -> Source {
+        match text.strip_prefix("docker-image://") {
+            Some(image) => Source::Image(image.to_owned()),
+            None => Source::Folder(self.project.working_dir.join(text)),
         }
-        if text.contains("://") || text.starts_with("git@") {
-            return Err(self.error(attribute, &format!("`{text}`: remote contexts are not fetched yet")));
-        }
-        Ok(Source::Folder(self.project.working_dir.join(text)))
     }
 
     fn dockerfile(&self, context: &Source) -> Dockerfile {

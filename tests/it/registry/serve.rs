@@ -12,13 +12,13 @@ use super::fake::{Made, noise};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-pub(super) struct Served {
-    pub(super) address: SocketAddr,
-    pub(super) folder: tempfile::TempDir,
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Served {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let server = Server::bind(store, "127.0.0.1:0".parse().unwrap()).unwrap();
@@ -27,8 +27,17 @@ impl Served {
         Self { address, folder }
     }
 
-    pub(super) fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(self.folder.path()).unwrap()
+    }
+
+    /// Whether a name leads to a manifest.
+    pub(crate) fn shelf_has(&self, name: &rcompose::image::Reference) -> bool {
+        self.get(&format!("/v2/{}/manifests/{}", name.path(), name.tag().unwrap_or("latest"))).status == 200
+    }
+
+    pub(crate) fn has_repository(&self, path: &str) -> bool {
+        self.get(&format!("/v2/{path}/tags/list")).status == 200
     }
 
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
@@ -62,7 +71,7 @@ impl Served {
         digest
     }
 
-    fn push_image(&self, repository: &str, tag: &str, made: &Made) {
+    pub(super) fn push_image(&self, repository: &str, tag: &str, made: &Made) {
         made.blobs.values().for_each(|blob| drop(self.push_blob(repository, blob)));
         let path = format!("/v2/{repository}/manifests/{tag}");
         let put = self.ask("PUT", &path, &[("content-type", MANIFEST)], &made.manifest);

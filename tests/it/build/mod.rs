@@ -1,5 +1,9 @@
 //! Images from Dockerfiles, as a person has them built.
 
+mod bases;
+mod commit;
+mod remote;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;

@@ -1,0 +1,137 @@
+//! A file by HTTP.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::Error;
+use super::address::without_password;
+use crate::registry::{Settings, downloads};
+
+/// A file that was fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downloaded {
+    /// The last part of the URL's path.
+    pub name: String,
+}
+
+/// Fetches a file to `into`, a path that does not exist. It has mode 0600 and the time that the server says, or else the epoch.
+///
+/// # Errors
+/// The server cannot be reached or refuses, or the disk's own.
+pub fn download(settings: &Settings, url: &str, into: &Path) -> Result<Downloaded, Error> {
+    let shown = || without_password(url);
+    let (plain, authorization) = without_user(url);
+    let agent = downloads(settings, url)?;
+    let mut request = agent.get(&plain);
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
+    let answer = request.call().map_err(|error| failure(shown(), error))?;
+    if !answer.status().is_success() {
+        return Err(Error::Status { url: shown(), code: answer.status().as_u16() });
+    }
+    let header = answer.headers().get("last-modified").and_then(|value| value.to_str().ok());
+    let time = header.and_then(|value| httpdate::parse_http_date(value).ok()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let length = answer.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let encoded = answer.headers().contains_key("content-encoding");
+    let written = (|| {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(into)?;
+        let copied = io::copy(&mut answer.into_body().into_reader(), &mut file)?;
+        if let Some(length) = length.filter(|length| *length != copied && !encoded) {
+            return Err(io::Error::other(format!("{copied} of {length} bytes have come")));
+        }
+        file.set_modified(time)
+    })();
+    written.map_err(|source| Error::Io { url: shown(), source })?;
+    Ok(Downloaded { name: name(&plain) })
+}
+
+/// The URL without user and password, and the header that they are.
+fn without_user(url: &str) -> (String, Option<String>) {
+    let Some((scheme, rest)) = url.split_once("://") else { return (url.to_owned(), None) };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split_once(':').unwrap_or((user, ""));
+            let text = STANDARD.encode(format!("{}:{}", decoded(user.0), decoded(user.1)));
+            (format!("{scheme}://{host}{path}"), Some(format!("Basic {text}")))
+        }
+        None => (url.to_owned(), None),
+    }
+}
+
+/// What a file is called when the destination is a folder.
+fn name(url: &str) -> String {
+    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split_once('/').map_or("", |(_, path)| path);
+    let path = decoded(path);
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if matches!(name, "" | "." | "..") || name.contains('\0') { "__unnamed__".to_owned() } else { name.to_owned() }
+}
+
+/// `%20` is a blank.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        match (*first, digits) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            (byte, _) => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn failure(url: String, error: ureq::Error) -> Error {
+    match error {
+        ureq::Error::Io(source) => Error::Io { url, source },
+        ureq::Error::HostNotFound => Error::Refused { url, reason: "there is no such host".to_owned() },
+        ureq::Error::Timeout(_) => Error::Refused { url, reason: "the server does not answer in time".to_owned() },
+        ureq::Error::RequireHttpsOnly(_) => {
+            Error::Refused { url, reason: "it leads on to an address without https".to_owned() }
+        }
+        // What the URL was, with what is wrong: the crate's words.
+        other => Error::Refused { url, reason: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_called_what_the_path_ends_with() {
+        for (url, expected) in [
+            ("https://h/a/b.tar?x=/y", "b.tar"),
+            ("http://h", "__unnamed__"),
+            ("http://h/", "__unnamed__"),
+            ("http://h/a%20b", "a b"),
+            ("http://h/x/%2e%2e", "__unnamed__"),
+            ("http://h/..%2f..%2fetc%2fpasswd", "passwd"),
+        ] {
+            assert_eq!(name(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn who_asks_goes_into_a_header() {
+        let (url, header) = without_user("https://me:p%40ss@h:1/x");
+        assert_eq!((url.as_str(), header.as_deref()), ("https://h:1/x", Some("Basic bWU6cEBzcw==")));
+        assert_eq!(without_user("http://h/@"), ("http://h/@".to_owned(), None));
+    }
+}

@@ -1,0 +1,53 @@
+//! What a build takes from elsewhere: files by HTTP, and git repositories.
+//!
+//! [`Address`] says what a text means (pure), [`download`] and [`check_out`] fetch it into a folder of the caller's. git is the
+//! program of that name, as for everybody who builds from repositories; nothing in a text can become one of its options.
+
+mod address;
+mod git;
+mod http;
+
+pub use address::{Address, Repository};
+pub use git::check_out;
+pub use http::{Downloaded, download};
+
+use std::io;
+
+/// Why something could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("`{text}` is not a URL that can be fetched: {reason}")]
+    Address { text: String, reason: &'static str },
+    #[error("cannot fetch `{url}`: {reason}")]
+    Refused { url: String, reason: String },
+    #[error("cannot fetch `{url}`: the server answers with status {code}")]
+    Status { url: String, code: u16 },
+    #[error("cannot fetch `{url}`")]
+    Io { url: String, source: io::Error },
+    #[error("`git` is needed for repositories, and cannot be run")]
+    NoGit(#[source] io::Error),
+    #[error("git cannot {doing} `{url}`: {said}")]
+    Git { doing: &'static str, url: String, said: String },
+    #[error("`{folder}` is not a folder of the repository `{url}`")]
+    NoFolder { folder: String, url: String },
+    #[error(transparent)]
+    Settings(#[from] crate::registry::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    pub const fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NoGit(_) => Some("install git"),
+            Self::Status { code: 404, .. } => Some("check the address"),
+            Self::Status { code: 401 | 403, .. } => {
+                Some("the server wants to know who asks; use an address that it gives to all")
+            }
+            Self::Git { .. } => {
+                Some("check the address, the branch, tag or commit after `#`, and that you may read it")
+            }
+            Self::Refused { .. } => Some("check the address, your network, and HTTPS_PROXY if you need a proxy"),
+            _ => None,
+        }
+    }
+}
