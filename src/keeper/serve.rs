@@ -423,6 +423,8 @@ impl Keeper {
     fn welcome(&mut self, socket: OwnedFd) {
         self.socket = Some(socket);
         self.outbox = Outbox::default();
+        // Its predecessor may have overlooked something that lives.
+        self.finish = false;
         let living = self.entries.values().filter(|entry| entry.lives());
         let processes = living.map(|entry| entry.process.clone()).collect();
         self.tell(&Event::Welcome { processes }, &[]);

@@ -70,17 +70,17 @@ impl Host {
         let mut copies = copies.into_iter();
         let pidfd = copies.next().ok_or_else(|| because(what, &std::io::Error::from(std::io::ErrorKind::NotFound)))?;
         self.link.restore_process(process.clone(), pidfd, self.watched(id));
-        let run = self.run_of(record, process);
-        if record.state.run.as_ref() != Some(&run) {
-            let mut state = record.state.clone();
-            state.run = Some(run);
-            self.write_state(id, &state)?;
+        let mut record = record.clone();
+        let run = Some(self.run_of(&record, process));
+        if record.state.run != run {
+            record.state.run = run;
+            self.write_state(id, &record.state)?;
         }
         if let Some(streams) = Streams::from_parts(copies, None) {
             self.log_output(config, streams)?;
         }
         self.live.borrow_mut().insert(id.clone(), Live { pid: process.pid });
-        self.reconnect(record)
+        self.reconnect(&record)
     }
 
     /// A process that outlived both of ours.

@@ -283,8 +283,12 @@ impl Link {
     fn dispatch(&self, event: Event, descriptors: Vec<OwnedFd>) {
         match event {
             Event::Launched { id, process } => {
-                if let Some(tell) = self.0.launching.borrow_mut().remove(&id) {
-                    let _ = tell.send(Ok((process, descriptors)));
+                let tell = self.0.launching.borrow_mut().remove(&id);
+                // Nobody waits for it any more: it must not run on unseen.
+                if tell.is_none_or(|tell| tell.send(Ok((process, descriptors))).is_err())
+                    && let Err(error) = self.signal(&id, libc::SIGKILL)
+                {
+                    failure::log(&format!("a process that nobody wants cannot be ended: {error}"));
                 }
             }
             Event::LaunchFailed { id, failure } => {
