@@ -155,6 +155,14 @@ impl App {
         }))
     }
 
+    /// Whether a change of the project is under way.
+    ///
+    /// # Errors
+    /// Unreadable state.
+    pub fn is_changing(&self, project: &str) -> io::Result<bool> {
+        Ok(self.roots.project(project).record()?.change.is_some())
+    }
+
     fn selected(&self, project: &str, selection: &Selection) -> io::Result<Vec<ContainerRecord>> {
         let records = self.roots.project(project).load()?;
         Ok(records.into_iter().filter(|record| selection.takes(record)).collect())

@@ -94,6 +94,7 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
         go: Some(go),
         stop: Some(stop),
         made: false,
+        unsettled: false,
         interrupts: 0,
         code: None,
         watching,
@@ -112,6 +113,8 @@ struct Screen {
     /// Dropped to end following.
     stop: Option<PipeWriter>,
     made: bool,
+    /// All have ended while a change is under way: to be looked at again.
+    unsettled: bool,
     interrupts: u32,
     /// The status to end with, when it is not the ordinary one.
     code: Option<u8>,
@@ -163,9 +166,14 @@ impl Screen {
                     }
                     self.stop = None;
                 }
-                Err(RecvTimeoutError::Timeout) if self.go.is_some() => {
-                    // A terminal that is gone is no reason to stop.
-                    let _ = self.progress.tick(Instant::now());
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.go.is_some() {
+                        // A terminal that is gone is no reason to stop.
+                        let _ = self.progress.tick(Instant::now());
+                    }
+                    if self.unsettled {
+                        self.finish_when_over()?;
+                    }
                 }
                 Err(_) => {}
             }
@@ -212,10 +220,14 @@ impl Screen {
     /// Ends the following once nothing runs any more.
     fn finish_when_over(&mut self) -> Result<(), Failure> {
         let Attachment { context, up, selection, .. } = &*self.attachment;
-        let over = context.app.is_over(&up.project.name, selection);
-        let over = over.map_err(|error| Failure::new(format!("cannot read the project's state: {error}")))?;
+        let (app, project) = (&context.app, &up.project.name);
+        let looked = app.is_over(project, selection).and_then(|over| Ok((over, over && app.is_changing(project)?)));
+        let (over, changing) =
+            looked.map_err(|error| Failure::new(format!("cannot read the project's state: {error}")))?;
+        // What somebody makes anew, `watch` for one, has ended and is about to run again.
+        self.unsettled = changing;
         // While somebody stops the project, that says when it is over.
-        if self.made && over && self.interrupts == 0 {
+        if self.made && over && !changing && self.interrupts == 0 {
             self.stop = None;
         }
         Ok(())
