@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::init::Launch;
 use crate::init::LaunchFailure;
@@ -88,6 +88,7 @@ struct Inner {
     /// Copies of everything the keeper holds, for its successor.
     held: RefCell<HashMap<String, Rc<Vec<OwnedFd>>>>,
     running: RefCell<HashMap<String, Running>>,
+    released: Notify,
     /// The keeper has been told to end.
     finished: Cell<bool>,
     exits: mpsc::UnboundedSender<(String, ExitRecord)>,
@@ -114,6 +115,7 @@ impl Link {
             held: RefCell::default(),
             finished: Cell::new(false),
             running: RefCell::default(),
+            released: Notify::new(),
             exits,
         };
         (Self(Rc::new(inner)), ended)
@@ -247,7 +249,15 @@ impl Link {
         held.remove(&format!("stdio:{name}"));
         held.remove(&format!("stdin:{name}"));
         self.0.running.borrow_mut().remove(name);
+        self.0.released.notify_waiters();
         self.keeper().send(&Request::Release { name: name.to_owned() }, &[])
+    }
+
+    /// Waits until a process has ended and has been released.
+    pub(super) async fn gone(&self, id: &str) {
+        while self.0.running.borrow().contains_key(id) {
+            self.0.released.notified().await;
+        }
     }
 
     /// The keeper may end with its last process: this supervisor is done.

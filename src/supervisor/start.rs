@@ -52,8 +52,7 @@ impl Host {
         self.forget_last_end(&record, restarts)?;
         self.starting.borrow_mut().insert(id.clone());
         let started = self.connect_and_launch(&record).await;
-        self.starting.borrow_mut().remove(id);
-        self.started.notify_waiters();
+        self.note_started(id);
         match started {
             Ok(()) => self.observe_one(id),
             Err(error) => {
@@ -63,6 +62,11 @@ impl Host {
                 Err(error)
             }
         }
+    }
+
+    fn note_started(&self, id: &ContainerId) {
+        self.starting.borrow_mut().remove(id);
+        self.started.notify_waiters();
     }
 
     async fn connect_and_launch(&self, record: &ContainerRecord) -> Result<(), RuntimeError> {
@@ -95,9 +99,19 @@ impl Host {
             boot_id: self.boot_id.clone(),
             started_at,
         };
-        self.log_output(config, launched.streams)?;
-        self.note_start(record, run, connected)?;
+        let noted = self.log_output(config, launched.streams).and_then(|()| self.note_start(record, run, connected));
         self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid });
+        if let Err(error) = noted {
+            // What is not written down must not run: a full disk, for one.
+            self.kill_group(id);
+            if let Err(error) = self.link.signal(id.as_str(), libc::SIGKILL) {
+                self.warn(&because("it cannot be ended", &error).message);
+            }
+            // Ends are dealt with once the start is over.
+            self.note_started(id);
+            self.link.gone(id.as_str()).await;
+            return Err(error);
+        }
         self.note("start", config, &[]);
         self.tell(&control::Event::Started { container: config.name.clone(), service: config.service.name.clone() });
         Ok(())
