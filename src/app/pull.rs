@@ -25,15 +25,14 @@ const FRAME: Duration = Duration::from_millis(100);
 pub type Images = Vec<WantedImage>;
 
 impl App {
-    /// Whether there is something to fetch or to build (all that can be built with `build`).
+    /// Whether there is something to fetch.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn lacks_images(&self, wanted: &Images, build: bool) -> Result<bool, AppError> {
+    pub fn lacks_images(&self, wanted: &Images) -> Result<bool, AppError> {
         let store = Store::open(&self.roots.data)?;
         for image in wanted {
-            let builds = image.can_build && (build || image.policy == PullPolicy::Build);
-            if builds || is_wanted(&store, image)? {
+            if is_wanted(&store, image)? {
                 return Ok(true);
             }
         }

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, WaitOptions};
@@ -18,6 +20,10 @@ use crate::init::{Launch, LaunchFailure};
 use crate::keeper::Launcher;
 use crate::sys::message::{self, Wait};
 use crate::sys::process::{self, Child, SingleThreaded};
+use crate::sys::userns::Ids;
+
+/// First argument of the program as a launcher.
+pub const LAUNCHER_ROLE: &str = "build-launcher-process";
 
 /// The build's end.
 #[derive(Debug)]
@@ -54,10 +60,12 @@ impl Launchers {
         let (ours, theirs) = message::pair()?;
         let keep = [theirs.as_raw_fd()];
         process::clone_child(single, 0, None, &keep, || {
-            let (status, groups) = serve(single, &theirs);
-            remove_groups(&groups);
-            network::remove_of(&networks, build);
-            status
+            if Ids::of_this_process() != Ids::Host {
+                // Nobody could be told but by the build's finding it gone.
+                let _ = again(&theirs, &networks, build);
+                return 1;
+            }
+            live(single, &theirs, &networks, build)
         })?;
         Ok(Self { socket: ours })
     }
@@ -108,6 +116,35 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<(Told, Vec<OwnedFd>)>> {
     let Some((bytes, descriptors)) = message::receive(socket, Wait::Yes)? else { return Ok(None) };
     let told = postcard::from_bytes(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(Some((told, descriptors)))
+}
+
+/// Executes this program once more as the launcher: only a program that was executed inside a user namespace can hide from its
+/// processes and still reach its own /proc. Returns when that fails.
+fn again(socket: &OwnedFd, networks: &Path, build: u32) -> io::Error {
+    if let Err(error) = rustix::stdio::dup2_stdin(socket) {
+        return error.into();
+    }
+    std::process::Command::new("/proc/self/exe").arg(LAUNCHER_ROLE).arg(networks).arg(build.to_string()).exec()
+}
+
+/// The launcher as a program of its own, with the build's socket as standard input.
+pub fn launcher_main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(2);
+    let networks = arguments.next().unwrap_or_default();
+    let build = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or_default();
+    let socket = std::io::stdin().as_fd().try_clone_to_owned();
+    let (Ok(single), Ok(socket)) = (SingleThreaded::check(), socket) else { return ExitCode::FAILURE };
+    match live(single, &socket, Path::new(&networks), build) {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn live(single: SingleThreaded, socket: &OwnedFd, networks: &Path, build: u32) -> i32 {
+    let (status, groups) = serve(single, socket);
+    remove_groups(&groups);
+    network::remove_of(networks, build);
+    status
 }
 
 /// The launcher's life: a child for each request, until the build is gone. Returns the control groups there were, when all of

@@ -170,9 +170,9 @@ pub fn before_start(
     if context.app.dry_run || rustix::process::geteuid().is_root() {
         return build_missing(builds, services, policy, context);
     }
-    let lacks = context.app.lacks_images(images, policy.all && !policy.none);
-    if !lacks.map_err(|error| context.failure(error))? {
-        return build_missing(builds, services, policy, context);
+    let lacks = context.app.lacks_images(images).map_err(|error| context.failure(error))?;
+    if !lacks && (policy.none || !builds) {
+        return Ok(());
     }
     let work = || {
         build_missing(builds, services, policy, context)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::support::{Project, eventually, kill};
 
 /// Whether this machine lets an ordinary user make namespaces; says why not otherwise.
-fn can_be_rootless(project: &Project, test: &str) -> bool {
+pub(crate) fn can_be_rootless(project: &Project, test: &str) -> bool {
     let findings = project.findings();
     let lacks = |what: &str| findings.iter().find(|one| one["what"] == what && one["state"] == "lack").cloned();
     match lacks("kernel").or_else(|| lacks("namespaces, overlay and nftables")) {

@@ -3,6 +3,7 @@
 mod bases;
 mod commit;
 mod remote;
+mod rootless;
 
 use std::fs;
 use std::os::unix::fs::symlink;
