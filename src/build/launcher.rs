@@ -132,7 +132,7 @@ pub fn launcher_main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(2);
     let networks = arguments.next().unwrap_or_default();
     let build = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or_default();
-    let socket = std::io::stdin().as_fd().try_clone_to_owned();
+    let socket = io::stdin().as_fd().try_clone_to_owned();
     let (Ok(single), Ok(socket)) = (SingleThreaded::check(), socket) else { return ExitCode::FAILURE };
     match live(single, &socket, Path::new(&networks), build) {
         0 => ExitCode::SUCCESS,
