@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::app::image::image_names;
 use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions};
 use crate::app::project::{Decided, known, lower};
 use crate::app::pull::{Images, chosen};
@@ -125,14 +126,21 @@ impl App {
         if let (Some(project), false) = (&project, self.dry_run) {
             self.unprovide(project, &options.services, news)?;
         }
-        let project = project.as_ref().map(plan::lower).transpose().ok().flatten();
-        if !self.exists(&name)? {
-            let what = format!("no resource found to remove for project `{name}`");
-            news(Reply::Warning(what));
-            return Ok(());
+        let DownOptions { services, volumes, remove_orphans, timeout, images } = options;
+        let of_services = match (&project, images) {
+            (Some(project), Some(which)) => image_names(project, &services, which),
+            _ => Vec::new(),
+        };
+        let exists = self.exists(&name)?;
+        if exists {
+            let project = project.as_ref().map(plan::lower).transpose().ok().flatten();
+            self.change(&name, ChangeKind::Down { services, volumes, remove_orphans, timeout, project }, news)?;
         }
-        let DownOptions { services, volumes, remove_orphans, timeout } = options;
-        self.change(&name, ChangeKind::Down { services, volumes, remove_orphans, timeout, project }, news)
+        let removed = self.remove_images(&of_services, news)?;
+        if !exists && removed == 0 {
+            news(Reply::Warning(format!("no resource found to remove for project `{name}`")));
+        }
+        Ok(())
     }
 
     /// # Errors

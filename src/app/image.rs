@@ -6,9 +6,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::app::change::News;
+use crate::app::options::RemoveImages;
 use crate::app::pull::with_layers;
 use crate::app::{App, AppError};
+use crate::control::Reply;
 use crate::image::{Compression, Digest, Format, Image, Loaded, Platform, Reference, Removed, Store};
+use crate::model::Project;
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::userns;
 use crate::ui::tables::{HistoryRow, ImageRow};
@@ -196,6 +199,39 @@ impl App {
         Ok(Store::open(&self.roots.data)?.prune(all, &self.images_in_use()?)?)
     }
 
+    /// Removes images by their names, as far as they are there and no container was made from them. Returns how many.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(super) fn remove_images(&self, names: &[String], news: News<'_>) -> Result<usize, AppError> {
+        if names.is_empty() {
+            return Ok(0);
+        }
+        let (store, in_use) = (Store::open(&self.roots.data)?, self.images_in_use()?);
+        let mut removed = 0;
+        for name in names {
+            let mut tell = |status: &str| {
+                let (id, status) = (format!("Image {name}"), status.to_owned());
+                news(Reply::Progress { id, status, text: String::new() });
+            };
+            let gone = match self.dry_run {
+                true => store.resolve(name).map(drop),
+                false => store.remove(name, &in_use).map(drop),
+            };
+            match gone {
+                Ok(()) => {
+                    tell("Removing");
+                    tell("Removed");
+                    removed += 1;
+                }
+                Err(crate::image::Error::NotFound { .. } | crate::image::Error::HostImage { .. }) => {}
+                Err(crate::image::Error::InUse { .. }) => tell("Resource is still in use"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(removed)
+    }
+
     /// Ids of the images that containers of any project were made from.
     pub(super) fn images_in_use(&self) -> Result<BTreeSet<Digest>, AppError> {
         let mut ids = BTreeSet::new();
@@ -206,6 +242,16 @@ impl App {
         }
         Ok(ids)
     }
+}
+
+/// The images of services that `down` may remove; of all services when none is named.
+pub(super) fn image_names(project: &Project, services: &[String], which: RemoveImages) -> Vec<String> {
+    let wanted = project.services.iter().filter(|(name, _)| services.is_empty() || services.contains(name));
+    let names = wanted.filter_map(|(name, service)| match service.image.as_deref().filter(|image| !image.is_empty()) {
+        Some(image) => (which == RemoveImages::All).then(|| image.to_owned()),
+        None => service.build.is_some().then(|| format!("{}-{name}", project.name)),
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn nanoseconds(text: Option<&str>) -> Option<i64> {

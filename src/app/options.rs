@@ -75,6 +75,15 @@ pub struct DownOptions {
     pub volumes: bool,
     pub remove_orphans: bool,
     pub timeout: Option<Duration>,
+    pub images: Option<RemoveImages>,
+}
+
+/// Which images `down --rmi` removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoveImages {
+    /// Those that the file gives no name.
+    Local,
+    All,
 }
 
 /// How a list is printed.

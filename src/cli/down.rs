@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::app::options::DownOptions;
+use crate::app::options::{DownOptions, RemoveImages};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, refuse};
+use crate::cli::failure::Failure;
 use crate::cli::values;
 use std::process::ExitCode;
 
@@ -24,28 +24,35 @@ pub struct DownArgs {
     /// Seconds to wait for a container to stop, instead of its own grace period
     #[arg(short, long, value_name = "SECONDS", value_parser = values::seconds)]
     timeout: Option<Duration>,
-    #[arg(long, hide = true, value_name = "WHICH")]
-    rmi: Option<String>,
+    /// Remove images of the services, too: `local` (those that the file gives no name) or `all`
+    #[arg(long, value_name = "WHICH", value_parser = images)]
+    rmi: Option<RemoveImages>,
 }
 
 impl DownArgs {
-    /// # Errors
-    /// For flags that are not supported yet.
-    pub fn options(self) -> Result<DownOptions, Failure> {
-        refuse(&[("--rmi", self.rmi.is_some())])?;
-        Ok(DownOptions {
+    pub fn options(self) -> DownOptions {
+        DownOptions {
             services: self.services,
             volumes: self.volumes,
             remove_orphans: self.remove_orphans,
             timeout: self.timeout,
-        })
+            images: self.rmi,
+        }
     }
 }
 
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: DownArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let options = args.options()?;
+    let options = args.options();
     context.change(context.progress, "Running", |news| context.app.down(options, news))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn images(text: &str) -> Result<RemoveImages, String> {
+    match text {
+        "local" => Ok(RemoveImages::Local),
+        "all" => Ok(RemoveImages::All),
+        _ => Err("it is `local` or `all`".to_owned()),
+    }
 }

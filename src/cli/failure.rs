@@ -87,14 +87,3 @@ impl Failure {
         ExitCode::from(self.code)
     }
 }
-
-/// Refuses the flags that were given and are not supported yet, by name.
-///
-/// # Errors
-/// For the first one that was given.
-pub fn refuse(flags: &[(&str, bool)]) -> Result<(), Failure> {
-    match flags.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(Failure::not_yet(flag)),
-        None => Ok(()),
-    }
-}

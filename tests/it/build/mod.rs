@@ -158,3 +158,30 @@ fn a_build_that_is_killed_leaves_no_process_and_a_store_that_works() {
     project.write("Dockerfile", "FROM base\nRUN true\n");
     project.run(&["build"]).ok();
 }
+
+#[test]
+fn down_removes_images_when_it_is_asked_to() {
+    let compose = "services:\n  own: {build: ., command: sleep 100, stop_grace_period: 0s}\n  \
+        named: {build: ., image: 'team/named:1', command: sleep 100, stop_grace_period: 0s}\n";
+    let Some(project) = project(compose, "FROM base\n") else { return };
+    let images = || project.run(&["image", "ls"]).ok().out;
+    let own = format!("{}-own", project.name);
+    project.run(&["up", "-d"]).ok();
+    let dry = project.run(&["--dry-run", "down", "--rmi", "local"]).ok();
+    assert!(images().contains(&own), "{}", dry.err);
+    let down = project.run(&["down", "--rmi", "local"]).ok().err;
+    assert!(down.contains(&format!("Image {own}  Removed")), "{down}");
+    assert!(!images().contains(&own) && images().contains("team/named"), "{}", images());
+    project.run(&["up", "-d"]).ok();
+    let other = project.beside("services:\n  x: {image: 'team/named:1', command: sleep 100, stop_grace_period: 0s}\n");
+    other.run(&["up", "-d"]).ok();
+    let down = project.run(&["down", "--rmi", "all"]).ok().err;
+    assert!(down.contains("Image team/named:1  Resource is still in use"), "{down}");
+    other.run(&["down", "--rmi", "all"]).ok();
+    assert!(!images().contains("team/named") && images().contains("base"), "{}", images());
+    crate::support::eventually("the end of its supervisor", || other.role("supervisor").is_empty().then_some(()));
+    drop(other);
+    assert!(project.run(&["down", "--rmi", "all"]).ok().err.contains("no resource found"));
+    assert!(project.run(&["down", "--rmi", "some"]).fails(1).err.contains("`local` or `all`"));
+    project.down();
+}
