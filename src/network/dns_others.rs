@@ -12,7 +12,7 @@ use crate::network::link::link_exists;
 use crate::network::records::NetworkRecord;
 
 /// What tells one state of a file from another: each is a file of its own that was renamed into place.
-type Stamp = Option<(u64, i64, i64)>;
+type Stamp = Option<(u64, i64, i64, u64)>;
 
 /// The other projects' containers on some networks.
 #[derive(Debug)]
@@ -74,5 +74,5 @@ impl Others {
 }
 
 fn stamp(file: &Path) -> Stamp {
-    fs::metadata(file).ok().map(|metadata| (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+    fs::metadata(file).ok().map(|metadata| (metadata.ino(), metadata.ctime(), metadata.ctime_nsec(), metadata.len()))
 }
