@@ -43,8 +43,8 @@ impl Resolver<'_> {
             }
         }
         let Some(map) = service.as_map_mut() else { return };
-        let Some((files_mark, files)) = map.shift_remove("env_file") else { return };
-        let (mark, own) = map.swap_remove("environment").unwrap_or((files_mark, Node::default()));
+        let Some((files_mark, files)) = map.remove("env_file") else { return };
+        let (mark, own) = map.remove("environment").unwrap_or((files_mark, Node::default()));
         let Node { value: own_value, mark: own_mark, .. } = own;
         let own = if let Value::Map(own) = own_value { *own } else { Map::default() };
         let given = |name: &str| own.get(name).and_then(|(_, node)| node.as_str()).map(str::to_owned);
@@ -88,19 +88,19 @@ impl Resolver<'_> {
 
     fn labels(&mut self, service: &mut Node) {
         let Some(map) = service.as_map_mut() else { return };
-        let Some((files_mark, files)) = map.shift_remove("label_file") else { return };
+        let Some((files_mark, files)) = map.remove("label_file") else { return };
         let mut labels = BTreeMap::new();
         for file in files.as_list().unwrap_or_default() {
             let Some(path) = file.as_str() else { continue };
             let path = self.working_dir.join(path);
             let Some(text) = read_required("label file", &path, file.mark, self.name, self.reports) else { return };
-            let lookup = |name: &str| self.environment.get(name).cloned();
-            if let Err(error) = dotenv::parse(&text, &mut labels, &lookup) {
+            // Only what the files themselves say counts here, as in the reference.
+            if let Err(error) = dotenv::parse(&text, &mut labels, &|_| None) {
                 push_dotenv_error(&path, &error, self.reports);
                 return;
             }
         }
-        let (mark, own) = map.swap_remove("labels").unwrap_or((files_mark, Node::default()));
+        let (mark, own) = map.remove("labels").unwrap_or((files_mark, Node::default()));
         let mut merged: BTreeMap<Arc<str>, (Mark, Node)> = labels
             .into_iter()
             .map(|(key, value)| (Arc::from(key), (files_mark, Node::string(value, files_mark))))
@@ -118,7 +118,7 @@ impl Resolver<'_> {
 fn insert_sorted(map: &mut Map, key: &str, mark: Mark, node: Node) {
     let order = |name: &str| super::schema::SERVICE.attributes.iter().position(|attribute| attribute.name == name);
     map.insert(Arc::from(key), (mark, node));
-    map.sort_by(|a, _, b, _| match (order(a), order(b)) {
+    map.sort_by(|a, b| match (order(a), order(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
         (Some(_), None) => std::cmp::Ordering::Less,
         (None, Some(_)) => std::cmp::Ordering::Greater,

@@ -107,7 +107,7 @@ fn extended(
     }
     let mut merged = merge::services(base, service.clone(), name, loader.reports);
     if let Some(map) = merged.as_map_mut() {
-        map.shift_remove("extends");
+        map.remove("extends");
     }
     Some(merged)
 }
@@ -191,7 +191,7 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
     if loader.reports.errors() > errors {
         return None;
     }
-    let services = tree.as_map_mut().and_then(|map| map.shift_remove("services"));
+    let services = tree.as_map_mut().and_then(|map| map.remove("services"));
     let Some((_, Node { value: Value::Map(services), .. })) = services else {
         let message = format!("`{}` has no services to extend", path.display());
         loader.reports.error("unknown-service", mark, message);

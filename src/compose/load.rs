@@ -147,7 +147,7 @@ impl Loader<'_> {
         merge::strip_tags(&mut tree);
         merge::enforce_unique(&mut tree, self.reports);
         validate::file(&tree, self.reports);
-        if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.shift_remove("version")) {
+        if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.remove("version")) {
             let message = "the attribute `version` is obsolete and is ignored";
             let diagnostic =
                 Diagnostic::warning("obsolete-version", self.reports.place(mark), message).help("remove it");

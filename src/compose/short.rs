@@ -68,7 +68,7 @@ fn by_name(node: Node, value: impl Fn(Mark) -> Node) -> Node {
 pub(super) fn key_values(node: Node) -> Node {
     match node.value {
         Value::List(list) => {
-            let mut map = Map::with_capacity_and_hasher(list.len(), Default::default());
+            let mut map = Map::with_capacity(list.len());
             for item in &list {
                 if let Some(text) = scalar::text(&item.value) {
                     let (key, value) = match text.split_once('=') {

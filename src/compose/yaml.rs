@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag as YamlTag};
 
 use super::report::Reports;
@@ -19,7 +21,7 @@ const MAX_COPIES: usize = 250_000;
 /// Bytes that are read again because of their indentation, see [`Padding`].
 const MAX_REPARSED: usize = 32 * 1024 * 1024;
 
-/// Parses every document of `text`. Empty documents are left out. `None` when an error was reported.
+/// Parses every document of `text`; of a file without content there are none. `None` when an error was reported.
 pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<Node>> {
     let mut padding = Padding::default();
     let mut padded: Option<String> = None;
@@ -70,6 +72,7 @@ fn attempt(
         nodes: 0,
         copies: 0,
         documents: Vec::new(),
+        empty: None,
         failed: false,
         keys: HashSet::new(),
     };
@@ -79,6 +82,11 @@ fn attempt(
         if builder.event(event, span, reports).is_none() {
             return Ok(None);
         }
+    }
+    if let Some(empty) = builder.empty {
+        let message = "a document of this file is empty: the top level of each must be a mapping";
+        reports.error_with_help("wrong-type", empty, message, "remove the `---` that begins it");
+        return Ok(None);
     }
     Ok((!builder.failed).then_some(builder.documents))
 }
@@ -131,7 +139,8 @@ impl Padding {
 
 fn mark_at(file: u16, line: usize, column: usize, length: usize) -> Mark {
     let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Mark { file, line: small(line), column: small(column).saturating_add(1), length: small(length) }
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    Mark { file, line: small(line), column: small(column).saturating_add(1), length }
 }
 
 struct Builder<'a> {
@@ -143,6 +152,8 @@ struct Builder<'a> {
     nodes: usize,
     copies: usize,
     documents: Vec<Node>,
+    /// A document without content. A file that has nothing at all has no document.
+    empty: Option<Mark>,
     failed: bool,
     /// Keys repeat a lot, so each text is kept once.
     keys: HashSet<Arc<str>>,
@@ -209,7 +220,10 @@ impl Builder<'_> {
                     let key = Key::Text(Arc::clone(known), mark);
                     return self.known_key(key, mark, reports);
                 }
-                let node = scalar_node(&text, style, tag.as_deref(), mark);
+                let mut node = scalar_node(&text, style, tag.as_deref(), mark);
+                if tag.as_deref().is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "binary") {
+                    node.value = Value::String(self.binary(&text, mark, reports).into());
+                }
                 self.complete(node, anchor, reports)
             }
             Event::Alias(id) => {
@@ -266,6 +280,17 @@ impl Builder<'_> {
                 Some(())
             }
         }
+    }
+
+    /// The text that a `!!binary` stands for.
+    fn binary(&mut self, text: &str, mark: Mark, reports: &mut Reports) -> String {
+        let digits: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect();
+        let text = STANDARD.decode(digits).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        text.unwrap_or_else(|| {
+            self.failed = true;
+            reports.error("invalid-value", mark, "this `!!binary` is not text in base64");
+            String::new()
+        })
     }
 
     fn mark(&self, span: Span) -> Mark {
@@ -363,8 +388,9 @@ impl Builder<'_> {
     /// Puts a finished value where it belongs.
     fn attach(&mut self, node: Node, reports: &mut Reports) -> Option<()> {
         let Some(frame) = self.stack.last_mut() else {
-            if !(node.is_null() && node.tag == Tag::None) {
-                self.documents.push(node);
+            match node.is_null() && node.tag == Tag::None {
+                true => self.empty = Some(node.mark),
+                false => self.documents.push(node),
             }
             return Some(());
         };
@@ -436,7 +462,7 @@ fn merge_into(map: &mut Map, merged: Node) {
     if let Value::Map(other) = merged.value {
         for (key, entry) in *other {
             if entry.1.tag != Tag::Reset {
-                map.entry(key).or_insert(entry);
+                map.get_or_insert_with(key, || entry);
             }
         }
     }
@@ -490,8 +516,10 @@ mod tests {
 
     #[test]
     fn several_documents_and_empty_ones() {
-        assert_eq!(load("a: 1\n---\n---\nb: 2\n").unwrap().len(), 2);
-        assert_eq!(load("").unwrap().len(), 0);
+        assert_eq!(load("# c\n---\na: 1\n---\nb: 2\n...\n").unwrap().len(), 2);
+        assert_eq!((load("").unwrap().len(), load("# c\n").unwrap().len()), (0, 0));
+        assert_eq!(load("---\n").unwrap_err().len(), 1);
+        assert!(load("a: 1\n---\n---\nb: 2\n").unwrap_err()[0].contains("is empty"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 fn load(text: &str) -> LoadedTree {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("compose.yaml"), text).unwrap();
+    fs::write(folder.path().join("l"), "A=1\nB=$A\nC=$N\n").unwrap();
     let options = LoadOptions {
         working_dir: folder.path().canonicalize().unwrap(),
         project_name: Some("test".to_owned()),
@@ -43,6 +44,9 @@ fn values_become_what_the_reference_makes_of_them() {
         ("profiles: ['']", "image", json!("x")),
         ("gpus: [{typo: 1, count: 2}]", "gpus.0", json!({"count": 2})),
         ("secrets: [{source: s, mode: -1}]", "secrets.0.mode", json!("0-1")),
+        ("scale: 2, deploy: {mode: replicated}", "deploy.replicas", json!(2)),
+        ("environment: {A: !!binary aGk=}", "environment.A", json!("hi")),
+        ("label_file: l", "labels", json!({"A": "1", "B": "1", "C": ""})),
         (
             &kind,
             "deploy.resources.reservations.generic_resources.0.discrete_resource_spec",
@@ -62,6 +66,7 @@ fn what_the_reference_refuses_is_refused() {
     let cases = [
         ("devices: [{source: /dev/a}]", "missing a target"),
         ("ports: [0]", "may not be 0"),
+        ("environment: {A: !!binary '?'}", "not text in base64"),
         ("ports: [{target: -1}]", "not negative"),
         ("ports: [{target: 80, host_ip: ''}]", "not an IP address"),
         ("expose: [1.5]", "not a port"),
@@ -103,6 +108,29 @@ fn merged(files: &[(&str, &str)]) -> LoadedTree {
     let options = LoadOptions { working_dir: folder.path().canonicalize().unwrap(), ..LoadOptions::default() };
     let options = LoadOptions { project_name: Some("test".to_owned()), ..options };
     compose::load_tree(&options, &BTreeMap::new())
+}
+
+#[test]
+fn paths_of_homes_and_volumes() {
+    let volumes = "volumes: {vv: {driver_opts: {o: bind, device: ./x}}, ww: {driver: local, driver_opts: {o: bind, device: ./x}}}\n";
+    let text = format!("services: {{a: {{image: x, volumes: ['~b:/c', 'vv:/v', 'ww:/w']}}}}\n{volumes}");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("compose.yaml"), text).unwrap();
+    let options = LoadOptions { working_dir: folder.path().to_owned(), ..LoadOptions::default() };
+    let loaded = compose::load_tree(&options, &BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]));
+    let tree = loaded.tree.unwrap();
+    let at = |path: &str| tree.at(path).and_then(|node| node.as_str()).unwrap_or_default().to_owned();
+    assert_eq!(at("services.a.volumes.0.source"), "/home/me/b");
+    assert_eq!(at("volumes.vv.driver_opts.device"), "./x");
+    assert!(at("volumes.ww.driver_opts.device").starts_with('/'));
+}
+
+#[test]
+fn an_include_may_have_keys_that_nobody_knows() {
+    let loaded =
+        merged(&[("compose.yaml", "include: [{path: i.yaml, x: 1}]\n"), ("i.yaml", "services: {a: {image: x}}\n")]);
+    assert!(loaded.tree.is_some());
+    assert_eq!(loaded.diagnostics.iter().map(|one| one.code).collect::<Vec<_>>(), ["ignored-key"]);
 }
 
 #[test]
