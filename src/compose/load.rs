@@ -15,7 +15,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Value};
 
 /// More than any person runs on one machine; a service takes some kilobytes of memory.
-const MAX_SERVICES: usize = 20_000;
+pub(super) const MAX_SERVICES: usize = 20_000;
 
 /// A file that was read and parsed, not yet interpolated.
 pub(super) struct Input {

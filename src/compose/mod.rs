@@ -25,6 +25,7 @@ mod locate;
 mod merge;
 mod name;
 mod normalize;
+mod padding;
 mod path;
 mod paths;
 mod record;

@@ -1,25 +1,27 @@
 //! YAML text to trees of values that know their place, within bounds of depth and size.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag as YamlTag};
 
+use super::load::MAX_SERVICES;
+use super::padding::Padding;
 use super::report::Reports;
 use super::scalar::{self, Scalar};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Tag, Value};
 
 /// Deeper than any sane file, and shallow enough for recursive walks.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// Values of one file, copies made by aliases included.
 const MAX_NODES: usize = 1_000_000;
 /// Of these, copies made by aliases. Mappings of copies take much memory.
 const MAX_COPIES: usize = 250_000;
 /// Bytes that are read again because of their indentation, see [`Padding`].
-const MAX_REPARSED: usize = 32 * 1024 * 1024;
+const MAX_REPARSED: usize = 8 * 1024 * 1024;
 
 /// Parses every document of `text`; of a file without content there are none. `None` when an error was reported.
 pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<Node>> {
@@ -91,52 +93,6 @@ fn attempt(
     Ok((!builder.failed).then_some(builder.documents))
 }
 
-/// Lines that are read with more indentation than they have. The scanner wants the lines of a `[...]`, a `{...}` or
-/// a text in quotes to be indented, where libyaml, and so the reference, does not care.
-#[derive(Default)]
-struct Padding {
-    /// By line, from 1.
-    lines: BTreeSet<usize>,
-    width: usize,
-}
-
-impl Padding {
-    /// Pads the line that an error complains of; false when that would not help.
-    fn mend(&mut self, error: &saphyr_parser::ScanError, text: &str) -> bool {
-        let line = error.marker().line();
-        if self.width == 0 {
-            let indent = |line: &str| line.len() - line.trim_start().len();
-            self.width = text.lines().map(indent).max().unwrap_or(0) + 2 * MAX_DEPTH;
-        }
-        match error.info() {
-            "invalid indentation" | "invalid indentation in flow construct" => self.lines.insert(line),
-            // The error is where the text begins; the line at fault is one of those that follow.
-            "invalid indentation in quoted scalar" => {
-                let last = text.lines().count();
-                let next = (line + 1..=last).find(|line| !self.lines.contains(line));
-                next.is_some_and(|next| self.lines.insert(next))
-            }
-            _ => false,
-        }
-    }
-
-    fn apply(&self, text: &str) -> String {
-        let blanks = " ".repeat(self.width);
-        let mut padded = String::with_capacity(text.len() + self.lines.len() * self.width);
-        for (line, number) in text.split_inclusive('\n').zip(1..) {
-            if self.lines.contains(&number) {
-                padded.push_str(&blanks);
-            }
-            padded.push_str(line);
-        }
-        padded
-    }
-
-    fn column(&self, line: usize, column: usize) -> usize {
-        if self.lines.contains(&line) { column.saturating_sub(self.width) } else { column }
-    }
-}
-
 fn mark_at(file: u16, line: usize, column: usize, length: usize) -> Mark {
     let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let length = u16::try_from(length).unwrap_or(u16::MAX);
@@ -163,15 +119,21 @@ struct Builder<'a> {
 struct Anchor {
     node: Node,
     size: usize,
-    /// Where aliases repeat it.
+    /// Most values with an anchor are never repeated.
+    repeats: Option<Box<Repeats>>,
+}
+
+/// Where aliases repeat a value.
+#[derive(Default)]
+struct Repeats {
     paths: HashSet<String>,
     /// What those paths start with.
     parents: HashSet<String>,
 }
 
-impl Anchor {
+impl Repeats {
     /// Notes that the value is repeated at `path`; false when it is so within or above that path already.
-    fn repeat(&mut self, path: &str) -> bool {
+    fn note(&mut self, path: &str) -> bool {
         let parents = || path.match_indices('.').filter_map(|(end, _)| path.get(..end));
         if self.parents.contains(path) || parents().any(|parent| self.paths.contains(parent)) {
             return false;
@@ -234,7 +196,7 @@ impl Builder<'_> {
                 };
                 // One path being the start of another one counts as a cycle, as in the reference.
                 if let Some(path) = path
-                    && !anchor.repeat(&path)
+                    && !anchor.repeats.get_or_insert_default().note(&path)
                 {
                     let message = format!("cycle detected: the value at `{path}` is repeated within itself");
                     reports.error("alias-cycle", mark, message);
@@ -369,7 +331,7 @@ impl Builder<'_> {
             let size = node.size();
             self.count(size, node.mark, reports)?;
             if let Some(slot) = self.anchors.get_mut(anchor) {
-                *slot = Some(Anchor { node: node.clone(), size, paths: HashSet::new(), parents: HashSet::new() });
+                *slot = Some(Anchor { node: node.clone(), size, repeats: None });
             }
         }
         self.attach(node, reports)
@@ -387,6 +349,7 @@ impl Builder<'_> {
 
     /// Puts a finished value where it belongs.
     fn attach(&mut self, node: Node, reports: &mut Reports) -> Option<()> {
+        let depth = self.stack.len();
         let Some(frame) = self.stack.last_mut() else {
             match node.is_null() && node.tag == Tag::None {
                 true => self.empty = Some(node.mark),
@@ -425,6 +388,12 @@ impl Builder<'_> {
                     }
                 }
                 Key::Text(text, mark) => {
+                    if map.len() > MAX_SERVICES && depth == 2 {
+                        let message =
+                            format!("more than {MAX_SERVICES} services are refused, and so many other keys as well");
+                        reports.error("too-large", mark, message);
+                        return None;
+                    }
                     if let Some((first, _)) = map.get(&text) {
                         duplicate(&text, mark, *first, reports);
                         self.failed = true;
