@@ -59,7 +59,7 @@ impl Resolver<'_> {
                 return;
             }
             for (key, value) in &variables {
-                if before.get(key) != Some(value) {
+                if before.get(key) != Some(value) && !own.contains_key(key) {
                     places.insert(key.clone(), file.mark);
                     if let Some(record) = &mut self.reports.record {
                         record

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::include::{is_remote, unsupported_remote};
+use super::include::unsupported_remote;
 use super::load::{Loader, Scope};
+use super::locate::is_remote;
 use super::paths::{Base, relative};
 use super::validate::nearest;
 use super::{canonical, interpolate, merge, record};

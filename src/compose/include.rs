@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::load::{Loader, Scope};
-use super::locate::{clean, read_env_files};
+use super::locate::{REMOTE_HELP, clean, is_remote, read_env_files};
 use super::paths::relative;
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Value};
@@ -134,16 +134,9 @@ fn env_files(loader: &mut Loader<'_>, entry: &Entry, folder: &Path, scope: &Scop
     Some(files)
 }
 
-/// Git repositories and OCI artifacts, which the format allows where a file is named.
-pub(super) fn is_remote(path: &str) -> bool {
-    ["oci://", "git://", "ssh://", "http://", "https://", "git@", "github.com/"]
-        .iter()
-        .any(|start| path.starts_with(start))
-}
-
 pub(super) fn unsupported_remote(loader: &mut Loader<'_>, path: &str, what: &str, mark: Mark) {
     let message = format!("`{path}`: `{what}` of a git repository or OCI artifact is not supported");
-    loader.reports.error_with_help("unsupported", mark, message, "fetch it, and name the file");
+    loader.reports.error_with_help("unsupported", mark, message, REMOTE_HELP);
 }
 
 /// Adds resources that the including file does not have; the same one twice is fine when it is equal.

@@ -110,7 +110,7 @@ pub fn load(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Lo
     let resolved = finished(options, environment, &mut reports);
     let resolved = resolved.and_then(|merged| resolve(options, merged, &mut reports));
     let project = resolved.and_then(|resolved| typed(resolved, &mut reports));
-    Loaded { project: project.filter(|_| reports.errors() == 0), diagnostics: reports.diagnostics }
+    Loaded { project: project.filter(|_| reports.errors() == 0), diagnostics: reports.sorted() }
 }
 
 /// Loads the project as [`load_tree`] does, but without replacing variables; keys are sorted.
@@ -123,7 +123,7 @@ pub fn load_uninterpolated(options: &LoadOptions, environment: &BTreeMap<String,
         tree
     });
     let tree = tree.filter(|_| reports.errors() == 0);
-    LoadedTree { tree, sources: reports.sources, diagnostics: reports.diagnostics, ..LoadedTree::default() }
+    LoadedTree { tree, diagnostics: reports.sorted(), sources: reports.sources, ..LoadedTree::default() }
 }
 
 /// Loads the project as [`load`] does, up to the tree that `config` prints: a few values that no engine could take,
@@ -133,7 +133,8 @@ pub fn load_tree(options: &LoadOptions, environment: &BTreeMap<String, String>) 
     let resolved = finished(options, environment, &mut reports);
     let resolved = resolved.and_then(|merged| resolve(options, merged, &mut reports));
     let resolved = resolved.filter(|_| reports.errors() == 0);
-    let Reports { sources, diagnostics, .. } = reports;
+    let diagnostics = reports.sorted();
+    let sources = reports.sources;
     match resolved {
         Some(Resolved { tree, location, disabled, .. }) => LoadedTree {
             tree: Some(tree),

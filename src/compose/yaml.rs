@@ -76,7 +76,7 @@ fn attempt(
         documents: Vec::new(),
         empty: None,
         failed: false,
-        keys: HashSet::new(),
+        keys: HashSet::default(),
     };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -112,7 +112,7 @@ struct Builder<'a> {
     empty: Option<Mark>,
     failed: bool,
     /// Keys repeat a lot, so each text is kept once.
-    keys: HashSet<Arc<str>>,
+    keys: HashSet<Arc<str>, foldhash::fast::RandomState>,
 }
 
 /// A value that aliases repeat.

@@ -170,8 +170,10 @@ fn remote_files_are_named_as_not_supported() {
     {
         let loaded = load(text);
         let diagnostic = loaded.diagnostics.iter().find(|diagnostic| diagnostic.code == "unsupported").unwrap();
-        assert!(diagnostic.place.is_some(), "{text}");
+        assert!(diagnostic.place.is_some() && diagnostic.related.is_empty(), "{text}");
     }
+    let options = LoadOptions { files: vec!["oci://registry/x".to_owned()], ..LoadOptions::default() };
+    assert_eq!(compose::load_tree(&options, &BTreeMap::new()).diagnostics[0].code, "unsupported");
 }
 
 #[test]
