@@ -19,18 +19,29 @@ pub(super) fn services(
     reports: &mut Reports,
 ) {
     let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) else { return };
+    let mut added = 0;
     for (name, (_, service)) in services.iter_mut() {
-        let mut resolver = Resolver { environment, working_dir, name, reports };
+        let mut resolver = Resolver { environment, working_dir, name, reports, added: &mut added };
         resolver.variables(service);
         resolver.labels(service);
+        if added > MAX_ADDED {
+            let message = format!("services have more than {MAX_ADDED} variables and labels from files");
+            reports.error("too-large", service.mark, message);
+            return;
+        }
     }
 }
+
+/// Values of one project that come from `env_file` and `label_file`.
+const MAX_ADDED: usize = 500_000;
 
 struct Resolver<'a> {
     environment: &'a BTreeMap<String, String>,
     working_dir: &'a Path,
     name: &'a str,
     reports: &'a mut Reports,
+    /// Values that came from files so far.
+    added: &'a mut usize,
 }
 
 impl Resolver<'_> {
@@ -77,6 +88,7 @@ impl Resolver<'_> {
                 (Arc::from(key), (mark, Node::string(value, mark)))
             })
             .collect();
+        *self.added += resolved.len();
         resolved.extend(own);
         if resolved.is_empty() {
             return;
@@ -105,6 +117,7 @@ impl Resolver<'_> {
             .into_iter()
             .map(|(key, value)| (Arc::from(key), (files_mark, Node::string(value, files_mark))))
             .collect();
+        *self.added += merged.len();
         let own_mark = own.mark;
         if let Value::Map(own) = own.value {
             merged.extend(*own);

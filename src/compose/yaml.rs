@@ -388,7 +388,7 @@ impl Builder<'_> {
                     }
                 }
                 Key::Text(text, mark) => {
-                    if map.len() > MAX_SERVICES && depth == 2 {
+                    if map.len() > MAX_SERVICES && depth <= 2 {
                         let message =
                             format!("more than {MAX_SERVICES} services are refused, and so many other keys as well");
                         reports.error("too-large", mark, message);

@@ -1,6 +1,7 @@
 //! Mappings in the order of the file. Most have a few keys, and a large project has ten thousand of them, so a small
 //! one is a list that is searched, which is as fast and takes half of the memory; a large one has an index beside it.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::slice;
 use std::sync::Arc;
@@ -165,6 +166,15 @@ impl Map {
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.iter_mut().map(|(_, entry)| entry)
     }
+}
+
+/// A key that the program itself writes: it is made once, however many mappings have it.
+pub fn known_key(key: &'static str) -> Arc<str> {
+    thread_local! {
+        static KEYS: RefCell<HashMap<(usize, usize), Arc<str>, foldhash::fast::RandomState>> = RefCell::default();
+    }
+    let place = (key.as_ptr().addr(), key.len());
+    KEYS.with_borrow_mut(|keys| Arc::clone(keys.entry(place).or_insert_with(|| Arc::from(key))))
 }
 
 fn small(position: usize) -> u32 {

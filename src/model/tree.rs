@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::diagnostic::Place;
 
-pub use super::map::{Entry, Map};
+pub use super::map::{Entry, Map, known_key};
 
 /// Position of a value. `file` indexes [`Sources`]; line and column count from 1, a line of 0 means "nowhere"
 /// (a value that no file wrote, such as a default).
@@ -144,9 +144,10 @@ impl Node {
         }
     }
 
-    /// How many values this is, itself included.
+    /// How many values this is, itself included; a long text counts as several.
     pub fn size(&self) -> usize {
         1 + match &self.value {
+            Value::String(text) => text.len() / 256,
             Value::List(list) => list.iter().map(Self::size).sum(),
             Value::Map(map) => map.values().map(|(_, node)| node.size()).sum(),
             _ => 0,

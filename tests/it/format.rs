@@ -156,6 +156,26 @@ fn what_grows_without_bound_is_refused() {
         merged(&[("compose.yaml", &format!("services:\n  base: {{image: x, labels: [{labels}]}}\n{extending}"))]);
     assert!(errors(&wide).iter().any(|error| error.contains("take over more than")), "{:?}", errors(&wide));
 
+    let vars: String = (0..1000).map(|n| format!("A{n}=x\n")).collect();
+    let many: String = (0..600).map(|n| format!("  s{n}: {{image: x, env_file: vars}}\n")).collect();
+    let wide = merged(&[("compose.yaml", &format!("services:\n{many}")), ("vars", &vars)]);
+    assert!(errors(&wide).iter().any(|error| error.contains("from files")), "{:?}", errors(&wide));
+
+    let vars: String = (0..100_001).map(|n| format!("A{n}=x\n")).collect();
+    let long = merged(&[("compose.yaml", uses), ("vars", &vars)]);
+    assert!(errors(&long).iter().any(|error| error.contains("100000 variables")), "{:?}", errors(&long));
+
+    let text =
+        format!("x-a: &a {}\nx-b: [{}]\nservices: {{a: {{image: x}}}}\n", "x".repeat(1 << 20), "*a,".repeat(100));
+    assert!(errors(&load(&text)).iter().any(|error| error.contains("copies")), "{:?}", errors(&load(&text)));
+
+    let pools = |letter: char| {
+        let pools: String = (0..600).map(|n| format!("{{subnet: {letter}{n}}},")).collect();
+        format!("services: {{a: {{image: x}}}}\nnetworks: {{n: {{ipam: {{config: [{pools}]}}}}}}\n")
+    };
+    let pools = merged(&[("compose.yaml", &pools('a')), ("compose.override.yaml", &pools('b'))]);
+    assert!(errors(&pools).iter().any(|error| error.contains("too many pools")), "{:?}", errors(&pools));
+
     let twice = |n: u32| format!("include: [inc{}.yaml, ./inc{0}.yaml]\n", n - 1);
     let names: Vec<String> = (0..25).map(|n| format!("inc{n}.yaml")).collect();
     let texts: Vec<String> = (0..25).map(|n| if n == 0 { "services: {}\n".to_owned() } else { twice(n) }).collect();
