@@ -7,3 +7,4 @@ mod kill;
 mod proxy;
 mod pull;
 mod push;
+pub(crate) mod serve;
