@@ -14,6 +14,7 @@ use crate::network::foreign;
 use crate::network::ipam;
 use crate::network::link::{self, link_exists};
 use crate::network::outside::Outside;
+use crate::network::pools;
 use crate::network::records::{self, EndpointRecord, NetworkRecord, Records};
 use crate::network::routes;
 use crate::spec::NetworkSpec;
@@ -256,7 +257,7 @@ fn plan_record(
             used.extend(ranges.map_err(NetworkError::kernel("list the routes and addresses of this host"))?);
         }
     }
-    let subnets = ipam::choose(spec, &id, &used)?;
+    let subnets = ipam::choose(spec, &id, &used, &pools::of_this_host()?)?;
     Ok(NetworkRecord {
         id,
         name: spec.name.clone(),
