@@ -51,6 +51,10 @@ pub enum NetworkError {
     PoolsExhausted { network: String },
     #[error("`{path}` is not what it should be: {why}")]
     Pools { path: PathBuf, why: String },
+    #[error(
+        "network `{name}` is of project `{project}`: an ordinary user's projects each have a network namespace, and cannot share networks"
+    )]
+    Apart { name: String, project: String },
     #[error("subnet {subnet} of network `{network}` overlaps {other}")]
     Overlap { network: String, subnet: IpNetwork, other: String },
     #[error("no free address is left in network `{network}`")]

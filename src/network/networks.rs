@@ -66,7 +66,11 @@ impl Networks {
         let same_name = all.iter().find(|record| record.name == spec.name);
         if spec.external {
             let ready = same_name.filter(|record| record.ready).cloned();
-            return ready.ok_or_else(|| NetworkError::NotFound { name: spec.name.clone() });
+            let record = ready.ok_or_else(|| NetworkError::NotFound { name: spec.name.clone() })?;
+            if self.outside.is_apart() && record.project != project && !link_exists(&record.bridge) {
+                return Err(NetworkError::Apart { name: record.name, project: record.project });
+            }
+            return Ok(record);
         }
         if let Some(record) = same_name {
             if record.project != project {
