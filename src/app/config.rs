@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+use crate::app::digests::{self, Digests};
 use crate::app::explain;
 use crate::base::diagnostic::Diagnostic;
 use crate::base::disk::{self, Durability};
 use crate::compose::render;
-use crate::compose::{self, LoadOptions};
+use crate::compose::{self, LoadOptions, LoadedTree};
 use crate::model::tree::{Map, Mark, Node, Value};
 
 /// What to print.
@@ -45,8 +46,7 @@ pub struct ConfigOptions {
     /// `None`: YAML, and a table for variables.
     pub format: Option<Format>,
     pub quiet: bool,
-    /// Replace tags by digests, which needs a registry.
-    pub image_digests: bool,
+    pub digests: Digests,
     pub output: Option<PathBuf>,
 }
 
@@ -94,16 +94,14 @@ fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> C
     // The command ends after this: freeing a large tree value by value would take a tenth of its time.
     let mut loaded = ManuallyDrop::new(compose::load_tree(&load, environment));
     let mut diagnostics = std::mem::take(&mut loaded.diagnostics);
-    let Some(tree) = &loaded.tree else { return ConfigOutput { text: None, diagnostics } };
-    if options.image_digests {
-        let message = "image digests cannot be looked up yet: there is no registry client";
-        diagnostics.push(Diagnostic::error("unsupported", None, message));
+    if !pin(options, environment, &mut loaded, &mut diagnostics) {
         return ConfigOutput { text: None, diagnostics };
     }
+    let Some(tree) = &loaded.tree else { return ConfigOutput { text: None, diagnostics } };
     let text = match &options.print {
         Print::Project if options.quiet => String::new(),
-        Print::Project if options.format == Some(Format::Json) => render::escape_dollars(&render::json(tree)),
-        Print::Project => render::escape_dollars(&render::yaml(tree)),
+        Print::Project if options.format == Some(Format::Json) => render::escape_dollars(render::json(tree)),
+        Print::Project => render::escape_dollars(render::yaml(tree)),
         Print::Services => lines(members(tree, "services").map(|(name, _)| name)),
         Print::Volumes => lines(members(tree, "volumes").map(|(name, _)| name)),
         Print::Networks => lines(members(tree, "networks").map(|(name, _)| name)),
@@ -121,6 +119,34 @@ fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> C
         Print::Variables | Print::Explain(_) => String::new(),
     };
     ConfigOutput { text: Some(text), diagnostics }
+}
+
+/// Replaces images by their digests where that is asked for; false when an error was reported.
+fn pin(
+    options: &ConfigOptions,
+    environment: &BTreeMap<String, String>,
+    loaded: &mut LoadedTree,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> bool {
+    let Some(tree) = loaded.tree.as_mut().filter(|_| options.print == Print::Project) else { return true };
+    if options.digests == Digests::No {
+        return true;
+    }
+    if let Err(failures) = digests::resolve(tree, &loaded.sources, environment) {
+        diagnostics.extend(failures);
+        return false;
+    }
+    if options.digests == Digests::Lock {
+        digests::only_images(tree);
+        if options.format == Some(Format::Json)
+            && !options.load.no_interpolate
+            && let Some(map) = tree.as_map_mut()
+        {
+            // The reference prints the empty name of the project that it makes for this.
+            map.insert("name".into(), (Mark::default(), node(Value::String("".into()))));
+        }
+    }
+    true
 }
 
 fn explained(options: &ConfigOptions, environment: &BTreeMap<String, String>, path: &str) -> ConfigOutput {
@@ -143,16 +169,20 @@ fn lines<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
 
 /// What is printed of a project whose variables are not replaced.
 fn unresolved(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> ConfigOutput {
-    let loaded = compose::load_uninterpolated(&options.load, environment);
+    let mut loaded = compose::load_uninterpolated(&options.load, environment);
+    let mut diagnostics = std::mem::take(&mut loaded.diagnostics);
+    if !pin(options, environment, &mut loaded, &mut diagnostics) {
+        return ConfigOutput { text: None, diagnostics };
+    }
     let text = loaded.tree.map(|tree| match (&options.print, options.format) {
         (Print::Services, _) => {
             lines(tree.get("services").and_then(Node::as_map).into_iter().flat_map(|map| map.keys()))
         }
         (Print::Variables, format) => variables(&compose::variables(&tree), format),
         (_, Some(Format::Json)) => render::json_text(&tree),
-        _ => render::plain_yaml(tree),
+        _ => render::plain_yaml(&tree),
     });
-    ConfigOutput { text, diagnostics: loaded.diagnostics }
+    ConfigOutput { text, diagnostics }
 }
 
 fn all_profiles(tree: &Node, disabled: &BTreeMap<String, Vec<String>>) -> Vec<String> {

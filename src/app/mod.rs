@@ -6,6 +6,7 @@ pub mod change;
 pub mod commit;
 pub mod config;
 pub mod copy;
+pub mod digests;
 pub mod doctor;
 pub mod events;
 pub mod exec;

@@ -119,15 +119,6 @@ impl App {
         failures.sort_by(|a, b| a.place.cmp(&b.place));
         if failures.is_empty() { Ok(()) } else { Err(AppError::Images(failures)) }
     }
-
-    /// Digest of the manifest that an image name leads to at its registry: `config --resolve-image-digests`.
-    ///
-    /// # Errors
-    /// It is no name, or whatever the registry says.
-    pub fn manifest_digest(&self, registries: &Registries, image: &str) -> Result<Digest, AppError> {
-        let name = Reference::parse(image).ok_or_else(|| crate::image::Error::BadName { text: image.to_owned() })?;
-        Ok(registries.digest(&name)?)
-    }
 }
 
 /// Images with the policy of the command line, where it has one.

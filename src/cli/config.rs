@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::app::config::{self, ConfigOptions, Format, Print};
+use crate::app::digests::Digests;
 use crate::cli::failure::{self, Failure};
 use crate::cli::root::{self, RootArgs};
 use crate::ui::diagnostics;
@@ -67,10 +68,10 @@ pub struct ConfigArgs {
     /// Accepted; the reference resolves `env_file` all the same
     #[arg(long)]
     pub no_env_resolution: bool,
-    /// Replace tags of images by digests
+    /// Name images by their digests, which registries are asked for
     #[arg(long)]
     pub resolve_image_digests: bool,
-    /// Print an override file with the digests of images
+    /// Print nothing but images by their digests, as a file that pins the project
     #[arg(long)]
     pub lock_image_digests: bool,
     /// Services to print, with what they need
@@ -117,7 +118,11 @@ impl ConfigArgs {
                 FormatArg::Json => Format::Json,
             }),
             quiet: self.quiet,
-            image_digests: self.resolve_image_digests || self.lock_image_digests,
+            digests: match (self.lock_image_digests, self.resolve_image_digests) {
+                (true, _) => Digests::Lock,
+                (false, true) => Digests::Resolve,
+                (false, false) => Digests::No,
+            },
             output: self.output,
         })
     }

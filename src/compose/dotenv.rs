@@ -23,6 +23,9 @@ pub(super) fn parse(
     parser.run(variables)
 }
 
+/// More than any file has that a person wrote.
+const MAX_VARIABLES: usize = 100_000;
+
 /// All values of one file together.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
@@ -57,6 +60,9 @@ impl<'a> Parser<'a> {
                 return self.error(too_long(MAX_BYTES));
             }
             variables.insert(key, value);
+            if variables.len() > MAX_VARIABLES {
+                return self.error(too_many());
+            }
         }
     }
 
@@ -160,6 +166,10 @@ impl<'a> Parser<'a> {
     }
 }
 
+fn too_many() -> String {
+    format!("there are more than {MAX_VARIABLES} variables")
+}
+
 fn too_long(most: usize) -> String {
     format!("the values of variables are more than {most} bytes together")
 }
@@ -254,6 +264,9 @@ pub(super) fn parse_raw(
         }
         if let Some(value) = value.map(str::to_owned).or_else(|| lookup(key)) {
             variables.insert(key.to_owned(), value);
+            if variables.len() > MAX_VARIABLES {
+                return wrong(too_many());
+            }
         }
     }
     Ok(())

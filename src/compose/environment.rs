@@ -19,18 +19,29 @@ pub(super) fn services(
     reports: &mut Reports,
 ) {
     let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) else { return };
+    let mut added = 0;
     for (name, (_, service)) in services.iter_mut() {
-        let mut resolver = Resolver { environment, working_dir, name, reports };
+        let mut resolver = Resolver { environment, working_dir, name, reports, added: &mut added };
         resolver.variables(service);
         resolver.labels(service);
+        if added > MAX_ADDED {
+            let message = format!("services have more than {MAX_ADDED} variables and labels from files");
+            reports.error("too-large", service.mark, message);
+            return;
+        }
     }
 }
+
+/// Values of one project that come from `env_file` and `label_file`.
+const MAX_ADDED: usize = 500_000;
 
 struct Resolver<'a> {
     environment: &'a BTreeMap<String, String>,
     working_dir: &'a Path,
     name: &'a str,
     reports: &'a mut Reports,
+    /// Values that came from files so far.
+    added: &'a mut usize,
 }
 
 impl Resolver<'_> {
@@ -43,8 +54,8 @@ impl Resolver<'_> {
             }
         }
         let Some(map) = service.as_map_mut() else { return };
-        let Some((files_mark, files)) = map.shift_remove("env_file") else { return };
-        let (mark, own) = map.swap_remove("environment").unwrap_or((files_mark, Node::default()));
+        let Some((files_mark, files)) = map.remove("env_file") else { return };
+        let (mark, own) = map.remove("environment").unwrap_or((files_mark, Node::default()));
         let Node { value: own_value, mark: own_mark, .. } = own;
         let own = if let Value::Map(own) = own_value { *own } else { Map::default() };
         let given = |name: &str| own.get(name).and_then(|(_, node)| node.as_str()).map(str::to_owned);
@@ -59,7 +70,7 @@ impl Resolver<'_> {
                 return;
             }
             for (key, value) in &variables {
-                if before.get(key) != Some(value) {
+                if before.get(key) != Some(value) && !own.contains_key(key) {
                     places.insert(key.clone(), file.mark);
                     if let Some(record) = &mut self.reports.record {
                         record
@@ -77,6 +88,7 @@ impl Resolver<'_> {
                 (Arc::from(key), (mark, Node::string(value, mark)))
             })
             .collect();
+        *self.added += resolved.len();
         resolved.extend(own);
         if resolved.is_empty() {
             return;
@@ -88,23 +100,24 @@ impl Resolver<'_> {
 
     fn labels(&mut self, service: &mut Node) {
         let Some(map) = service.as_map_mut() else { return };
-        let Some((files_mark, files)) = map.shift_remove("label_file") else { return };
+        let Some((files_mark, files)) = map.remove("label_file") else { return };
         let mut labels = BTreeMap::new();
         for file in files.as_list().unwrap_or_default() {
             let Some(path) = file.as_str() else { continue };
             let path = self.working_dir.join(path);
             let Some(text) = read_required("label file", &path, file.mark, self.name, self.reports) else { return };
-            let lookup = |name: &str| self.environment.get(name).cloned();
-            if let Err(error) = dotenv::parse(&text, &mut labels, &lookup) {
+            // Only what the files themselves say counts here, as in the reference.
+            if let Err(error) = dotenv::parse(&text, &mut labels, &|_| None) {
                 push_dotenv_error(&path, &error, self.reports);
                 return;
             }
         }
-        let (mark, own) = map.swap_remove("labels").unwrap_or((files_mark, Node::default()));
+        let (mark, own) = map.remove("labels").unwrap_or((files_mark, Node::default()));
         let mut merged: BTreeMap<Arc<str>, (Mark, Node)> = labels
             .into_iter()
             .map(|(key, value)| (Arc::from(key), (files_mark, Node::string(value, files_mark))))
             .collect();
+        *self.added += merged.len();
         let own_mark = own.mark;
         if let Value::Map(own) = own.value {
             merged.extend(*own);
@@ -118,7 +131,7 @@ impl Resolver<'_> {
 fn insert_sorted(map: &mut Map, key: &str, mark: Mark, node: Node) {
     let order = |name: &str| super::schema::SERVICE.attributes.iter().position(|attribute| attribute.name == name);
     map.insert(Arc::from(key), (mark, node));
-    map.sort_by(|a, _, b, _| match (order(a), order(b)) {
+    map.sort_by(|a, b| match (order(a), order(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
         (Some(_), None) => std::cmp::Ordering::Less,
         (None, Some(_)) => std::cmp::Ordering::Greater,

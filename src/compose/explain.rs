@@ -37,14 +37,15 @@ pub fn explain(
     let mut reports = Reports::recording();
     let merged = finished(options, process, &mut reports);
     let resolved = merged.and_then(|merged| resolve(options, merged, &mut reports));
-    let Some(resolved) = resolved.filter(|_| reports.errors() == 0) else { return (Vec::new(), reports.diagnostics) };
-    let Some(way) = way(&resolved.tree, path, &mut reports) else { return (Vec::new(), reports.diagnostics) };
-    let Some(record) = reports.record.take() else { return (Vec::new(), reports.diagnostics) };
+    let Some(resolved) = resolved.filter(|_| reports.errors() == 0) else { return (Vec::new(), reports.sorted()) };
+    let Some(way) = way(&resolved.tree, path, &mut reports) else { return (Vec::new(), reports.sorted()) };
+    let Some(record) = reports.record.take() else { return (Vec::new(), reports.sorted()) };
     let environment = &resolved.location.environment;
     let historian = Historian { record: &record, sources: &reports.sources, process, environment };
     let mut explanations = Vec::new();
     historian.values(&way, &mut explanations);
-    (explanations, reports.diagnostics)
+    // Warnings are of other commands; that a variable is not set is among the steps.
+    (explanations, Vec::new())
 }
 
 /// A value on the way from the root.
@@ -151,10 +152,15 @@ impl Historian<'_> {
             return steps;
         }
         if mark.line == 0 {
-            self.step(&mut steps, mark, "a default: no file says it");
+            let text = match stop.path.as_str() {
+                "name" => "by `-p`, `COMPOSE_PROJECT_NAME`, `name:` of a file or else the name of the project's folder",
+                _ => "a default: no file says it",
+            };
+            self.step(&mut steps, mark, text);
             return steps;
         }
         self.origin(&mut steps, stop, mark);
+        self.repeated(&mut steps, way);
         self.led_by(&mut steps, &stop.path, mark);
         // The value itself, or what holds it, may have taken the place of another one.
         for (index, stop) in way.iter().enumerate().rev() {
@@ -214,6 +220,17 @@ impl Historian<'_> {
             }
         };
         steps.push(Step { place, text });
+    }
+
+    /// What an alias or `<<` repeats is written before the mapping or list that repeats it.
+    fn repeated(&self, steps: &mut Vec<Step>, way: &[Stop<'_>]) {
+        let is_before = |a: Mark, b: Mark| a.file == b.file && a.line > 0 && (a.line, a.column) < (b.line, b.column);
+        let pairs = way.iter().zip(way.iter().skip(1)).rev();
+        for (outer, inner) in pairs {
+            if is_before(inner.node.mark, outer.node.mark) {
+                return self.step(steps, outer.node.mark, "repeated here by an alias or `<<`");
+            }
+        }
     }
 
     /// The `extends` and `include` that led to a value.
@@ -380,6 +397,23 @@ mod tests {
             services.web.environment.A = "2"
               vars:2: `A` is set in this `env_file`
               compose.yaml:5: the file is named here
+        "#]]
+        .assert_eq(&explained(&files, "services.web.environment.A").unwrap());
+    }
+
+    #[test]
+    fn aliases_are_named_and_env_files_give_way() {
+        let text = "x-a: &a\n  restart: always\nservices:\n  web:\n    <<: *a\n    image: x\n    env_file: vars\n    environment:\n      A: own\n";
+        let files = [("compose.yaml", text), ("vars", "A=1\n")];
+        expect_test::expect![[r#"
+            services.web.restart = "always"
+              compose.yaml:2: written here
+              compose.yaml:5: repeated here by an alias or `<<`
+        "#]]
+        .assert_eq(&explained(&files, "services.web.restart").unwrap());
+        expect_test::expect![[r#"
+            services.web.environment.A = "own"
+              compose.yaml:9: written here
         "#]]
         .assert_eq(&explained(&files, "services.web.environment.A").unwrap());
     }

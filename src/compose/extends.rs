@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::include::{is_remote, unsupported_remote};
+use super::include::unsupported_remote;
 use super::load::{Loader, Scope};
+use super::locate::is_remote;
 use super::paths::{Base, relative};
 use super::validate::nearest;
 use super::{canonical, interpolate, merge, record};
@@ -107,7 +108,7 @@ fn extended(
     }
     let mut merged = merge::services(base, service.clone(), name, loader.reports);
     if let Some(map) = merged.as_map_mut() {
-        map.shift_remove("extends");
+        map.remove("extends");
     }
     Some(merged)
 }
@@ -191,7 +192,7 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
     if loader.reports.errors() > errors {
         return None;
     }
-    let services = tree.as_map_mut().and_then(|map| map.shift_remove("services"));
+    let services = tree.as_map_mut().and_then(|map| map.remove("services"));
     let Some((_, Node { value: Value::Map(services), .. })) = services else {
         let message = format!("`{}` has no services to extend", path.display());
         loader.reports.error("unknown-service", mark, message);

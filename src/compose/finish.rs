@@ -39,7 +39,7 @@ impl Finisher<'_> {
         }
         known.sort_by_key(|(position, ..)| *position);
         rest.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut finished = Map::with_capacity_and_hasher(known.len() + rest.len(), Default::default());
+        let mut finished = Map::with_capacity(known.len() + rest.len());
         for (position, key, (key_mark, value)) in known {
             let Some(attribute) = members.attributes.get(position) else { continue };
             if let Some(value) = self.attribute(value, attribute, &path.key(attribute.name)) {

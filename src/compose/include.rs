@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::load::{Loader, Scope};
-use super::locate::{clean, read_env_files};
+use super::locate::{REMOTE_HELP, clean, is_remote, read_env_files};
 use super::paths::relative;
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Value};
@@ -24,7 +24,7 @@ struct Entry {
 
 /// Brings what `include` names into a file.
 pub(super) fn apply(loader: &mut Loader<'_>, document: &mut Node, file: &Path, scope: &Scope) {
-    let Some((_, include)) = document.as_map_mut().and_then(|map| map.shift_remove("include")) else { return };
+    let Some((_, include)) = document.as_map_mut().and_then(|map| map.remove("include")) else { return };
     let Some(entries) = include.as_list() else {
         if !include.is_null() {
             loader.reports.error("wrong-type", include.mark, "`include` must be a list");
@@ -58,10 +58,9 @@ fn read_entry(loader: &mut Loader<'_>, node: &Node) -> Option<Entry> {
     let (paths, directory, env_files) = match &node.value {
         Value::Null => return None,
         Value::Map(map) => {
-            if let Some((key, (mark, _))) = map.iter().find(|(key, _)| !KEYS.contains(&key.as_ref())) {
-                let message = format!("`include` may not have `{key}`: additional properties are not allowed");
-                loader.reports.error("unknown-key", *mark, message);
-                return None;
+            for (key, (mark, _)) in map.iter().filter(|(key, _)| !KEYS.contains(&key.as_ref())) {
+                let message = format!("`include` does not know `{key}`, so it is ignored");
+                loader.reports.warning("ignored-key", *mark, message);
             }
             let paths = texts(loader, node.get("path"), "include.path")?;
             let env_files = texts(loader, node.get("env_file"), "include.env_file")?;
@@ -135,16 +134,9 @@ fn env_files(loader: &mut Loader<'_>, entry: &Entry, folder: &Path, scope: &Scop
     Some(files)
 }
 
-/// Git repositories and OCI artifacts, which the format allows where a file is named.
-pub(super) fn is_remote(path: &str) -> bool {
-    ["oci://", "git://", "ssh://", "http://", "https://", "git@", "github.com/"]
-        .iter()
-        .any(|start| path.starts_with(start))
-}
-
 pub(super) fn unsupported_remote(loader: &mut Loader<'_>, path: &str, what: &str, mark: Mark) {
     let message = format!("`{path}`: `{what}` of a git repository or OCI artifact is not supported");
-    loader.reports.error_with_help("unsupported", mark, message, "fetch it, and name the file");
+    loader.reports.error_with_help("unsupported", mark, message, REMOTE_HELP);
 }
 
 /// Adds resources that the including file does not have; the same one twice is fine when it is equal.
@@ -152,9 +144,9 @@ fn import(loader: &mut Loader<'_>, imported: Node, document: &mut Node, entry: &
     let Value::Map(mut imported) = imported.value else { return };
     let Some(document) = document.as_map_mut() else { return };
     for kind in ["services", "volumes", "networks", "secrets", "configs", "models"] {
-        let Some((mark, Node { value: Value::Map(resources), .. })) = imported.shift_remove(kind) else { continue };
+        let Some((mark, Node { value: Value::Map(resources), .. })) = imported.remove(kind) else { continue };
         let empty = || (mark, Node::new(Value::from(Map::default()), mark));
-        let (_, target) = document.entry(Arc::from(kind)).or_insert_with(empty);
+        let (_, target) = document.get_or_insert_with(Arc::from(kind), empty);
         let Some(target) = target.as_map_mut() else { continue };
         for (name, (mark, resource)) in *resources {
             match target.get(&name) {

@@ -64,9 +64,17 @@ impl Walker<'_> {
     }
 
     fn substitute(&mut self, text: &str, mark: Mark, path: &Path<'_>) -> Option<String> {
+        if self.replaced > MAX_REPLACED {
+            return None;
+        }
         let lookup = |name: &str| self.environment.get(name).cloned();
-        let mut unset = Vec::new();
-        let replaced = template::substitute(text, &lookup, &mut |name| unset.push(name.to_owned()));
+        let mut unset = BTreeSet::new();
+        let mut note = |name: &str| {
+            if !unset.contains(name) {
+                unset.insert(name.to_owned());
+            }
+        };
+        let replaced = template::substitute(text, &lookup, &mut note);
         for name in unset {
             self.warn_unset(name, mark);
         }

@@ -12,10 +12,10 @@ use super::paths::Base;
 use super::report::Reports;
 use super::{LoadOptions, checks, defaults, extends, include, interpolate, merge, validate, yaml};
 use crate::base::diagnostic::Diagnostic;
-use crate::model::tree::{Map, Mark, Node, Value};
+use crate::model::tree::{Map, Mark, Node, Tag, Value};
 
 /// More than any person runs on one machine; a service takes some kilobytes of memory.
-const MAX_SERVICES: usize = 20_000;
+pub(super) const MAX_SERVICES: usize = 20_000;
 
 /// A file that was read and parsed, not yet interpolated.
 pub(super) struct Input {
@@ -138,8 +138,7 @@ impl Loader<'_> {
         if !self.options.no_interpolate {
             interpolate::file(&mut document, &scope.environment, self.reports);
         }
-        self.services_are_mappings(&document);
-        if self.reports.errors() == errors {
+        if self.services_are_mappings(&document) {
             extends::apply(self, &mut document, file, scope);
             include::apply(self, &mut document, file, scope);
         }
@@ -147,16 +146,17 @@ impl Loader<'_> {
         merge::strip_tags(&mut tree);
         merge::enforce_unique(&mut tree, self.reports);
         validate::file(&tree, self.reports);
-        if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.shift_remove("version")) {
+        if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.remove("version")) {
             let message = "the attribute `version` is obsolete and is ignored";
             let diagnostic =
                 Diagnostic::warning("obsolete-version", self.reports.place(mark), message).help("remove it");
             self.reports.push(diagnostic);
         }
+        // Short forms are read even so, to tell what is wrong with them in one go.
+        canonical::file(&mut tree, self.depth(), self.reports);
         if self.reports.errors() > errors {
             return None;
         }
-        canonical::file(&mut tree, self.depth(), self.reports);
         // Ranges of ports, now expanded, may repeat what another item says.
         merge::enforce_unique(&mut tree, self.reports);
         Some(tree)
@@ -166,20 +166,22 @@ impl Loader<'_> {
         if self.options.no_interpolate { Depth::Uninterpolated } else { Depth::Full }
     }
 
-    /// A null service is an error of the merged file, but no other kind may get that far.
-    fn services_are_mappings(&mut self, document: &Node) {
-        let Some(services) = document.get("services") else { return };
+    /// A null service is an error of the merged file, but no other kind may get that far. False when an error was reported.
+    fn services_are_mappings(&mut self, document: &Node) -> bool {
+        let errors = self.reports.errors();
+        let Some(services) = document.get("services") else { return true };
         let Some(map) = services.as_map() else {
-            if services.tag == crate::model::tree::Tag::None {
-                self.reports.error("wrong-type", services.mark, "`services` must be a mapping");
+            if services.tag != Tag::None {
+                return true;
             }
-            return;
+            self.reports.error("wrong-type", services.mark, "`services` must be a mapping");
+            return false;
         };
         if map.len() > MAX_SERVICES {
             let message =
                 format!("this file has {} services; more than {MAX_SERVICES} services are refused", map.len());
             self.reports.error("too-large", services.mark, message);
-            return;
+            return false;
         }
         for (name, (mark, service)) in map {
             if service.as_map().is_none() && !service.is_null() {
@@ -187,6 +189,7 @@ impl Loader<'_> {
                 self.reports.error("wrong-type", mark, format!("`services.{name}` must be a mapping"));
             }
         }
+        self.reports.errors() == errors
     }
 }
 

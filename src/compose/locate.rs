@@ -131,6 +131,13 @@ fn compose_files(
 ) -> Option<Vec<PathBuf>> {
     let here = &options.working_dir;
     let absolute = |file: &str| if file == "-" { PathBuf::from(file) } else { clean(&here.join(file)) };
+    if let Some(remote) =
+        options.files.iter().find(|file| is_remote(file) && std::fs::metadata(absolute(file)).is_err())
+    {
+        let message = format!("`{remote}`: a project in a git repository or OCI artifact is not supported");
+        reports.error_with_help("unsupported", Mark::default(), message, REMOTE_HELP);
+        return None;
+    }
     if !options.files.is_empty() {
         return Some(options.files.iter().map(|file| absolute(file)).collect());
     }
@@ -140,6 +147,16 @@ fn compose_files(
         return Some(named.split(separator.map_or(":", String::as_str)).map(absolute).collect());
     }
     search(folder.unwrap_or(here), reports)
+}
+
+/// What to do where a file is named that is on another machine.
+pub(super) const REMOTE_HELP: &str = "clone the repository, or download the artifact, and name the file in it";
+
+/// Git repositories and OCI artifacts, which the format allows where a file is named.
+pub(super) fn is_remote(path: &str) -> bool {
+    ["oci://", "git://", "ssh://", "http://", "https://", "git@", "github.com/"]
+        .iter()
+        .any(|start| path.starts_with(start))
 }
 
 /// Looks in `folder`, then in those above it.

@@ -1,6 +1,6 @@
 //! How a later file changes an earlier one, attribute by attribute.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::path::Path;
@@ -10,6 +10,9 @@ use super::schema::{Attribute, Members, Merge, PROJECT, SERVICE, Shape, Struct, 
 use super::short;
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Mark, Node, Tag, Value};
+
+/// Pairs of IPAM pools that are compared.
+const MAX_POOLS: usize = 250_000;
 
 /// Merges a later file over an earlier one. `!reset` and `!override` stay, to be obeyed by further merges, until
 /// [`strip_tags`].
@@ -98,11 +101,9 @@ impl Merger<'_> {
             Merge::ExtraHosts => {
                 let (mut hosts, more) = (short::extra_hosts(base), short::extra_hosts(overlay));
                 if let (Some(list), Value::List(more)) = (hosts.as_list_mut(), more.value) {
-                    for item in more {
-                        if !list.contains(&item) {
-                            list.push(item);
-                        }
-                    }
+                    let mut known: HashSet<Option<String>> =
+                        list.iter().map(|item| scalar::text(&item.value)).collect();
+                    list.extend(more.into_iter().filter(|item| known.insert(scalar::text(&item.value))));
                 }
                 hosts
             }
@@ -202,6 +203,11 @@ impl Merger<'_> {
         let (Value::List(originals), Value::List(overrides)) = (&base.value, &overlay.value) else {
             return self.deep(base, overlay, shape, path);
         };
+        if originals.len().saturating_mul(overrides.len()) > MAX_POOLS {
+            let message = format!("`{path}` has too many pools to be merged");
+            self.reports.error("too-large", overlay.mark, message);
+            return base;
+        }
         let subnet = |node: &Node| node.get("subnet").and_then(Node::as_str).map(str::to_owned);
         let pool_shape = shape.and_then(|shape| shape.list).map(|items| items.shape);
         let mut pools: Vec<Node> = Vec::new();

@@ -25,6 +25,7 @@ mod locate;
 mod merge;
 mod name;
 mod normalize;
+mod padding;
 mod path;
 mod paths;
 mod record;
@@ -44,7 +45,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::diagnostic::Diagnostic;
-use crate::model::tree::{Map, Mark, Node, Value};
+use crate::model::tree::{Map, Mark, Node, Sources, Value};
 use crate::model::{self, Project};
 
 use load::{Loader, Scope};
@@ -98,6 +99,8 @@ pub struct LoadedTree {
     pub environment: BTreeMap<String, String>,
     /// Declared services that are not active, with their profiles.
     pub disabled_services: BTreeMap<String, Vec<String>>,
+    /// The files that the marks of the tree point into.
+    pub sources: Sources,
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -107,7 +110,7 @@ pub fn load(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Lo
     let resolved = finished(options, environment, &mut reports);
     let resolved = resolved.and_then(|merged| resolve(options, merged, &mut reports));
     let project = resolved.and_then(|resolved| typed(resolved, &mut reports));
-    Loaded { project: project.filter(|_| reports.errors() == 0), diagnostics: reports.diagnostics }
+    Loaded { project: project.filter(|_| reports.errors() == 0), diagnostics: reports.sorted() }
 }
 
 /// Loads the project as [`load_tree`] does, but without replacing variables; keys are sorted.
@@ -120,7 +123,7 @@ pub fn load_uninterpolated(options: &LoadOptions, environment: &BTreeMap<String,
         tree
     });
     let tree = tree.filter(|_| reports.errors() == 0);
-    LoadedTree { tree, diagnostics: reports.diagnostics, ..LoadedTree::default() }
+    LoadedTree { tree, diagnostics: reports.sorted(), sources: reports.sources, ..LoadedTree::default() }
 }
 
 /// Loads the project as [`load`] does, up to the tree that `config` prints: a few values that no engine could take,
@@ -130,15 +133,17 @@ pub fn load_tree(options: &LoadOptions, environment: &BTreeMap<String, String>) 
     let resolved = finished(options, environment, &mut reports);
     let resolved = resolved.and_then(|merged| resolve(options, merged, &mut reports));
     let resolved = resolved.filter(|_| reports.errors() == 0);
-    let diagnostics = reports.diagnostics;
+    let diagnostics = reports.sorted();
+    let sources = reports.sources;
     match resolved {
         Some(Resolved { tree, location, disabled, .. }) => LoadedTree {
             tree: Some(tree),
             environment: location.environment,
             disabled_services: select::disabled_profiles(&disabled),
+            sources,
             diagnostics,
         },
-        None => LoadedTree { diagnostics, ..LoadedTree::default() },
+        None => LoadedTree { sources, diagnostics, ..LoadedTree::default() },
     }
 }
 
@@ -219,7 +224,7 @@ fn finished(options: &LoadOptions, process: &BTreeMap<String, String>, reports: 
     let Merged { mut tree, name, location } = merged(options, process, reports)?;
     if let Some(map) = tree.as_map_mut() {
         let none = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
-        map.entry("services".into()).or_insert_with(none);
+        map.get_or_insert_with("services".into(), none);
     }
     let tree = finish::project(tree, reports);
     reports.ignore(&lint::ignored(&tree));
@@ -233,6 +238,7 @@ fn resolve(options: &LoadOptions, merged: Merged, reports: &mut Reports) -> Opti
     if !options.no_consistency {
         let scene = checks::Scene { tree: &tree, disabled: &select::disabled_profiles(&disabled) };
         checks::consistency(&scene, reports);
+        normalize::scales(&mut tree);
     }
     select::enable(&mut tree, &mut disabled, &options.services, &mut profiles);
     environment::services(&mut tree, &location.environment, &options.working_dir, reports);

@@ -56,7 +56,7 @@ fn networks(tree: &mut Node) {
     let Some(map) = tree.as_map_mut() else { return };
     let empty = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
     if used {
-        let (_, networks) = map.entry(Arc::from("networks")).or_insert_with(empty);
+        let (_, networks) = map.get_or_insert_with(Arc::from("networks"), empty);
         if networks.is_null() {
             networks.value = Value::from(Map::default());
         }
@@ -156,10 +156,10 @@ fn implied_dependencies(service: &mut Map) {
         return;
     }
     let empty = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
-    let (_, dependencies) = service.entry(Arc::from("depends_on")).or_insert_with(empty);
+    let (_, dependencies) = service.get_or_insert_with(Arc::from("depends_on"), empty);
     let Some(dependencies) = dependencies.as_map_mut() else { return };
     for (name, mark, restart) in implied {
-        dependencies.entry(Arc::from(name)).or_insert_with(|| {
+        dependencies.get_or_insert_with(Arc::from(name), || {
             let members = [
                 ("condition", text("service_started")),
                 ("restart", Value::Bool(restart)),
@@ -167,6 +167,17 @@ fn implied_dependencies(service: &mut Map) {
             ];
             (mark, mapping(mark, members))
         });
+    }
+}
+
+/// Where `deploy` is written, it has the number of `scale` as well.
+pub(super) fn scales(tree: &mut Node) {
+    for (_, service) in tree.get_mut("services").and_then(Node::as_map_mut).into_iter().flat_map(Map::values_mut) {
+        if let Some(scale) = service.get("scale").filter(|scale| !scale.is_null()).cloned()
+            && let Some(deploy) = service.get_mut("deploy").and_then(Node::as_map_mut)
+        {
+            deploy.insert(Arc::from("replicas"), (scale.mark, scale));
+        }
     }
 }
 

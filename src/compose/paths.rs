@@ -62,10 +62,9 @@ pub(super) fn relative(folder: &FilePath, path: &FilePath) -> PathBuf {
 impl Base<'_> {
     /// The path as seen from the folder; `~` is the home folder.
     pub(super) fn path(&self, path: &str) -> String {
-        if let (Some(rest), Some(home)) = (path.strip_prefix('~'), self.home)
-            && (rest.is_empty() || rest.starts_with('/'))
-        {
-            return clean(&format!("{home}{rest}"));
+        // Whatever stands behind it is below the home folder, as in the reference: `~a` is no other user's.
+        if let (Some(rest), Some(home)) = (path.strip_prefix('~'), self.home) {
+            return clean(&format!("{home}/{rest}"));
         }
         if path.is_empty() || path.starts_with('/') { path.to_owned() } else { join(self.folder, path) }
     }
@@ -147,8 +146,8 @@ impl Base<'_> {
 
     /// A local volume that is a bind mount has the path of it among its options.
     fn bind_volume(&self, volume: &mut Node) {
-        let driver = volume.get("driver").and_then(Node::as_str);
-        if driver.is_some_and(|driver| driver != "local") {
+        // Where no driver is named, the reference leaves the path alone.
+        if volume.get("driver").and_then(Node::as_str) != Some("local") {
             return;
         }
         let Some(options) = volume.get_mut("driver_opts") else { return };

@@ -101,7 +101,7 @@ impl Record {
 fn source(mark: Mark, lines: &[&str]) -> String {
     let number = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
     let line = number(mark.line).checked_sub(1).and_then(|index| lines.get(index)).copied().unwrap_or_default();
-    line.chars().skip(number(mark.column).saturating_sub(1)).take(number(mark.length)).collect()
+    line.chars().skip(number(mark.column).saturating_sub(1)).take(mark.length.into()).collect()
 }
 
 /// Where a file of variables sets `name`; the last time counts.

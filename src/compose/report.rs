@@ -58,11 +58,28 @@ impl Reports {
             return;
         }
         let is_error = diagnostic.severity == Severity::Error;
+        // A second error at one place follows from the first.
+        let follows = |known: &Diagnostic| known.severity == Severity::Error && known.place == diagnostic.place;
+        if is_error && diagnostic.place.is_some() && self.diagnostics.iter().any(follows) {
+            return;
+        }
         self.errors += usize::from(is_error);
         // However many warnings there are, the first error is shown.
         if self.diagnostics.len() < MOST || (is_error && self.errors == 1) {
             self.diagnostics.push(diagnostic);
         }
+    }
+
+    /// What was found: by file in the order in which they were read, and by line; last what has no place.
+    pub(super) fn sorted(&mut self) -> Vec<Diagnostic> {
+        let file = |place: &Place| self.sources.0.iter().position(|source| *source == place.file).unwrap_or(usize::MAX);
+        let key = |known: &Diagnostic| match &known.place {
+            Some(place) => (false, file(place), place.line, place.column),
+            None => (true, 0, 0, 0),
+        };
+        let mut found = std::mem::take(&mut self.diagnostics);
+        found.sort_by_cached_key(key);
+        found
     }
 
     /// Forgets warnings of these codes.
@@ -83,7 +100,8 @@ impl Reports {
     /// `extends` that brought the file in.
     pub(super) fn trace(&mut self, before: usize, mark: Mark, note: &str) {
         let Some(place) = self.place(mark) else { return };
-        for diagnostic in self.diagnostics.iter_mut().skip(before) {
+        let elsewhere = |known: &&mut Diagnostic| known.place.as_ref() != Some(&place);
+        for diagnostic in self.diagnostics.iter_mut().skip(before).filter(elsewhere) {
             diagnostic.related.push((place.clone(), note.to_owned()));
         }
     }

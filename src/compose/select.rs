@@ -1,12 +1,11 @@
 //! Which services are active, and what they need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::report::Reports;
 use super::validate::nearest;
 use crate::base::diagnostic::Diagnostic;
-use crate::model::tree::{Map, Mark, Node};
+use crate::model::tree::{Map, Node};
 
 /// Services that no active profile names, taken out of the tree.
 pub(super) type Disabled = Map;
@@ -27,12 +26,9 @@ pub(super) fn apply_profiles(tree: &mut Node, active: &[String]) -> Disabled {
         let unnamed = active.is_empty() && profiles.iter().any(String::is_empty);
         profiles.is_empty() || unnamed || active.iter().any(|profile| profile == "*" || profiles.contains(profile))
     };
-    let names: Vec<Arc<str>> =
-        services.iter().filter(|(_, (_, node))| !is_active(node)).map(|(name, _)| Arc::clone(name)).collect();
-    for name in names {
-        if let Some(entry) = services.shift_remove(&name) {
-            disabled.insert(name, entry);
-        }
+    if services.values().any(|(_, service)| !is_active(service)) {
+        let (active, rest) = std::mem::take(services).into_iter().partition(|(_, (_, service))| is_active(service));
+        (*services, disabled) = (active, rest);
     }
     disabled
 }
@@ -84,6 +80,11 @@ pub(super) fn services(
     for (_, (_, service)) in services.iter_mut() {
         if let Some(dependencies) = service.get_mut("depends_on").and_then(Node::as_map_mut) {
             dependencies.retain(|name, _| kept.contains(name.as_ref()));
+            if dependencies.is_empty()
+                && let Some(members) = service.as_map_mut()
+            {
+                members.remove("depends_on");
+            }
         }
     }
     Some(())
@@ -135,12 +136,12 @@ pub(super) fn drop_unused(tree: &mut Node) {
         let Some(resources) = resources.as_map_mut() else { continue };
         resources.retain(|name, _| used.get(kind).is_some_and(|names| names.contains(name.as_ref())));
         if resources.is_empty() {
-            map.shift_remove(kind);
+            map.remove(kind);
         }
     }
 }
 
 /// A map of disabled services to their profiles.
 pub(super) fn disabled_profiles(disabled: &Disabled) -> BTreeMap<String, Vec<String>> {
-    disabled.iter().map(|(name, (_, node)): (&Arc<str>, &(Mark, Node))| (name.to_string(), profiles(node))).collect()
+    disabled.iter().map(|(name, (_, node))| (name.to_string(), profiles(node))).collect()
 }

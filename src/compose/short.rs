@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::scalar;
-use crate::model::tree::{Map, Mark, Node, Tag, Value};
+use crate::model::tree::{Map, Mark, Node, Tag, Value, known_key};
 
 /// A mapping of the given members, all marked alike.
-pub(super) fn mapping<const N: usize>(mark: Mark, members: [(&str, Value); N]) -> Node {
-    let entries = members.into_iter().map(|(key, value)| (Arc::from(key), (mark, Node::new(value, mark))));
+pub(super) fn mapping<const N: usize>(mark: Mark, members: [(&'static str, Value); N]) -> Node {
+    let entries = members.into_iter().map(|(key, value)| (known_key(key), (mark, Node::new(value, mark))));
     Node::new(Value::from(entries.collect::<Map>()), mark)
 }
 
@@ -46,7 +46,10 @@ pub(super) fn depends_on(mut node: Node) -> Node {
 
 /// `depends_on: [A, B]`; what the long form leaves out stays out, so that it changes nothing when files are merged.
 pub(super) fn dependency_names(node: Node) -> Node {
-    by_name(node, |mark| mapping(mark, [("condition", text("service_started")), ("required", Value::Bool(true))]))
+    by_name(node, |mark| {
+        let started = Value::String(known_key("service_started"));
+        mapping(mark, [("condition", started), ("required", Value::Bool(true))])
+    })
 }
 
 /// `networks: [A, B]`, `models: [A, B]`
@@ -68,7 +71,7 @@ fn by_name(node: Node, value: impl Fn(Mark) -> Node) -> Node {
 pub(super) fn key_values(node: Node) -> Node {
     match node.value {
         Value::List(list) => {
-            let mut map = Map::with_capacity_and_hasher(list.len(), Default::default());
+            let mut map = Map::with_capacity(list.len());
             for item in &list {
                 if let Some(text) = scalar::text(&item.value) {
                     let (key, value) = match text.split_once('=') {
@@ -140,9 +143,9 @@ pub(super) fn volume(spec: &str, mark: Mark) -> Result<Node, String> {
     let volume = parse_volume(spec)?;
     let bind = is_path(&volume.source);
     let mut node = mapping(mark, [("type", text(if bind { "bind" } else { "volume" }))]);
-    let mut add = |key: &str, value: Value| {
+    let mut add = |key: &'static str, value: Value| {
         if let Some(map) = node.as_map_mut() {
-            map.insert(Arc::from(key), (mark, Node::new(value, mark)));
+            map.insert(known_key(key), (mark, Node::new(value, mark)));
         }
     };
     if !volume.source.is_empty() {
@@ -153,8 +156,8 @@ pub(super) fn volume(spec: &str, mark: Mark) -> Result<Node, String> {
         add("read_only", Value::Bool(true));
     }
     let mut bind_options = Map::default();
-    let mut option = |key: &str, value: Value| {
-        bind_options.insert(Arc::from(key), (mark, Node::new(value, mark)));
+    let mut option = |key: &'static str, value: Value| {
+        bind_options.insert(known_key(key), (mark, Node::new(value, mark)));
     };
     if let Some(selinux) = &volume.selinux {
         option("selinux", text(selinux));
@@ -327,8 +330,8 @@ pub(super) fn ports(spec: &str, mark: Mark) -> Result<Vec<Node>, String> {
     let port = |(target, offset): (u16, u16)| {
         let mut node = mapping(mark, [("mode", text("ingress")), ("target", Value::Int(target.into()))]);
         if let Some(map) = node.as_map_mut() {
-            let mut add = |key: &str, value: &str| {
-                map.insert(Arc::from(key), (mark, Node::new(text(value), mark)));
+            let mut add = |key: &'static str, value: &str| {
+                map.insert(known_key(key), (mark, Node::new(text(value), mark)));
             };
             if !address.is_empty() {
                 add("host_ip", &address);

@@ -123,7 +123,7 @@ fn structure(map: &Map, mark: Mark, members: &'static Struct, path: &Path<'_>, r
         }
     }
     for required in members.required {
-        if !map.contains_key(*required) {
+        if !map.contains_key(required) {
             reports.error("missing-key", mark, format!("`{path}` needs `{required}`"));
         }
     }

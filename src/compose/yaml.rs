@@ -1,25 +1,29 @@
 //! YAML text to trees of values that know their place, within bounds of depth and size.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag as YamlTag};
 
+use super::load::MAX_SERVICES;
+use super::padding::Padding;
 use super::report::Reports;
 use super::scalar::{self, Scalar};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Tag, Value};
 
 /// Deeper than any sane file, and shallow enough for recursive walks.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// Values of one file, copies made by aliases included.
 const MAX_NODES: usize = 1_000_000;
 /// Of these, copies made by aliases. Mappings of copies take much memory.
 const MAX_COPIES: usize = 250_000;
 /// Bytes that are read again because of their indentation, see [`Padding`].
-const MAX_REPARSED: usize = 32 * 1024 * 1024;
+const MAX_REPARSED: usize = 8 * 1024 * 1024;
 
-/// Parses every document of `text`. Empty documents are left out. `None` when an error was reported.
+/// Parses every document of `text`; of a file without content there are none. `None` when an error was reported.
 pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<Node>> {
     let mut padding = Padding::default();
     let mut padded: Option<String> = None;
@@ -70,8 +74,9 @@ fn attempt(
         nodes: 0,
         copies: 0,
         documents: Vec::new(),
+        empty: None,
         failed: false,
-        keys: HashSet::new(),
+        keys: HashSet::default(),
     };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
@@ -80,58 +85,18 @@ fn attempt(
             return Ok(None);
         }
     }
+    if let Some(empty) = builder.empty {
+        let message = "a document of this file is empty: the top level of each must be a mapping";
+        reports.error_with_help("wrong-type", empty, message, "remove the `---` that begins it");
+        return Ok(None);
+    }
     Ok((!builder.failed).then_some(builder.documents))
-}
-
-/// Lines that are read with more indentation than they have. The scanner wants the lines of a `[...]`, a `{...}` or
-/// a text in quotes to be indented, where libyaml, and so the reference, does not care.
-#[derive(Default)]
-struct Padding {
-    /// By line, from 1.
-    lines: BTreeSet<usize>,
-    width: usize,
-}
-
-impl Padding {
-    /// Pads the line that an error complains of; false when that would not help.
-    fn mend(&mut self, error: &saphyr_parser::ScanError, text: &str) -> bool {
-        let line = error.marker().line();
-        if self.width == 0 {
-            let indent = |line: &str| line.len() - line.trim_start().len();
-            self.width = text.lines().map(indent).max().unwrap_or(0) + 2 * MAX_DEPTH;
-        }
-        match error.info() {
-            "invalid indentation" | "invalid indentation in flow construct" => self.lines.insert(line),
-            // The error is where the text begins; the line at fault is one of those that follow.
-            "invalid indentation in quoted scalar" => {
-                let last = text.lines().count();
-                let next = (line + 1..=last).find(|line| !self.lines.contains(line));
-                next.is_some_and(|next| self.lines.insert(next))
-            }
-            _ => false,
-        }
-    }
-
-    fn apply(&self, text: &str) -> String {
-        let blanks = " ".repeat(self.width);
-        let mut padded = String::with_capacity(text.len() + self.lines.len() * self.width);
-        for (line, number) in text.split_inclusive('\n').zip(1..) {
-            if self.lines.contains(&number) {
-                padded.push_str(&blanks);
-            }
-            padded.push_str(line);
-        }
-        padded
-    }
-
-    fn column(&self, line: usize, column: usize) -> usize {
-        if self.lines.contains(&line) { column.saturating_sub(self.width) } else { column }
-    }
 }
 
 fn mark_at(file: u16, line: usize, column: usize, length: usize) -> Mark {
     let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Mark { file, line: small(line), column: small(column).saturating_add(1), length: small(length) }
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    Mark { file, line: small(line), column: small(column).saturating_add(1), length }
 }
 
 struct Builder<'a> {
@@ -143,24 +108,32 @@ struct Builder<'a> {
     nodes: usize,
     copies: usize,
     documents: Vec<Node>,
+    /// A document without content. A file that has nothing at all has no document.
+    empty: Option<Mark>,
     failed: bool,
     /// Keys repeat a lot, so each text is kept once.
-    keys: HashSet<Arc<str>>,
+    keys: HashSet<Arc<str>, foldhash::fast::RandomState>,
 }
 
 /// A value that aliases repeat.
 struct Anchor {
     node: Node,
     size: usize,
-    /// Where aliases repeat it.
+    /// Most values with an anchor are never repeated.
+    repeats: Option<Box<Repeats>>,
+}
+
+/// Where aliases repeat a value.
+#[derive(Default)]
+struct Repeats {
     paths: HashSet<String>,
     /// What those paths start with.
     parents: HashSet<String>,
 }
 
-impl Anchor {
+impl Repeats {
     /// Notes that the value is repeated at `path`; false when it is so within or above that path already.
-    fn repeat(&mut self, path: &str) -> bool {
+    fn note(&mut self, path: &str) -> bool {
         let parents = || path.match_indices('.').filter_map(|(end, _)| path.get(..end));
         if self.parents.contains(path) || parents().any(|parent| self.paths.contains(parent)) {
             return false;
@@ -209,7 +182,10 @@ impl Builder<'_> {
                     let key = Key::Text(Arc::clone(known), mark);
                     return self.known_key(key, mark, reports);
                 }
-                let node = scalar_node(&text, style, tag.as_deref(), mark);
+                let mut node = scalar_node(&text, style, tag.as_deref(), mark);
+                if tag.as_deref().is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "binary") {
+                    node.value = Value::String(self.binary(&text, mark, reports).into());
+                }
                 self.complete(node, anchor, reports)
             }
             Event::Alias(id) => {
@@ -220,7 +196,7 @@ impl Builder<'_> {
                 };
                 // One path being the start of another one counts as a cycle, as in the reference.
                 if let Some(path) = path
-                    && !anchor.repeat(&path)
+                    && !anchor.repeats.get_or_insert_default().note(&path)
                 {
                     let message = format!("cycle detected: the value at `{path}` is repeated within itself");
                     reports.error("alias-cycle", mark, message);
@@ -266,6 +242,17 @@ impl Builder<'_> {
                 Some(())
             }
         }
+    }
+
+    /// The text that a `!!binary` stands for.
+    fn binary(&mut self, text: &str, mark: Mark, reports: &mut Reports) -> String {
+        let digits: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')).collect();
+        let text = STANDARD.decode(digits).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        text.unwrap_or_else(|| {
+            self.failed = true;
+            reports.error("invalid-value", mark, "this `!!binary` is not text in base64");
+            String::new()
+        })
     }
 
     fn mark(&self, span: Span) -> Mark {
@@ -344,7 +331,7 @@ impl Builder<'_> {
             let size = node.size();
             self.count(size, node.mark, reports)?;
             if let Some(slot) = self.anchors.get_mut(anchor) {
-                *slot = Some(Anchor { node: node.clone(), size, paths: HashSet::new(), parents: HashSet::new() });
+                *slot = Some(Anchor { node: node.clone(), size, repeats: None });
             }
         }
         self.attach(node, reports)
@@ -362,9 +349,11 @@ impl Builder<'_> {
 
     /// Puts a finished value where it belongs.
     fn attach(&mut self, node: Node, reports: &mut Reports) -> Option<()> {
+        let depth = self.stack.len();
         let Some(frame) = self.stack.last_mut() else {
-            if !(node.is_null() && node.tag == Tag::None) {
-                self.documents.push(node);
+            match node.is_null() && node.tag == Tag::None {
+                true => self.empty = Some(node.mark),
+                false => self.documents.push(node),
             }
             return Some(());
         };
@@ -399,6 +388,12 @@ impl Builder<'_> {
                     }
                 }
                 Key::Text(text, mark) => {
+                    if map.len() > MAX_SERVICES && depth <= 2 {
+                        let message =
+                            format!("more than {MAX_SERVICES} services are refused, and so many other keys as well");
+                        reports.error("too-large", mark, message);
+                        return None;
+                    }
                     if let Some((first, _)) = map.get(&text) {
                         duplicate(&text, mark, *first, reports);
                         self.failed = true;
@@ -436,7 +431,7 @@ fn merge_into(map: &mut Map, merged: Node) {
     if let Value::Map(other) = merged.value {
         for (key, entry) in *other {
             if entry.1.tag != Tag::Reset {
-                map.entry(key).or_insert(entry);
+                map.get_or_insert_with(key, || entry);
             }
         }
     }
@@ -490,8 +485,10 @@ mod tests {
 
     #[test]
     fn several_documents_and_empty_ones() {
-        assert_eq!(load("a: 1\n---\n---\nb: 2\n").unwrap().len(), 2);
-        assert_eq!(load("").unwrap().len(), 0);
+        assert_eq!(load("# c\n---\na: 1\n---\nb: 2\n...\n").unwrap().len(), 2);
+        assert_eq!((load("").unwrap().len(), load("# c\n").unwrap().len()), (0, 0));
+        assert_eq!(load("---\n").unwrap_err().len(), 1);
+        assert!(load("a: 1\n---\n---\nb: 2\n").unwrap_err()[0].contains("is empty"));
     }
 
     #[test]

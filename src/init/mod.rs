@@ -26,6 +26,8 @@ pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, WAITING};
 pub use run::{Inherited, Streams, prepare_binds};
 pub use spawn::spawn;
 
+pub use crate::sys::scheduling::Scheduling;
+
 /// Index into the file descriptors sent along with a message.
 pub type Slot = usize;
 
@@ -164,6 +166,7 @@ pub enum Step {
         /// `flags` for the mounts below as well.
         recursive_flags: bool,
         propagation: Option<Propagation>,
+        id_map: Option<IdMap>,
     },
     /// What an image holds at `subpath` (all of it when that is empty), read-only. Layers are host paths, top-most first.
     Image {
@@ -256,6 +259,11 @@ pub enum Step {
         hard: u64,
     },
     OomScoreAdj(i32),
+    /// As `ioprio_set(2)` takes it: class in the upper bits, priority in the lower ones.
+    IoPriority(u16),
+    Scheduler(Scheduling),
+    /// The CPUs that the program may use, by number.
+    Affinity(Vec<usize>),
     /// `personality(2)`.
     Personality(u32),
     /// The program shall run under this AppArmor profile.
@@ -314,6 +322,15 @@ pub struct Overlay {
     pub work: PathBuf,
     /// No syncing of the upper layer: it is worth nothing after a power loss.
     pub volatile: bool,
+}
+
+/// How a mount shows other owners of files than its file system has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// A user namespace with the mapping.
+    pub namespace: Slot,
+    /// The mounts below, too.
+    pub recursive: bool,
 }
 
 /// A program that the runtime specification's `hooks` name.

@@ -1,5 +1,6 @@
 //! The file systems of the container, mounted by descriptor.
 
+use std::cell::OnceCell;
 use std::fs::remove_dir_all;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -136,6 +137,11 @@ pub(super) fn mount(
             "proc" => host_view("/proc", flags),
             "sysfs" => host_view("/sys", flags),
             "cgroup2" => host_view("/sys/fs/cgroup", flags),
+            "mqueue" => match host_view("/dev/mqueue", flags) {
+                // The host's processes have no queues to see.
+                Err(Fault { errno: libc::ENOENT, .. }) => return Ok(()),
+                view => view,
+            },
             _ => fault(libc::EPERM, fstype),
         },
         new => new,
@@ -262,6 +268,13 @@ pub(super) fn bind(
     attach(source, &on).at(target)
 }
 
+/// Has a detached mount show the owners of files as the user namespace maps them.
+pub(super) fn map_ids(mount: &OwnedFd, namespace: &OwnedFd, recursive: bool) -> io::Result<()> {
+    let user_namespace = namespace.as_raw_fd().unsigned_abs().into();
+    let attributes = MountAttributes { set: libc::MOUNT_ATTR_IDMAP, user_namespace, ..MountAttributes::default() };
+    set_attributes(mount, &attributes, recursive)
+}
+
 fn attribute_flags(flags: MountFlags) -> MountAttrFlags {
     let mut set = MountAttrFlags::empty();
     set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, flags.read_only);
@@ -320,11 +333,19 @@ pub(super) fn readonly_path(root: &OwnedFd, target: &str) -> Result<(), Fault> {
     attach(&clone, &file).at(target)
 }
 
-pub(super) fn mask(root: &OwnedFd, target: &str) -> Result<(), Fault> {
+/// `empty` is the file system over directories: one is enough for all.
+pub(super) fn mask(root: &OwnedFd, target: &str, empty: &OnceCell<OwnedFd>) -> Result<(), Fault> {
     let Some(file) = existing(root, target)? else { return Ok(()) };
     let cover = if inroot::is_directory(&file).at(target)? {
-        let context = mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).at("tmpfs")?;
-        create(&context, "tmpfs", MountAttrFlags::MOUNT_ATTR_RDONLY)?
+        match empty.get() {
+            Some(empty) => clone_tree(empty, false).at("tmpfs")?,
+            None => {
+                let context = mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).at("tmpfs")?;
+                let new = create(&context, "tmpfs", MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+                // Copies can be made of it as soon as it is attached, which follows.
+                empty.get_or_init(|| new).try_clone().at("tmpfs")?
+            }
+        }
     } else {
         let null = inroot::open_without_links(root, "dev/null", OFlags::PATH).at("/dev/null")?;
         let status = rfs::fstat(&null).at("/dev/null")?;

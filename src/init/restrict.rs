@@ -133,11 +133,16 @@ pub(super) fn capabilities(masks: &Masks) -> Result<(), Fault> {
         if masks.bounding & (1 << number) != 0 {
             continue;
         }
-        match thread::capability_is_in_bounding_set(one) {
-            Ok(true) => thread::remove_capability_from_bounding_set(one).at(format!("capability {number}"))?,
-            Ok(false) => {}
+        match thread::remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
             // The first number that this kernel does not know.
-            Err(_) => break,
+            Err(Errno::INVAL) => break,
+            // Without CAP_SETPCAP only what is in the set is missed.
+            Err(error) => match thread::capability_is_in_bounding_set(one) {
+                Ok(true) => return Err(error).at(format!("capability {number}")),
+                Ok(false) => {}
+                Err(_) => break,
+            },
         }
     }
     // A kernel that does not have a capability, or a parent that lacks it, cannot give it.

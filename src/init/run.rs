@@ -1,5 +1,6 @@
 //! The interpreter: what runs in the forked child.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -12,6 +13,7 @@ use super::restrict::{self, Masks};
 use super::{Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
 use super::{console, exec, hooks, mounts, reaper};
 use crate::sys::process::{self, SingleThreaded};
+use crate::sys::scheduling;
 use crate::sys::security;
 
 /// First byte of what the child reports: the program is about to be executed. Then the pipe closes, or a failure follows.
@@ -33,6 +35,8 @@ pub struct Inherited<'a> {
     pub preserved: u32,
     /// Read end: one byte means go, the end of it means that the parent is gone.
     pub go: BorrowedFd<'a>,
+    /// Mounts are made before the parent says go: it has nothing to do to the child before that.
+    pub eager: bool,
     /// Write end, for the report.
     pub status: BorrowedFd<'a>,
     pub streams: Streams<'a>,
@@ -80,15 +84,24 @@ impl Inherited<'_> {
 pub fn prepare_binds(launch: &Launch, slots: &[OwnedFd]) -> Result<BTreeMap<usize, OwnedFd>, LaunchFailure> {
     let mut binds = BTreeMap::new();
     for (index, step) in launch.steps.iter().enumerate() {
-        let (source, recursive, detail) = match step {
-            Step::Bind { source, recursive, target, .. } => (*source, *recursive, target.as_str()),
-            Step::RootBind { source, .. } => (*source, true, "the root"),
+        let (source, recursive, id_map, detail) = match step {
+            Step::Bind { source, recursive, target, id_map, .. } => (*source, *recursive, *id_map, target.as_str()),
+            Step::RootBind { source, .. } => (*source, true, None, "the root"),
             _ => continue,
         };
         let clone = slots.get(source).ok_or(Errno::BADF).and_then(|source| mounts::clone_tree(source, recursive));
         let failed =
             |error: Errno| LaunchFailure { step: Some(index), errno: error.raw_os_error(), detail: detail.to_owned() };
-        binds.insert(index, clone.map_err(failed)?);
+        let clone = clone.map_err(failed)?;
+        if let Some(id_map) = id_map {
+            let namespace = slots.get(id_map.namespace).ok_or_else(|| failed(Errno::BADF))?;
+            mounts::map_ids(&clone, namespace, id_map.recursive).map_err(|error| LaunchFailure {
+                step: Some(index),
+                errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+                detail: format!("{detail}: id mapping"),
+            })?;
+        }
+        binds.insert(index, clone);
     }
     Ok(binds)
 }
@@ -100,8 +113,10 @@ pub(super) fn launch_steps(launch: &Launch, inherited: &Inherited<'_>, born: Opt
     let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("dumpable");
     let goes = match born {
         Some(_) => hidden.and_then(|()| enter_v1_groups(launch, inherited)).map(|()| true),
+        None if inherited.eager => hidden.map(|()| true),
         None => hidden.and_then(|()| wait_for_go(inherited.go)),
     };
+    let mut waits = inherited.eager && born.is_none();
     match goes {
         Ok(true) => {}
         // Nobody is left who would want this process.
@@ -113,6 +128,14 @@ pub(super) fn launch_steps(launch: &Launch, inherited: &Inherited<'_>, born: Opt
         Err(error) => return report(inherited.status, born, None, error),
     };
     for (index, step) in launch.steps.iter().enumerate() {
+        if waits && needs_go(step) {
+            waits = false;
+            match wait_for_go(inherited.go) {
+                Ok(true) => {}
+                Ok(false) => return 1,
+                Err(error) => return report(inherited.status, born, Some(index), error),
+            }
+        }
         if let Err(error) = child.apply(index, step) {
             return report(child.status, child.born, Some(index), error);
         }
@@ -153,6 +176,21 @@ fn wait_for_go(go: BorrowedFd<'_>) -> Result<bool, Fault> {
     Ok(rustix::io::retry_on_intr(|| rustix::io::read(go, &mut byte)).at("waiting for the parent")? == 1)
 }
 
+/// Whether others could see that the step was done: programs that it runs, or that it is followed by the container's.
+fn needs_go(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Rendezvous
+            | Step::Hooks { .. }
+            | Step::FindProgram { .. }
+            | Step::AwaitStart { .. }
+            | Step::Identity { .. }
+            | Step::Seccomp { .. }
+            | Step::Reaper
+            | Step::Exec { .. }
+    )
+}
+
 /// The state of the interpreter.
 struct Child<'a> {
     inherited: &'a Inherited<'a>,
@@ -164,6 +202,8 @@ struct Child<'a> {
     root: OwnedFd,
     /// The host's, opened before the container's own files are in sight.
     proc: OwnedFd,
+    /// What masked directories show.
+    empty: OnceCell<OwnedFd>,
 }
 
 fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<BorrowedFd<'a>>) -> Result<Child<'a>, Fault> {
@@ -204,7 +244,7 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<Borrowe
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).at("/")?;
-    Ok(Child { inherited, status: inherited.status, born, root, proc })
+    Ok(Child { inherited, status: inherited.status, born, root, proc, empty: OnceCell::new() })
 }
 
 fn slot_of<'a>(inherited: &'a Inherited<'_>, slot: Slot) -> Result<&'a OwnedFd, Fault> {
@@ -306,7 +346,7 @@ impl Child<'_> {
             Step::ReadonlyMount { target } => mounts::readonly_mount(root, target),
             Step::RootPropagation(propagation) => mounts::propagate(root, *propagation).at("/"),
             Step::ReadonlyPath { target } => mounts::readonly_path(root, target),
-            Step::MaskPath { target } => mounts::mask(root, target),
+            Step::MaskPath { target } => mounts::mask(root, target, &self.empty),
             Step::WorkingDirectory { target, create } => {
                 let directory = if *create {
                     super::inroot::make_directory(root, target, 0o755).at(&**target)?.0
@@ -327,6 +367,9 @@ impl Child<'_> {
             Step::Sysctl { name, value } => restrict::sysctl(&self.proc, name, value),
             Step::Rlimit { resource, soft, hard } => restrict::rlimit(*resource, *soft, *hard),
             Step::OomScoreAdj(score) => restrict::oom_score(&self.proc, *score),
+            Step::IoPriority(priority) => scheduling::set_io_priority(*priority).at("I/O priority"),
+            Step::Scheduler(wanted) => scheduling::set_scheduler(wanted).at("scheduler"),
+            Step::Affinity(cpus) => scheduling::set_affinity(cpus).at("CPU affinity"),
             Step::AppArmor(profile) => restrict::apparmor(&self.proc, profile),
             Step::Umask(mask) => {
                 rustix::process::umask(Mode::from_raw_mode(*mask));

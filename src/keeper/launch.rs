@@ -77,6 +77,7 @@ impl Launcher {
             binds: &binds,
             preserved: 0,
             go: go_read.as_fd(),
+            eager: false,
             status: status_write.as_fd(),
             streams: theirs.streams(launch.stdio, &self.null),
             exe: self.exe.as_fd(),

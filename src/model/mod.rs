@@ -7,6 +7,7 @@
 mod build;
 mod decode;
 mod deploy;
+mod map;
 mod resources;
 mod service;
 pub mod tree;

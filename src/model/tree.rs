@@ -3,19 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-
 use crate::base::diagnostic::Place;
+
+pub use super::map::{Entry, Map, known_key};
 
 /// Position of a value. `file` indexes [`Sources`]; line and column count from 1, a line of 0 means "nowhere"
 /// (a value that no file wrote, such as a default).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mark {
     pub file: u16,
+    /// Characters of that line which belong to the value.
+    pub length: u16,
     pub line: u32,
     pub column: u32,
-    /// Characters of that line which belong to the value.
-    pub length: u32,
 }
 
 impl From<Map> for Value {
@@ -45,10 +45,6 @@ pub enum Tag {
     Date,
 }
 
-/// Mapping in the order of the file; the mark is the key's.
-/// The hasher is seeded per process, so that no file can be made whose keys collide, and fast for short keys.
-pub type Map = IndexMap<Arc<str>, (Mark, Node), foldhash::fast::RandomState>;
-
 /// What a node holds. Dates are strings, as in YAML's core schema.
 #[derive(Clone, Debug, Default)]
 pub enum Value {
@@ -75,7 +71,7 @@ impl Sources {
             file: Arc::clone(file),
             line: mark.line,
             column: mark.column,
-            length: mark.length,
+            length: mark.length.into(),
         })
     }
 }
@@ -148,9 +144,10 @@ impl Node {
         }
     }
 
-    /// How many values this is, itself included.
+    /// How many values this is, itself included; a long text counts as several.
     pub fn size(&self) -> usize {
         1 + match &self.value {
+            Value::String(text) => text.len() / 256,
             Value::List(list) => list.iter().map(Self::size).sum(),
             Value::Map(map) => map.values().map(|(_, node)| node.size()).sum(),
             _ => 0,

@@ -1,13 +1,11 @@
 //! Choosing address ranges and addresses; pure.
-//!
-//! The pools are Docker's (172.17.0.0/16, its default bridge, left out), and 10.192.0.0/10 in /20s after them, so
-//! that hundreds of networks find room.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv6Network};
 
 use crate::network::NetworkError;
+use crate::network::pools::Pool;
 use crate::network::records::{NetworkRecord, SubnetRecord};
 use crate::spec::NetworkSpec;
 
@@ -18,19 +16,15 @@ pub struct Used {
     pub by: String,
 }
 
-fn pools() -> impl Iterator<Item = Ipv4Network> {
-    let large = (18..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
-    let small = (0..=240).step_by(16).map(|third| (Ipv4Addr::new(192, 168, third, 0), 20));
-    let further = (192..=255)
-        .flat_map(|second| (0..=240).step_by(16).map(move |third| (Ipv4Addr::new(10, second, third, 0), 20)));
-    large.chain(small).chain(further).filter_map(|(address, prefix)| Ipv4Network::new_checked(address, prefix))
-}
-
 /// The subnets a new network gets: those of its specification, or the first free one of the pools.
 ///
 /// # Errors
 /// [`NetworkError::Overlap`] for a subnet that is in use, [`NetworkError::PoolsExhausted`].
-pub fn choose(spec: &NetworkSpec, id: &str, used: &[Used]) -> Result<Vec<SubnetRecord>, NetworkError> {
+pub fn choose(spec: &NetworkSpec, id: &str, used: &[Used], pools: &[Pool]) -> Result<Vec<SubnetRecord>, NetworkError> {
+    let free = |ipv6: bool| {
+        let ranges = pools.iter().filter(|pool| pool.is_ipv6() == ipv6).flat_map(|pool| pool.ranges());
+        ranges.into_iter().find(|range| !used.iter().any(|other| overlap(other.range, *range)))
+    };
     let mut chosen = Vec::new();
     for wanted in &spec.subnets {
         let subnet = base(wanted.subnet);
@@ -44,12 +38,11 @@ pub fn choose(spec: &NetworkSpec, id: &str, used: &[Used]) -> Result<Vec<SubnetR
         chosen.push(SubnetRecord { subnet, range: wanted.range, gateway, reserved: wanted.reserved.clone() });
     }
     if spec.enable_ipv4 && !chosen.iter().any(|subnet| subnet.subnet.is_ipv4()) {
-        let free = pools().map(IpNetwork::V4).find(|pool| !used.iter().any(|other| overlap(other.range, *pool)));
-        let subnet = free.ok_or_else(|| NetworkError::PoolsExhausted { network: spec.name.clone() })?;
+        let subnet = free(false).ok_or_else(|| NetworkError::PoolsExhausted { network: spec.name.clone() })?;
         chosen.insert(0, plain(subnet));
     }
     if spec.enable_ipv6 && !chosen.iter().any(|subnet| subnet.subnet.is_ipv6()) {
-        chosen.push(plain(unique_local(id)));
+        chosen.push(plain(free(true).unwrap_or_else(|| unique_local(id))));
     }
     Ok(chosen)
 }
@@ -161,6 +154,7 @@ pub fn used_by(records: &[NetworkRecord]) -> Vec<Used> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::pools::defaults;
 
     fn spec(subnet: Option<&str>) -> NetworkSpec {
         let subnets = subnet.map(|subnet| crate::spec::network::Subnet {
@@ -195,7 +189,7 @@ mod tests {
             mtu: None,
             interface_prefix: None,
             internal: false,
-            subnets: choose(&spec(Some(subnet)), "ab", &[]).unwrap(),
+            subnets: choose(&spec(Some(subnet)), "ab", &[], &defaults()).unwrap(),
             labels: Default::default(),
             config_hash: String::new(),
             ready: true,
@@ -208,7 +202,7 @@ mod tests {
     fn pools_are_used_in_order_and_never_twice() {
         let mut used = Vec::new();
         for _ in 0..200 {
-            let subnet = choose(&spec(None), "ab", &used).unwrap().remove(0).subnet;
+            let subnet = choose(&spec(None), "ab", &used, &defaults()).unwrap().remove(0).subnet;
             assert!(!used.iter().any(|other: &Used| overlap(other.range, subnet)));
             used.push(Used { range: subnet, by: String::new() });
         }
@@ -219,9 +213,9 @@ mod tests {
     #[test]
     fn ranges_of_the_host_are_skipped_and_explicit_ones_refused() {
         let vpn = Used { range: "172.16.0.0/14".parse().unwrap(), by: "the route of `tun0`".into() };
-        let chosen = choose(&spec(None), "ab", std::slice::from_ref(&vpn)).unwrap();
+        let chosen = choose(&spec(None), "ab", std::slice::from_ref(&vpn), &defaults()).unwrap();
         assert_eq!(chosen[0].subnet, "172.20.0.0/16".parse().unwrap());
-        let refused = choose(&spec(Some("172.19.4.0/24")), "ab", &[vpn]).unwrap_err();
+        let refused = choose(&spec(Some("172.19.4.0/24")), "ab", &[vpn], &defaults()).unwrap_err();
         assert!(refused.to_string().contains("overlaps the route of `tun0`"), "{refused}");
     }
 
@@ -249,7 +243,7 @@ mod tests {
     fn ipv6_networks_get_a_unique_local_subnet() {
         let mut both = spec(None);
         both.enable_ipv6 = true;
-        let chosen = choose(&both, &"ab".repeat(32), &[]).unwrap();
+        let chosen = choose(&both, &"ab".repeat(32), &[], &defaults()).unwrap();
         assert_eq!(chosen[1].subnet.to_string(), "fdab:abab:abab:abab::/64");
         assert_eq!(chosen[1].gateway.to_string(), "fdab:abab:abab:abab::1");
     }

@@ -19,6 +19,7 @@ mod netlink;
 mod networks;
 mod nft;
 pub mod outside;
+pub mod pools;
 pub mod ports;
 pub mod proxy;
 pub mod records;
@@ -48,6 +49,12 @@ pub enum NetworkError {
     Kernel { action: String, source: io::Error },
     #[error("no free address range is left in the pools for network `{network}`; set `ipam.config.subnet`")]
     PoolsExhausted { network: String },
+    #[error("`{path}` is not what it should be: {why}")]
+    Pools { path: PathBuf, why: String },
+    #[error(
+        "network `{name}` is of project `{project}`: an ordinary user's projects each have a network namespace, and cannot share networks"
+    )]
+    Apart { name: String, project: String },
     #[error("subnet {subnet} of network `{network}` overlaps {other}")]
     Overlap { network: String, subnet: IpNetwork, other: String },
     #[error("no free address is left in network `{network}`")]

@@ -24,22 +24,27 @@ const IPV6_ROUTES: u32 = 11;
 const DELETIONS: [u8; 4] = [2, 5, 8, 11];
 const NEW_GENERATION: u8 = 15;
 
-/// Changes of nftables that are not additions to our own tables: the kernel keeps those back, for there may be many
-/// listeners.
-pub struct FirewallNews(AsyncFd<OwnedFd>);
+/// Changes of nftables that concern a project: deletions from its own table, and what happens to tables of others. Additions
+/// to our tables the kernel keeps back, for there may be many listeners.
+pub struct FirewallNews {
+    socket: AsyncFd<OwnedFd>,
+    table: String,
+}
 
 /// Routes that come.
 pub struct RouteNews(AsyncFd<OwnedFd>);
 
 impl FirewallNews {
+    /// For the project whose own table is `table`.
+    ///
     /// # Errors
     /// When the kernel refuses the socket.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(table: String) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         packet_filter::attach(socket.as_fd(), &others_changes())?;
         socket.add_membership(NFTABLES_GROUP)?;
-        follow(&socket).map(Self)
+        Ok(Self { socket: follow(&socket)?, table })
     }
 
     /// Waits for a change.
@@ -47,8 +52,35 @@ impl FirewallNews {
     /// # Errors
     /// When the socket is broken.
     pub async fn changed(&self) -> io::Result<()> {
-        messages(&self.0).await.map(drop)
+        while !messages(&self.socket).await?.iter().any(|packet| concerns(packet, &self.table)) {}
+        Ok(())
     }
+}
+
+/// Whether a packet of changes is more than another project's own affair. To look at the firewall for each of those would
+/// keep many projects busy with each other.
+fn concerns(packet: &[u8], own: &str) -> bool {
+    let mut rest = packet;
+    while let Some((length, kind)) = head(rest) {
+        let Some(message) = rest.get(..length) else { return true };
+        if kind != NEW_GENERATION {
+            let table = message.get(24..).unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default();
+            if !table.starts_with(b"rcompose-") || (DELETIONS.contains(&kind) && table == own.as_bytes()) {
+                return true;
+            }
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    // What the kernel had to drop could be anything.
+    packet.is_empty()
+}
+
+/// Length and number of the first message (`struct nlmsghdr`).
+fn head(packet: &[u8]) -> Option<(usize, u8)> {
+    let (length, after) = packet.split_first_chunk::<4>()?;
+    let (kind, _) = after.split_first_chunk::<2>()?;
+    let length = usize::try_from(u32::from_ne_bytes(*length)).ok().filter(|length| *length >= 16)?;
+    Some((length, (u16::from_ne_bytes(*kind) & 0xff) as u8))
 }
 
 impl RouteNews {
@@ -147,6 +179,26 @@ mod tests {
                 _ => return k != 0,
             }
         }
+    }
+
+    #[test]
+    fn what_other_projects_do_to_their_tables_is_theirs() {
+        let message = |kind: u16, table: &str| {
+            let mut bytes = vec![0; 24];
+            bytes[4..6].copy_from_slice(&((10 << 8) | kind).to_ne_bytes());
+            bytes.extend(table.as_bytes());
+            bytes.push(0);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            let length = u32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            bytes
+        };
+        let others = [message(2, "rcompose-b"), message(8, "rcompose-ab"), message(15, "")].concat();
+        assert!(!concerns(&others, "rcompose-a"));
+        assert!(!concerns(&message(0, "rcompose-a"), "rcompose-a"));
+        assert!(concerns(&[others.clone(), message(2, "rcompose-a")].concat(), "rcompose-a"));
+        assert!(concerns(&[others, message(3, "filter")].concat(), "rcompose-a"));
+        assert!(concerns(&[], "rcompose-a"), "some were lost");
     }
 
     #[test]

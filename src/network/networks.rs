@@ -14,6 +14,7 @@ use crate::network::foreign;
 use crate::network::ipam;
 use crate::network::link::{self, link_exists};
 use crate::network::outside::Outside;
+use crate::network::pools;
 use crate::network::records::{self, EndpointRecord, NetworkRecord, Records};
 use crate::network::routes;
 use crate::spec::NetworkSpec;
@@ -65,7 +66,11 @@ impl Networks {
         let same_name = all.iter().find(|record| record.name == spec.name);
         if spec.external {
             let ready = same_name.filter(|record| record.ready).cloned();
-            return ready.ok_or_else(|| NetworkError::NotFound { name: spec.name.clone() });
+            let record = ready.ok_or_else(|| NetworkError::NotFound { name: spec.name.clone() })?;
+            if self.outside.is_apart() && record.project != project && !link_exists(&record.bridge) {
+                return Err(NetworkError::Apart { name: record.name, project: record.project });
+            }
+            return Ok(record);
         }
         if let Some(record) = same_name {
             if record.project != project {
@@ -256,7 +261,7 @@ fn plan_record(
             used.extend(ranges.map_err(NetworkError::kernel("list the routes and addresses of this host"))?);
         }
     }
-    let subnets = ipam::choose(spec, &id, &used)?;
+    let subnets = ipam::choose(spec, &id, &used, &pools::of_this_host()?)?;
     Ok(NetworkRecord {
         id,
         name: spec.name.clone(),

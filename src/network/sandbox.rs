@@ -115,25 +115,6 @@ pub fn reopen(pid: u32) -> Result<Sandbox, NetworkError> {
     Ok(Sandbox { netns, dns: Some(dns) })
 }
 
-/// Connects an existing namespace to one more network.
-///
-/// # Errors
-/// [`NetworkError::Kernel`].
-pub fn join(netns: BorrowedFd<'_>, interface: &Interface<'_>) -> Result<(), NetworkError> {
-    let joined = (|| {
-        let inside = enter(netns, || {
-            ipv6_default(has_ipv6(interface))?;
-            Netlink::route()
-        })?;
-        make(&Netlink::route()?, netns, interface)?;
-        let mut batch = Vec::new();
-        configure(interface, &inside, &mut batch)?;
-        inside.send(&batch)?;
-        if interface.sysctls.is_empty() { Ok(()) } else { enter(netns, || interface_settings(interface)) }
-    })();
-    joined.map_err(connecting(interface))
-}
-
 /// Runs `work` inside a namespace, on a thread of its own: the caller's namespace never changes.
 ///
 /// # Errors

@@ -96,7 +96,12 @@ impl Uplink {
                 Ok(pid) => {
                     let start_time = process::start_time(pid).ok_or(io::ErrorKind::NotFound)?;
                     let uplink = Self { pid, start_time };
-                    disk::replace_json(&folder.join("uplink.json"), &uplink, Durability::Kill)?;
+                    let recorded = disk::replace_json(&folder.join("uplink.json"), &uplink, Durability::Kill);
+                    if let Err(error) = recorded {
+                        // Nobody would know of it.
+                        uplink.end()?;
+                        return Err(error);
+                    }
                     return Ok(uplink);
                 }
                 Err(error) => last = error,

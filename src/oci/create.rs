@@ -61,7 +61,6 @@ fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, Oc
     let mut record = record(&container, &bundle);
     let made = container
         .save_config(&bundle.config)
-        .and_then(|()| container.save(&record))
         .and_then(|()| start(&container, &mut record, &bundle.spec, options, wait));
     match made {
         Ok((starting, cgroup, console)) => Ok(Made { container, record, spec: bundle.spec, cgroup, starting, console }),
@@ -99,12 +98,13 @@ fn start(
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
     let console = Console::open(terminal, options.io.console_socket.as_deref(), wait || options.detach)?;
     let hierarchies = Hierarchies::detect()?;
-    let cgroup = group::make(&hierarchies, &record.cgroup, spec)?;
+    let mut cgroup = group::make(&hierarchies, &record.cgroup, spec)?;
     let gate = wait.then(|| container.make_gate()).transpose()?;
     let lowered = lower(record, spec, options, (&hierarchies, &cgroup), gate)?;
     let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
     let mut starting = launch::begin(lowered, Some(spec), &with)?;
-    let done = follow(container, record, spec, &mut starting);
+    let done = group::restrict(&mut cgroup, &hierarchies, &record.cgroup, spec);
+    let done = done.and_then(|()| follow(container, record, spec, &mut starting));
     let done = done.and_then(|()| write_pid_file(options.io.pid_file.as_deref(), starting.pid));
     match done {
         Ok(()) => Ok((starting, cgroup, console)),

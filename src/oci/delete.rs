@@ -1,8 +1,10 @@
 //! `delete`, and what is left of a container that could not be made.
 
+use std::path::Path;
+
 use oci_spec::runtime::Spec;
 
-use crate::engine::cgroup::CgroupError;
+use crate::engine::cgroup::{Cgroup, CgroupError, Hierarchies};
 use crate::oci::arguments::Global;
 use crate::oci::create;
 use crate::oci::error::OciError;
@@ -35,13 +37,28 @@ pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<(), OciEr
 
 /// Ends what still runs in the container's group, removes the group and the record, and runs the last hooks.
 pub(super) fn remove(container: &Container, record: Option<&Record>) -> Result<(), OciError> {
-    let Some(record) = record else { return container.remove() };
+    let Some(record) = record else { return remove_unrecorded(container) };
     match record.group().and_then(|group| group::remove(&group)) {
         // Without any hierarchy there is no group either.
         Err(OciError::Cgroup(CgroupError::NotMounted)) => {}
         removed => removed?,
     }
     forget(container, record, &container.config()?)
+}
+
+/// What was interrupted before there was a process.
+fn remove_unrecorded(container: &Container) -> Result<(), OciError> {
+    if let Ok(spec) = container.config() {
+        let wanted = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+        let path = group::path(wanted.unwrap_or(Path::new("")), &container.id);
+        match Hierarchies::detect().and_then(|hierarchies| Cgroup::open(&hierarchies, &path)) {
+            // The group may be of others, too.
+            Ok(group) => drop(group.remove_if_unused()),
+            Err(CgroupError::NotMounted) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    container.remove()
 }
 
 /// Removes the record of a container that has ended; it is gone whatever its last hooks say.

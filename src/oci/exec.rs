@@ -14,6 +14,7 @@ use crate::oci::error::OciError;
 use crate::oci::launch::{self, Inheritance, Progress};
 use crate::oci::state::{Container, Status};
 use crate::oci::wait::Forwarded;
+use crate::sys::scheduling;
 
 pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     let container = Container::open(global, &options.id)?;
@@ -32,6 +33,11 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), seccomp };
     let mut lowered = lower::lower_exec(&process, target, record.group()?.entry()?, true, None)?;
     lower::check_program(&process, &mut lowered)?;
+    // Inherited by the new process, until it is in its control group.
+    let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_deref());
+    if let Some(list) = affinity.filter(|list| !list.is_empty()) {
+        scheduling::set_affinity(&lower::cpus(list)?).map_err(OciError::io("use the CPUs", list))?;
+    }
     let signals = if options.detach { None } else { Some(Forwarded::block()?) };
     let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
     let mut starting = launch::begin(lowered, None, &with)?;

@@ -19,9 +19,13 @@ pub(super) fn path(wanted: &Path, id: &str) -> String {
     if wanted.is_empty() { format!("rcompose-oci-{id}") } else { wanted.to_owned() }
 }
 
+/// With the bundle's limits, but for device rules in version 2: see [`restrict`].
 pub(super) fn make(hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result<Cgroup, OciError> {
     let linux = spec.linux().as_ref();
-    let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+    let mut resources = resources(spec);
+    if hierarchies.has_v2() {
+        resources.set_devices(None);
+    }
     // Whoever names a group looks for it in every hierarchy.
     let named = linux.is_some_and(|linux| linux.cgroups_path().is_some());
     let (group, left_out) = if named {
@@ -35,6 +39,18 @@ pub(super) fn make(hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result
         let _ = writeln!(std::io::stderr(), "rcompose oci: warning: {line}");
     }
     Ok(group)
+}
+
+/// Puts device rules into force, while the process is at its mounts already: the kernel's check of the rules takes as long.
+pub(super) fn restrict(group: &mut Cgroup, hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result<(), OciError> {
+    if hierarchies.has_v2() {
+        group.restrict_devices(hierarchies, path, &resources(spec))?;
+    }
+    Ok(())
+}
+
+fn resources(spec: &Spec) -> LinuxResources {
+    spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default()
 }
 
 /// Shows the container its own group by binding its directory. A cgroup2 mount would show every group of the host, unless the
@@ -59,6 +75,9 @@ pub(super) fn own_only<'a>(spec: &'a Spec, hierarchies: &Hierarchies, group: &Cg
 
 /// Ends what is still in the group and removes it.
 pub(super) fn remove(group: &Cgroup) -> Result<(), OciError> {
+    if group.remove_if_unused() {
+        return Ok(());
+    }
     group.kill()?;
     Ok(group.remove()?)
 }

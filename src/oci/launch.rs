@@ -71,6 +71,7 @@ pub(super) fn begin(lowered: Lowered, spec: Option<&Spec>, with: &Inheritance<'_
         binds: &binds,
         preserved: with.preserve_fds,
         go: go_read.as_fd(),
+        eager: launch.cgroup.v1.is_empty() && !joins_users(&launch),
         status: status_write.as_fd(),
         streams,
         exe: exe.as_fd(),
@@ -89,9 +90,13 @@ pub(super) fn begin(lowered: Lowered, spec: Option<&Spec>, with: &Inheritance<'_
     Ok(starting)
 }
 
+fn joins_users(launch: &Launch) -> bool {
+    launch.namespaces.iter().any(|namespace| namespace.kind() == NamespaceKind::User)
+}
+
 /// In a user namespace a process that nobody may look into cannot write its own files in /proc: that is done for it.
 fn take_oom_score(launch: &mut Launch) -> Option<i32> {
-    if !launch.namespaces.iter().any(|namespace| namespace.kind() == NamespaceKind::User) {
+    if !joins_users(launch) {
         return None;
     }
     let mut score = None;

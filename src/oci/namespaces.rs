@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxIdMapping, Spec};
+use oci_spec::runtime::Spec;
 
+use crate::engine::lower::mapping_lines;
 use crate::init::{Launch, Namespace, NamespaceKind};
 use crate::oci::error::OciError;
 use crate::sys::process;
@@ -56,16 +57,10 @@ pub(super) fn map_users(launch: &Launch, spec: &Spec, pid: i32) -> Result<(), Oc
         let path = PathBuf::from(format!("/proc/{pid}/{name}"));
         fs::write(&path, text).map_err(OciError::io("write", path))
     };
-    write("uid_map", &lines(users))?;
+    write("uid_map", &mapping_lines(users))?;
     if !rustix::process::geteuid().is_root() {
         // Without privileges over the groups they can only be mapped when nobody can drop one.
         write("setgroups", "deny")?;
     }
-    write("gid_map", &lines(groups))
-}
-
-fn lines(mappings: &[LinuxIdMapping]) -> String {
-    let lines =
-        mappings.iter().map(|mapping| format!("{} {} {}\n", mapping.container_id(), mapping.host_id(), mapping.size()));
-    lines.collect()
+    write("gid_map", &mapping_lines(groups))
 }

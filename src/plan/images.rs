@@ -19,13 +19,14 @@ pub enum PullPolicy {
 }
 
 impl PullPolicy {
-    /// `pull_policy` of a service: `always`, `missing`, `if_not_present`, `never`, `build`, `daily`, `weekly`, and
-    /// `every_` with a duration of weeks, days, hours, minutes and seconds (`every_1w2d`).
+    /// `pull_policy` of a service: `always`, `missing`, `if_not_present`, `refresh`, `never`, `build`, `daily`,
+    /// `weekly`, and `every_` with a duration of weeks, days, hours, minutes and seconds (`every_1w2d`).
     pub fn parse(text: &str) -> Option<Self> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         Some(match text {
             "always" => Self::Always,
-            "" | "missing" | "if_not_present" => Self::Missing,
+            // The reference takes `refresh` for `missing`: it has no duration.
+            "" | "missing" | "if_not_present" | "refresh" => Self::Missing,
             "never" => Self::Never,
             "build" => Self::Build,
             "daily" => Self::Refresh(DAY),
@@ -133,6 +134,7 @@ mod tests {
     fn policies_are_read() {
         let seconds = |seconds| Some(PullPolicy::Refresh(Duration::from_secs(seconds)));
         assert_eq!(PullPolicy::parse("if_not_present"), Some(PullPolicy::Missing));
+        assert_eq!(PullPolicy::parse("refresh"), Some(PullPolicy::Missing));
         assert_eq!(PullPolicy::parse("daily"), seconds(86_400));
         assert_eq!(PullPolicy::parse("every_1w2d3h4m5s"), seconds(7 * 86_400 + 2 * 86_400 + 3 * 3600 + 4 * 60 + 5));
         for bad in ["sometimes", "every_", "every_5", "every_x", "every_99999999999999999999w"] {

@@ -103,6 +103,24 @@ pub fn clone_child_into(
     Ok(Child { pid, pidfd: rustix::process::pidfd_open(name, rustix::process::PidfdFlags::empty())? })
 }
 
+/// A child in new namespaces that does nothing until it is killed, and does not outlive this thread.
+///
+/// # Errors
+/// Whatever `clone3(2)` says.
+pub fn clone_idle(namespaces: i32) -> io::Result<Child> {
+    match clone_process(u64::from(namespaces.unsigned_abs()), None, libc::SIGCHLD)? {
+        Some(child) => Ok(child),
+        // Nothing but system calls: other threads of the parent may have held locks.
+        None => loop {
+            // SAFETY: numbers only.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                libc::pause();
+            }
+        },
+    }
+}
+
 /// `clone3(2)` as a fork; `None` in the child.
 fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i32) -> io::Result<Option<Child>> {
     let mut pidfd: RawFd = -1;
@@ -116,8 +134,8 @@ fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>, exit_signal: i
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: without CLONE_VM and with no stack given this is a fork: the child has its own copy of all memory and goes on
-    // from here. The callers' `SingleThreaded` says that no other thread existed whose locks could be held in that copy. The
-    // kernel reads `arguments` and writes `pidfd`, both live on this stack, during the call only.
+    // from here. The callers' `SingleThreaded` says that no other thread existed whose locks could be held in that copy, or their
+    // child takes none. The kernel reads `arguments` and writes `pidfd`, both live on this stack, during the call only.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(&arguments), size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),

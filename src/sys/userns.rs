@@ -216,6 +216,20 @@ pub fn become_root(single: SingleThreaded) -> io::Result<()> {
     if failure.is_empty() { Ok(()) } else { Err(io::Error::other(failure)) }
 }
 
+/// A new user namespace with these mappings (the lines of `uid_map` and `gid_map`), in which nobody is.
+///
+/// # Errors
+/// `EPERM`, and `EINVAL` for mappings that are none.
+pub fn with_mapping(users: &str, groups: &str) -> io::Result<File> {
+    let holder = process::clone_idle(libc::CLONE_NEWUSER)?;
+    let mapped = fs::write(format!("/proc/{}/uid_map", holder.pid), users)
+        .and_then(|()| fs::write(format!("/proc/{}/gid_map", holder.pid), groups))
+        .and_then(|()| File::open(format!("/proc/{}/ns/user", holder.pid)));
+    process::send_signal(&holder.pidfd, libc::SIGKILL)?;
+    rustix::process::waitpid(rustix::process::Pid::from_raw(holder.pid), rustix::process::WaitOptions::empty())?;
+    mapped
+}
+
 /// Joins the user namespace that a process of this user's lives in, as its root.
 ///
 /// # Errors

@@ -57,7 +57,7 @@ fn json_place(place: &Place) -> serde_json::Value {
 struct Page<'a> {
     colour: bool,
     codes: bool,
-    files: HashMap<&'a Path, Vec<String>>,
+    files: HashMap<&'a Path, Source>,
     text: String,
 }
 
@@ -131,22 +131,38 @@ impl<'a> Page<'a> {
     /// The line of a place, without control characters; `None` when the file has gone or has no such line.
     fn source(&mut self, place: &'a Place) -> Option<String> {
         let path = place.file.as_path();
-        let lines = self.files.entry(path).or_insert_with(|| read_lines(path));
-        let index = usize::try_from(place.line).ok()?.checked_sub(1)?;
-        let line = lines.get(index)?;
+        let source = self.files.entry(path).or_insert_with(|| Source::read(path));
+        let line = source.line(usize::try_from(place.line).ok()?.checked_sub(1)?)?;
         Some(line.chars().take(MAX_WIDTH).map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect())
     }
 }
 
-/// The lines of a regular file; nothing for any other.
-fn read_lines(path: &Path) -> Vec<String> {
-    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-    let mut text = Vec::new();
-    let read = is_file.then(|| File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)));
-    match read {
-        Some(Ok(_)) => String::from_utf8_lossy(&text).lines().map(str::to_owned).collect(),
-        // The diagnostic is shown without its line then.
-        Some(Err(_)) | None => Vec::new(),
+/// The text of a file, and where its lines begin.
+struct Source {
+    text: String,
+    lines: Vec<u32>,
+}
+
+impl Source {
+    /// Reads a regular file; of any other there is nothing.
+    fn read(path: &Path) -> Self {
+        let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let mut bytes = Vec::new();
+        let read = is_file.then(|| File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)));
+        if !matches!(read, Some(Ok(_))) {
+            // The diagnostic is shown without its line then.
+            bytes.clear();
+        }
+        let text =
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        let ends = text.bytes().zip(1..).filter(|(byte, _)| *byte == b'\n').map(|(_, next)| next);
+        let lines = std::iter::once(0).chain(ends).collect();
+        Self { text, lines }
+    }
+
+    fn line(&self, index: usize) -> Option<&str> {
+        let start = usize::try_from(*self.lines.get(index)?).ok()?;
+        self.text.get(start..)?.lines().next()
     }
 }
 

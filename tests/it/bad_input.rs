@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::support::{Project, can_run_containers};
+use crate::support::{Project, can_run_containers, needs_root};
 
 /// What the file holds, what the message must contain.
 const FILES: &[(&str, &[&str])] = &[
@@ -153,6 +153,9 @@ fn a_port_that_somebody_has_is_said_before_anything_is_made() {
     if !can_run_containers("a_port_that_somebody_has_is_said_before_anything_is_made") {
         return;
     }
+    if needs_root("a_port_that_somebody_has_is_said_before_anything_is_made", "root's processes cannot be named") {
+        return;
+    }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let service = |port: u16| format!("image: rcompose/host, command: [sleep, '1000'], ports: ['127.0.0.1:{port}:80']");
@@ -203,6 +206,9 @@ fn waiting_for_one_that_dies_at_once_fails() {
 #[test]
 fn a_full_disk_is_said_and_leaves_nothing() {
     if !can_run_containers("a_full_disk_is_said_and_leaves_nothing") {
+        return;
+    }
+    if needs_root("a_full_disk_is_said_and_leaves_nothing", "the disk of this test is root's") {
         return;
     }
     let service = "image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL";

@@ -295,6 +295,37 @@ services:
     );
 }
 
+/// Whatever step finds them, problems come by file and line, and a later step does not hide behind an earlier one.
+#[test]
+fn problems_of_all_steps_come_by_file_and_line() {
+    let text = "\
+services:
+  web:
+    volumes: ['/a:/b:/c:/d']
+    command: ${CMD:?say it}
+    ports: ['99999:80']
+    imagee: x
+  api: {extends: {file: base.yaml, service: b}, image: x}
+include: [more.yaml]
+";
+    let base = ("base.yaml", "services: {a: {image: x}}\n");
+    let (_folder, loaded) = load(&[("compose.yaml", text), base, ("more.yaml", "services:\n  m: {foo: 1}\n")]);
+    let place = |error: &&Diagnostic| {
+        let place = error.place.as_ref().unwrap();
+        (place.file.file_name().unwrap().to_string_lossy().into_owned(), place.line, error.code)
+    };
+    let found: Vec<_> = errors(&loaded).iter().map(place).collect();
+    let expected = [
+        ("compose.yaml", 3, "invalid-volume"),
+        ("compose.yaml", 4, "required-variable"),
+        ("compose.yaml", 5, "invalid-port"),
+        ("compose.yaml", 6, "unknown-key"),
+        ("compose.yaml", 7, "unknown-service"),
+        ("more.yaml", 2, "unknown-key"),
+    ];
+    assert_eq!(found, expected.map(|(file, line, code)| (file.to_owned(), line, code)));
+}
+
 #[test]
 fn references_to_nothing_say_what_there_is() {
     let text = "\
@@ -311,13 +342,13 @@ networks: {front: }
     assert_eq!(
         found,
         [
-            ("service `web` refers to undefined network `frnt`", "did you mean `front`?"),
-            ("service `web` refers to undefined volume `dta`", "did you mean `data`?"),
             ("service `web` depends on undefined service `bd`", "did you mean `db`?"),
             (
                 "service `web` depends on undefined service `job`",
                 "it is in a profile that is not active: add `--profile batch`, or `required: false`"
             ),
+            ("service `web` refers to undefined volume `dta`", "did you mean `data`?"),
+            ("service `web` refers to undefined network `frnt`", "did you mean `front`?"),
         ]
     );
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal::SIGKILL;
 
-use crate::support::{Project, can_run_containers, eventually, kill};
+use crate::support::{Project, can_run_containers, eventually, kill, needs_root};
 
 /// Writes numbered lines for ever and answers on port 80.
 const BUSY: &str = r#"exec perl -MIO::Socket -e '
@@ -67,6 +67,12 @@ fn client(
 #[test]
 fn a_killed_supervisor_loses_no_line_no_request_and_no_status() {
     if !can_run_containers("a_killed_supervisor_loses_no_line_no_request_and_no_status") {
+        return;
+    }
+    if needs_root(
+        "a_killed_supervisor_loses_no_line_no_request_and_no_status",
+        "a proxy carries ports, and what it is carrying ends with it",
+    ) {
         return;
     }
     let port = free_port();

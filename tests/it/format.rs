@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 fn load(text: &str) -> LoadedTree {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("compose.yaml"), text).unwrap();
+    fs::write(folder.path().join("l"), "A=1\nB=$A\nC=$N\n").unwrap();
     let options = LoadOptions {
         working_dir: folder.path().canonicalize().unwrap(),
         project_name: Some("test".to_owned()),
@@ -43,6 +44,9 @@ fn values_become_what_the_reference_makes_of_them() {
         ("profiles: ['']", "image", json!("x")),
         ("gpus: [{typo: 1, count: 2}]", "gpus.0", json!({"count": 2})),
         ("secrets: [{source: s, mode: -1}]", "secrets.0.mode", json!("0-1")),
+        ("scale: 2, deploy: {mode: replicated}", "deploy.replicas", json!(2)),
+        ("environment: {A: !!binary aGk=}", "environment.A", json!("hi")),
+        ("label_file: l", "labels", json!({"A": "1", "B": "1", "C": ""})),
         (
             &kind,
             "deploy.resources.reservations.generic_resources.0.discrete_resource_spec",
@@ -62,6 +66,7 @@ fn what_the_reference_refuses_is_refused() {
     let cases = [
         ("devices: [{source: /dev/a}]", "missing a target"),
         ("ports: [0]", "may not be 0"),
+        ("environment: {A: !!binary '?'}", "not text in base64"),
         ("ports: [{target: -1}]", "not negative"),
         ("ports: [{target: 80, host_ip: ''}]", "not an IP address"),
         ("expose: [1.5]", "not a port"),
@@ -106,6 +111,29 @@ fn merged(files: &[(&str, &str)]) -> LoadedTree {
 }
 
 #[test]
+fn paths_of_homes_and_volumes() {
+    let volumes = "volumes: {vv: {driver_opts: {o: bind, device: ./x}}, ww: {driver: local, driver_opts: {o: bind, device: ./x}}}\n";
+    let text = format!("services: {{a: {{image: x, volumes: ['~b:/c', 'vv:/v', 'ww:/w']}}}}\n{volumes}");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("compose.yaml"), text).unwrap();
+    let options = LoadOptions { working_dir: folder.path().to_owned(), ..LoadOptions::default() };
+    let loaded = compose::load_tree(&options, &BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]));
+    let tree = loaded.tree.unwrap();
+    let at = |path: &str| tree.at(path).and_then(|node| node.as_str()).unwrap_or_default().to_owned();
+    assert_eq!(at("services.a.volumes.0.source"), "/home/me/b");
+    assert_eq!(at("volumes.vv.driver_opts.device"), "./x");
+    assert!(at("volumes.ww.driver_opts.device").starts_with('/'));
+}
+
+#[test]
+fn an_include_may_have_keys_that_nobody_knows() {
+    let loaded =
+        merged(&[("compose.yaml", "include: [{path: i.yaml, x: 1}]\n"), ("i.yaml", "services: {a: {image: x}}\n")]);
+    assert!(loaded.tree.is_some());
+    assert_eq!(loaded.diagnostics.iter().map(|one| one.code).collect::<Vec<_>>(), ["ignored-key"]);
+}
+
+#[test]
 fn what_a_long_dependency_leaves_out_changes_nothing() {
     let base =
         "services: {a: {image: x, depends_on: {b: {condition: service_healthy, required: false}}}, b: {image: y}}\n";
@@ -128,6 +156,26 @@ fn what_grows_without_bound_is_refused() {
         merged(&[("compose.yaml", &format!("services:\n  base: {{image: x, labels: [{labels}]}}\n{extending}"))]);
     assert!(errors(&wide).iter().any(|error| error.contains("take over more than")), "{:?}", errors(&wide));
 
+    let vars: String = (0..1000).map(|n| format!("A{n}=x\n")).collect();
+    let many: String = (0..600).map(|n| format!("  s{n}: {{image: x, env_file: vars}}\n")).collect();
+    let wide = merged(&[("compose.yaml", &format!("services:\n{many}")), ("vars", &vars)]);
+    assert!(errors(&wide).iter().any(|error| error.contains("from files")), "{:?}", errors(&wide));
+
+    let vars: String = (0..100_001).map(|n| format!("A{n}=x\n")).collect();
+    let long = merged(&[("compose.yaml", uses), ("vars", &vars)]);
+    assert!(errors(&long).iter().any(|error| error.contains("100000 variables")), "{:?}", errors(&long));
+
+    let text =
+        format!("x-a: &a {}\nx-b: [{}]\nservices: {{a: {{image: x}}}}\n", "x".repeat(1 << 20), "*a,".repeat(100));
+    assert!(errors(&load(&text)).iter().any(|error| error.contains("copies")), "{:?}", errors(&load(&text)));
+
+    let pools = |letter: char| {
+        let pools: String = (0..600).map(|n| format!("{{subnet: {letter}{n}}},")).collect();
+        format!("services: {{a: {{image: x}}}}\nnetworks: {{n: {{ipam: {{config: [{pools}]}}}}}}\n")
+    };
+    let pools = merged(&[("compose.yaml", &pools('a')), ("compose.override.yaml", &pools('b'))]);
+    assert!(errors(&pools).iter().any(|error| error.contains("too many pools")), "{:?}", errors(&pools));
+
     let twice = |n: u32| format!("include: [inc{}.yaml, ./inc{0}.yaml]\n", n - 1);
     let names: Vec<String> = (0..25).map(|n| format!("inc{n}.yaml")).collect();
     let texts: Vec<String> = (0..25).map(|n| if n == 0 { "services: {}\n".to_owned() } else { twice(n) }).collect();
@@ -142,8 +190,10 @@ fn remote_files_are_named_as_not_supported() {
     {
         let loaded = load(text);
         let diagnostic = loaded.diagnostics.iter().find(|diagnostic| diagnostic.code == "unsupported").unwrap();
-        assert!(diagnostic.place.is_some(), "{text}");
+        assert!(diagnostic.place.is_some() && diagnostic.related.is_empty(), "{text}");
     }
+    let options = LoadOptions { files: vec!["oci://registry/x".to_owned()], ..LoadOptions::default() };
+    assert_eq!(compose::load_tree(&options, &BTreeMap::new()).diagnostics[0].code, "unsupported");
 }
 
 #[test]

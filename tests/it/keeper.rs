@@ -269,7 +269,15 @@ fn links_of_an_image_do_not_lead_out() {
     for (target, place) in [("/up/made/here", "upper/made/here"), ("/file", "upper/etc/passwd")] {
         let mut launch = world.container(&["busybox", "true"]);
         let (flags, target) = (MountFlags::default(), target.to_owned());
-        let bind = Step::Bind { source: 0, target, recursive: false, flags, recursive_flags: false, propagation: None };
+        let bind = Step::Bind {
+            source: 0,
+            target,
+            recursive: false,
+            flags,
+            recursive_flags: false,
+            propagation: None,
+            id_map: None,
+        };
         launch.steps.insert(2, bind);
         world.start("b", launch, &[source.as_fd()]);
         world.launched();
@@ -588,6 +596,7 @@ fn restrictions_hold_for_an_ordinary_user() {
         flags,
         recursive_flags: true,
         propagation: None,
+        id_map: None,
     };
     launch.steps.insert(pivot, bind);
     launch.steps.insert(pivot + 2, Step::ReadonlyRoot);

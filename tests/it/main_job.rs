@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::support::{Project, can_run_containers, eventually, finish};
+use crate::support::{Project, can_run_containers, eventually, finish, needs_root};
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.
 fn shell(script: &str) -> String {
@@ -180,6 +180,9 @@ fn volumes_outlive_down_and_go_with_v() {
 #[test]
 fn published_ports_answer_on_every_host_address() {
     if !can_run_containers("published_ports_answer_on_every_host_address") {
+        return;
+    }
+    if needs_root("published_ports_answer_on_every_host_address", "projects do not know each other's ports") {
         return;
     }
     let (tcp, udp) = (free_port(), free_port());

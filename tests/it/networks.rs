@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Project, can_run_containers, eventually};
+use crate::support::{Project, can_run_containers, eventually, needs_root};
 
 /// Answers each TCP connection and datagram with a word, on all addresses of both families.
 const SERVER: &str = "import socket, sys, threading
@@ -90,7 +90,7 @@ fn has_ipv6() -> bool {
 #[test]
 fn projects_on_a_shared_network_find_each_other() {
     let test = "projects_on_a_shared_network_find_each_other";
-    if !can_run_containers(test) || !has_python(test) {
+    if !can_run_containers(test) || !has_python(test) || needs_root(test, "projects share no networks") {
         return;
     }
     let owner = Project::new(&format!(
@@ -163,7 +163,7 @@ print(answer[8:10].hex(), socket.inet_ntoa(answer[-4:]))";
 #[test]
 fn ipv6_is_published_by_the_kernel_and_networks_may_have_nothing_else() {
     let test = "ipv6_is_published_by_the_kernel_and_networks_may_have_nothing_else";
-    if !can_run_containers(test) || !has_python(test) {
+    if !can_run_containers(test) || !has_python(test) || needs_root(test, "the host has no way to a bridge") {
         return;
     }
     if !has_ipv6() {
@@ -282,7 +282,7 @@ networks:
 #[test]
 fn links_of_their_own_on_a_link_of_the_host() {
     let test = "links_of_their_own_on_a_link_of_the_host";
-    if !can_run_containers(test) || !has_python(test) {
+    if !can_run_containers(test) || !has_python(test) || needs_root(test, "the host's links are out of reach") {
         return;
     }
     let ip = |arguments: &str| Command::new("ip").args(arguments.split(' ')).output();
@@ -327,7 +327,7 @@ networks:
 #[test]
 fn what_others_do_to_the_firewall_and_the_routes_is_noticed() {
     let test = "what_others_do_to_the_firewall_and_the_routes_is_noticed";
-    if !can_run_containers(test) || !has_python(test) {
+    if !can_run_containers(test) || !has_python(test) || needs_root(test, "the host's firewall is out of reach") {
         return;
     }
     let nft = |text: &str| Command::new("nft").arg(text).output();

@@ -70,6 +70,15 @@ pub(crate) fn can_run_containers(test: &str) -> bool {
     false
 }
 
+/// Whether the test can run as the user that was chosen for the commands; says why not otherwise.
+pub(crate) fn needs_root(test: &str, why: &str) -> bool {
+    let other = chosen_user().is_some();
+    if other {
+        println!("{test}: skipped: as an ordinary user, {why}");
+    }
+    other
+}
+
 impl Project {
     /// A project with this `compose.yaml`.
     pub(crate) fn new(compose: &str) -> Self {
@@ -255,6 +264,12 @@ impl Drop for Project {
             for pid in self.role(role) {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
+        }
+        // A way out whose supervisor is killed here would stay.
+        let ours = self.root.display().to_string();
+        for (pid, words) in processes().filter(|(_, words)| words.contains("pasta ") && words.contains(&ours)) {
+            println!("still there: {words}");
+            kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
     }
 }

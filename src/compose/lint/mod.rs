@@ -43,7 +43,7 @@ pub const CHECKS: &[Check] = &[
     loader("deprecated", "`external.name`, which `name` has replaced"),
     loader("dropped-size", "A size written as a number with a fraction or exponent, which is ignored"),
     check("floating-tag", services::floating_tag, "An image without a tag or with `latest`: it changes unasked"),
-    loader("ignored-key", "A key of a GPU request that the format does not know, which is ignored"),
+    loader("ignored-key", "A key of a GPU request or an `include` that the format does not know, which is ignored"),
     check("invalid-restart", services::restart, "A `restart` that is no restart policy, which is ignored"),
     check("masked-variable", services::masked_variable, "A bare name in `environment` that hides its `env_file` value"),
     check("no-healthcheck", services::no_healthcheck, "A wait for `service_healthy` on a service without health check"),

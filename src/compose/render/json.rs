@@ -2,24 +2,25 @@
 
 use std::fmt::Write;
 
+use super::members::{Form, View, members};
 use crate::model::tree::{Node, Value};
 
-/// The tree as indented JSON, members in the order of the tree.
-pub fn json_text(node: &Node) -> String {
+/// The tree as indented JSON.
+pub(super) fn text(node: &Node, view: View) -> String {
     let mut text = String::new();
-    write(node, Some(0), &mut text);
+    write(node, view, Some(0), &mut text);
     text
 }
 
 /// The same without blanks and line breaks.
-pub(super) fn compact(node: &Node) -> String {
+pub(super) fn compact(node: &Node, view: View) -> String {
     let mut text = String::new();
-    write(node, None, &mut text);
+    write(node, view, None, &mut text);
     text
 }
 
 /// `depth` is `None` for all in one line.
-fn write(node: &Node, depth: Option<usize>, out: &mut String) {
+fn write(node: &Node, view: View, depth: Option<usize>, out: &mut String) {
     let inner = depth.map(|depth| depth + 1);
     match &node.value {
         Value::Null => out.push_str("null"),
@@ -29,24 +30,30 @@ fn write(node: &Node, depth: Option<usize>, out: &mut String) {
         }
         Value::Float(value) => float(*value, out),
         Value::String(text) => string(text, out),
-        Value::List(list) if list.is_empty() => out.push_str("[]"),
+        Value::List(list) if list.is_empty() => {
+            out.push_str(if matches!(view, View::NullLists) { "null" } else { "[]" });
+        }
         Value::List(list) => {
             for (index, item) in list.iter().enumerate() {
                 out.push(if index == 0 { '[' } else { ',' });
                 new_line(inner, out);
-                write(item, inner, out);
+                write(item, view.items(), inner, out);
             }
             new_line(depth, out);
             out.push(']');
         }
-        Value::Map(map) if map.is_empty() => out.push_str("{}"),
         Value::Map(map) => {
-            for (index, (key, (_, item))) in map.iter().enumerate() {
+            let members = members(map, view, Form::Json);
+            if members.is_empty() {
+                out.push_str("{}");
+                return;
+            }
+            for (index, member) in members.iter().enumerate() {
                 out.push(if index == 0 { '{' } else { ',' });
                 new_line(inner, out);
-                string(key, out);
+                string(&member.name, out);
                 out.push_str(if depth.is_some() { ": " } else { ":" });
-                write(item, inner, out);
+                write(&member.node, member.view, inner, out);
             }
             new_line(depth, out);
             out.push('}');

@@ -3,20 +3,33 @@
 use std::fmt::Write;
 
 use super::super::scalar::{self, Scalar};
+use super::members::{Form, Member, View, members};
 use crate::model::tree::{Node, Tag, Value};
 
-/// The tree as block YAML, members in the order of the tree.
-pub fn yaml_text(node: &Node) -> String {
+/// The tree as block YAML.
+pub(super) fn text(node: &Node, view: View) -> String {
     let mut text = String::new();
-    match &node.value {
-        Value::Map(map) if !map.is_empty() => mapping(node, 0, &mut text),
-        Value::List(list) if !list.is_empty() => sequence(node, 0, &mut text),
-        _ => {
-            inline(node, 0, &mut text);
-            text.push('\n');
-        }
+    if !block(node, view, 0, &mut text) {
+        inline(node, 0, &mut text);
+        text.push('\n');
     }
     text
+}
+
+/// Writes a mapping or list that has something in it; false for anything else.
+fn block(node: &Node, view: View, depth: usize, out: &mut String) -> bool {
+    match &node.value {
+        Value::Map(map) if !map.is_empty() => {
+            let members = members(map, view, Form::Yaml);
+            mapping(&members, depth, out);
+            !members.is_empty()
+        }
+        Value::List(list) if !list.is_empty() => {
+            sequence(list, view.items(), depth, out);
+            true
+        }
+        _ => false,
+    }
 }
 
 fn indent(depth: usize, out: &mut String) {
@@ -25,55 +38,33 @@ fn indent(depth: usize, out: &mut String) {
     }
 }
 
-fn mapping(node: &Node, depth: usize, out: &mut String) {
-    for (index, (key, (_, value))) in node.as_map().into_iter().flatten().enumerate() {
+fn mapping(members: &[Member<'_>], depth: usize, out: &mut String) {
+    for (index, Member { name, node, view }) in members.iter().enumerate() {
         // The first key of a mapping within a list stands on the line of the dash.
         if index > 0 || out.is_empty() || out.ends_with('\n') {
             indent(depth, out);
         }
-        key_text(key, out);
+        key_text(name, out);
         out.push(':');
-        block_or_inline(value, depth, out);
+        let end = out.len();
+        out.push('\n');
+        if !block(node, *view, depth + 1, out) {
+            out.truncate(end);
+            out.push(' ');
+            inline(node, depth + 1, out);
+            out.push('\n');
+        }
     }
 }
 
-fn sequence(node: &Node, depth: usize, out: &mut String) {
-    for (index, item) in node.as_list().unwrap_or_default().iter().enumerate() {
+fn sequence(list: &[Node], view: View, depth: usize, out: &mut String) {
+    for (index, item) in list.iter().enumerate() {
         if index > 0 || out.is_empty() || out.ends_with('\n') {
             indent(depth, out);
         }
-        out.push('-');
-        match &item.value {
-            Value::Map(map) if !map.is_empty() => {
-                out.push(' ');
-                mapping(item, depth + 1, out);
-            }
-            Value::List(list) if !list.is_empty() => {
-                out.push(' ');
-                sequence(item, depth + 1, out);
-            }
-            _ => {
-                out.push(' ');
-                inline(item, depth + 1, out);
-                out.push('\n');
-            }
-        }
-    }
-}
-
-fn block_or_inline(value: &Node, depth: usize, out: &mut String) {
-    match &value.value {
-        Value::Map(map) if !map.is_empty() => {
-            out.push('\n');
-            mapping(value, depth + 1, out);
-        }
-        Value::List(list) if !list.is_empty() => {
-            out.push('\n');
-            sequence(value, depth + 1, out);
-        }
-        _ => {
-            out.push(' ');
-            inline(value, depth + 1, out);
+        out.push_str("- ");
+        if !block(item, view, depth + 1, out) {
+            inline(item, depth + 1, out);
             out.push('\n');
         }
     }

@@ -70,6 +70,11 @@ impl Hierarchies {
         self.v1.is_empty()
     }
 
+    /// Whether groups are in cgroup2, too.
+    pub fn has_v2(&self) -> bool {
+        self.v2.is_some()
+    }
+
     fn parse(mountinfo: &str) -> Self {
         let mut found = Self::default();
         for line in mountinfo.lines() {

@@ -269,7 +269,11 @@ impl Cgroup {
         Ok(())
     }
 
-    fn restrict_devices(
+    /// What [`Cgroup::create`] does about `resources.devices`, for callers that left it out there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn restrict_devices(
         &mut self,
         hierarchies: &Hierarchies,
         path: &str,
@@ -426,6 +430,12 @@ impl Cgroup {
             None if Ids::of_this_process() != Ids::Host => Err(CgroupError::NotDelegated { attribute: "pause" }),
             None => Err(CgroupError::NoController { attribute: "pause", controller: "freezer" }),
         }
+    }
+
+    /// Removes the group where nothing is in it and nothing below it; whether it is gone everywhere.
+    pub fn remove_if_unused(&self) -> bool {
+        let removed = |group: &PathBuf| fs::remove_dir(group).map_or_else(|error| is_gone(&error), |()| true);
+        self.v2.iter().chain(self.v1.iter().map(|(_, directory)| directory)).all(removed)
     }
 
     /// Removes the group and all below it, in every hierarchy; waits a little for processes that are just ending.

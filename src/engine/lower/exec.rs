@@ -17,6 +17,7 @@ use crate::engine::cgroup;
 use crate::engine::lower::LowerError;
 use crate::engine::lower::Lowered;
 use crate::engine::lower::Slots;
+use crate::engine::lower::cpus;
 use crate::engine::lower::exec;
 use crate::engine::lower::exec_arguments;
 use crate::engine::lower::open_namespace;
@@ -83,6 +84,10 @@ pub fn lower_exec(
     let mut steps = Vec::new();
     if let Stdio::Terminal { .. } = stdio {
         steps.push(Step::Console { bind_console: false });
+    }
+    let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.cpu_affinity_final().as_deref());
+    if let Some(list) = affinity.filter(|list| !list.is_empty()) {
+        steps.push(Step::Affinity(cpus(list)?));
     }
     let filter = restrict::restrict(process, target.seccomp, &mut steps)?;
     steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: false });

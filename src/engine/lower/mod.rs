@@ -7,6 +7,7 @@ mod exec;
 mod lifecycle;
 mod mounts;
 mod restrict;
+mod scheduling;
 mod unsupported;
 
 use std::ffi::CString;
@@ -39,6 +40,8 @@ pub use exec::lower_exec;
 pub use lifecycle::Lifecycle;
 pub use lifecycle::hooks;
 pub use mounts::MOUNT_OPTIONS;
+pub use mounts::mapping_lines;
+pub use scheduling::cpus;
 
 /// Where a container's root comes from.
 #[derive(Clone, Debug)]
@@ -89,6 +92,8 @@ pub enum LowerError {
     Unsupported(String),
     #[error("cannot mount `{}` on `{target}`", path.display())]
     Source { path: PathBuf, target: String, source: std::io::Error },
+    #[error("cannot make the id mapping of the mount on `{target}`")]
+    IdMap { target: String, source: std::io::Error },
     #[error("cannot join the {kind} namespace `{}`", path.display())]
     Namespace { kind: LinuxNamespaceType, path: PathBuf, source: std::io::Error },
     #[error("the process {0} has ended")]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Linux;
 use oci_spec::runtime::LinuxDeviceType;
+use oci_spec::runtime::LinuxIdMapping;
 use oci_spec::runtime::Mount;
 use oci_spec::runtime::Spec;
 use rustix::fs::Mode;
@@ -14,10 +15,12 @@ use crate::engine::lower::LowerError;
 use crate::engine::lower::Slots;
 use crate::engine::spec::{IMAGE, IMAGE_LAYER};
 use crate::init::DeviceKind;
+use crate::init::IdMap;
 use crate::init::MountFlags;
 use crate::init::Propagation;
 use crate::init::PropagationKind;
 use crate::init::Step;
+use crate::sys::userns;
 
 /// Name, major and minor number of what is always in /dev.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -37,13 +40,14 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// The options of a mount that do not go to its file system.
-pub const MOUNT_OPTIONS: [&str; 34] = [
+pub const MOUNT_OPTIONS: [&str; 36] = [
     "async",
     "atime",
     "bind",
     "defaults",
     "dev",
     "exec",
+    "idmap",
     "loud",
     "noatime",
     "nodev",
@@ -54,6 +58,7 @@ pub const MOUNT_OPTIONS: [&str; 34] = [
     "private",
     "rbind",
     "relatime",
+    "ridmap",
     "ro",
     "rprivate",
     "rro",
@@ -108,14 +113,18 @@ pub(super) fn mounts(
 ) -> Result<(), LowerError> {
     for mount in spec.mounts().iter().flatten() {
         let target = text(mount.destination())?;
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(LowerError::Unsupported(format!("mounts: {target}: id mappings")));
-        }
         let options = Options::parse(mount, &target)?;
+        let mapped = options.id_map.is_some() || mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
         let kind = mount.typ().as_deref().unwrap_or("none");
         match (kind, cgroup_v1) {
             (IMAGE, _) => steps.push(image(mount, target, &options)?),
-            _ if options.bind || kind == "bind" => steps.push(bind(mount, target, &options, slots)?),
+            _ if options.bind || kind == "bind" => {
+                let id_map = if mapped { Some(id_map(spec, mount, &options, &target, slots)?) } else { None };
+                steps.push(bind(mount, target, &options, id_map, slots)?);
+            }
+            _ if mapped => {
+                return Err(LowerError::Unsupported(format!("mounts: {target}: id mapping of a `{kind}` mount")));
+            }
             ("cgroup", Some(groups)) => cgroups_v1(target, groups, &options, slots, steps)?,
             _ if options.propagation.is_some_and(|wanted| wanted.kind != PropagationKind::Private) => {
                 return Err(LowerError::Unsupported(format!("mounts: {target}: propagation of a `{kind}` mount")));
@@ -132,7 +141,38 @@ pub(super) fn mounts(
     Ok(())
 }
 
-fn bind(mount: &Mount, target: String, options: &Options, slots: &mut Slots) -> Result<Step, LowerError> {
+/// A user namespace with the mount's own mapping, or else with the container's.
+fn id_map(spec: &Spec, mount: &Mount, options: &Options, target: &str, slots: &mut Slots) -> Result<IdMap, LowerError> {
+    let linux = spec.linux().as_ref();
+    let of_container = || {
+        (linux.and_then(|linux| linux.uid_mappings().as_ref()), linux.and_then(|linux| linux.gid_mappings().as_ref()))
+    };
+    let (users, groups) = match (mount.uid_mappings(), mount.gid_mappings()) {
+        (None, None) => of_container(),
+        (users, groups) => (users.as_ref(), groups.as_ref()),
+    };
+    let (Some(users), Some(groups)) = (users, groups) else {
+        return Err(LowerError::Missing("uidMappings and gidMappings of an id-mapped mount"));
+    };
+    let namespace = userns::with_mapping(&mapping_lines(users), &mapping_lines(groups));
+    let failed = |source| LowerError::IdMap { target: target.to_owned(), source };
+    Ok(IdMap { namespace: slots.add(namespace.map_err(failed)?.into()), recursive: options.id_map == Some(true) })
+}
+
+/// As the files `uid_map` and `gid_map` of user_namespaces(7) take them.
+pub fn mapping_lines(mappings: &[LinuxIdMapping]) -> String {
+    let lines =
+        mappings.iter().map(|mapping| format!("{} {} {}\n", mapping.container_id(), mapping.host_id(), mapping.size()));
+    lines.collect()
+}
+
+fn bind(
+    mount: &Mount,
+    target: String,
+    options: &Options,
+    id_map: Option<IdMap>,
+    slots: &mut Slots,
+) -> Result<Step, LowerError> {
     let source = mount.source().as_ref().ok_or(LowerError::Missing("mounts.source"))?;
     if let Some(option) = options.data.first() {
         return Err(LowerError::Unsupported(format!("mounts: {target}: `{option}`")));
@@ -144,6 +184,7 @@ fn bind(mount: &Mount, target: String, options: &Options, slots: &mut Slots) -> 
         flags: options.flags,
         recursive_flags: options.recursive_flags,
         propagation: options.propagation,
+        id_map,
     })
 }
 
@@ -179,6 +220,7 @@ fn cgroups_v1(
             flags: options.flags,
             recursive_flags: false,
             propagation,
+            id_map: None,
         });
     }
     if options.flags.read_only {
@@ -253,6 +295,8 @@ struct Options {
     /// The flags are those of the mounts below as well.
     recursive_flags: bool,
     propagation: Option<Propagation>,
+    /// Owners are mapped; whether those of the mounts below, too.
+    id_map: Option<bool>,
     /// What the file system itself reads.
     data: Vec<String>,
 }
@@ -266,7 +310,9 @@ impl Options {
                     "bind" => options.bind = true,
                     "rbind" => (options.bind, options.recursive) = (true, true),
                     "defaults" | "async" | "loud" | "silent" => {}
-                    "remount" | "nodiratime" | "iversion" | "nosymfollow" | "tmpcopyup" | "idmap" | "ridmap" => {
+                    "idmap" => options.id_map = Some(false),
+                    "ridmap" => options.id_map = Some(true),
+                    "remount" | "nodiratime" | "iversion" | "nosymfollow" | "tmpcopyup" => {
                         return Err(LowerError::Unsupported(format!("mounts: {target}: `{option}`")));
                     }
                     data => options.data.push(data.to_owned()),

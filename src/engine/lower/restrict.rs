@@ -9,6 +9,7 @@ use oci_spec::runtime::Process;
 
 use crate::engine::capabilities::CapabilitySet;
 use crate::engine::lower::LowerError;
+use crate::engine::lower::scheduling::scheduling;
 use crate::engine::seccomp;
 use crate::init::Rlimit;
 use crate::init::Step;
@@ -28,6 +29,7 @@ pub(super) fn restrict(
         soft: limit.soft(),
         hard: limit.hard(),
     }));
+    scheduling(process, steps)?;
     steps.extend(process.oom_score_adj().map(Step::OomScoreAdj));
     let user = process.user();
     steps.push(Step::Umask(user.umask().unwrap_or(DEFAULT_UMASK)));

@@ -26,9 +26,6 @@ pub(super) fn process(process: &Process) -> Result<(), LowerError> {
     first(&[
         ("process.commandLine", process.command_line().is_some()),
         ("process.selinuxLabel", set(process.selinux_label())),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
     ])
 }
 

@@ -30,7 +30,7 @@ impl Host {
     }
 
     async fn follow_firewall(&self) -> std::io::Error {
-        let news = match FirewallNews::open() {
+        let news = match FirewallNews::open(firewall::table_name(&self.firewall_name())) {
             Ok(news) => news,
             Err(error) => return error,
         };
@@ -67,9 +67,11 @@ impl Host {
                 Ok(ranges) => ranges,
                 Err(error) => return error,
             };
-            let networks = self.own_networks().unwrap_or_default();
             let near = |network: &NetworkRecord| network.overlaps(&ranges);
-            for network in networks.iter().filter(|network| near(network)) {
+            // Each network of each project has routes that come: reading all records for all of them would never end.
+            let networks: Vec<_> =
+                self.connections.known.borrow().iter().filter(|known| near(known)).cloned().collect();
+            for network in &networks {
                 for clash in routes::clashes(network).unwrap_or_default() {
                     if !told.contains(&clash) {
                         self.warn(&clash);

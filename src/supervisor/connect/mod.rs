@@ -59,6 +59,8 @@ pub(super) struct Connections {
     retired: RefCell<Vec<String>>,
     /// The names are about to be made anew.
     stale: Cell<bool>,
+    /// The project's own, as they were read last: each change of them is followed by reading them.
+    known: RefCell<Vec<NetworkRecord>>,
     /// Changes of the host are followed.
     watched: Cell<bool>,
     /// Started with the first container that needs it.
@@ -108,6 +110,7 @@ impl Connections {
             open: RefCell::default(),
             retired: RefCell::default(),
             stale: Cell::default(),
+            known: RefCell::default(),
             watched: Cell::default(),
             dns: OnceCell::default(),
         }

@@ -102,7 +102,10 @@ impl Host {
     pub(super) fn own_networks(&self) -> Result<Vec<NetworkRecord>, RuntimeError> {
         let records = self.connections.networks.list();
         let records = records.map_err(|error| because("cannot list the networks", &error))?;
-        Ok(records.into_iter().filter(|record| record.ready && record.project == self.project).collect())
+        let own = |record: &NetworkRecord| record.ready && record.project == self.project;
+        let records: Vec<_> = records.into_iter().filter(own).collect();
+        self.connections.known.replace(records.clone());
+        Ok(records)
     }
 
     pub(super) fn network_of(&self, key: &str) -> Result<NetworkRecord, RuntimeError> {

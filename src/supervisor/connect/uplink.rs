@@ -24,6 +24,8 @@ pub(super) enum Stage {
     Needed,
     /// It is there, or cannot be had.
     Settled,
+    /// The project is going, and the way out with it.
+    Leaving,
 }
 
 pub(super) fn stage() -> value::Sender<Stage> {
@@ -74,8 +76,21 @@ impl Host {
             let ended = pidfd.readable().await.map(drop);
             // A child of ours only when it is of the kind that stays in the foreground.
             let _ = waitpid(Pid::from_raw(uplink.pid), WaitOptions::NOHANG);
+            if *self.connections.uplink.borrow() == Stage::Leaving {
+                return;
+            }
             self.warn(&format!("the way out of the project's network has ended ({ended:?}), starting it again"));
             tokio::time::sleep(PAUSE).await;
+            let again = self.connections.uplink.send_if_modified(|stage| {
+                let goes_on = *stage == Stage::Settled;
+                if goes_on {
+                    *stage = Stage::Needed;
+                }
+                goes_on
+            });
+            if !again {
+                return;
+            }
         }
     }
 
@@ -90,8 +105,9 @@ impl Host {
         tokio::task::spawn_blocking(starting).await.map_err(std::io::Error::other)?
     }
 
-    /// Ends the way out, with the project.
+    /// Ends the way out, with the project, for good.
     pub(in crate::supervisor) fn end_uplink(&self) {
+        self.connections.uplink.send_replace(Stage::Leaving);
         match Uplink::recorded(self.dir.run()) {
             Ok(Some(uplink)) => {
                 if let Err(error) = uplink.end() {

@@ -1,7 +1,7 @@
 //! Hooks, and freezing.
 
 use super::shell;
-use crate::support::{Project, can_run_containers, cgroups_of, eventually};
+use crate::support::{Project, can_run_containers, cgroups_of, eventually, needs_root};
 
 #[test]
 fn hooks_run_inside_after_the_start_and_before_the_stop() {
@@ -61,6 +61,9 @@ fn a_paused_container_stands_still() {
     if !can_run_containers("a_paused_container_stands_still") {
         return;
     }
+    if needs_root("a_paused_container_stands_still", "limits need control groups that are given to the user") {
+        return;
+    }
     let idle = shell("exec sleep 1000").replace("SIGKILL", "SIGTERM");
     let check = "healthcheck: {test: [CMD, 'true'], interval: 10ms, timeout: 100ms, retries: 1}";
     let project = Project::new(&format!("services:\n  a: {{{idle}, {check}}}\n  b: {{{idle}}}\n"));
@@ -95,6 +98,10 @@ fn a_paused_container_stands_still() {
 #[test]
 fn stats_and_top_tell_what_the_kernel_counts() {
     if !can_run_containers("stats_and_top_tell_what_the_kernel_counts") {
+        return;
+    }
+    if needs_root("stats_and_top_tell_what_the_kernel_counts", "limits need control groups that are given to the user")
+    {
         return;
     }
     let busy = shell("sleep 1234 & while :; do :; done");
@@ -132,6 +139,9 @@ fn stats_and_top_tell_what_the_kernel_counts() {
 #[test]
 fn a_control_group_may_lie_elsewhere() {
     if !can_run_containers("a_control_group_may_lie_elsewhere") {
+        return;
+    }
+    if needs_root("a_control_group_may_lie_elsewhere", "limits need control groups that are given to the user") {
         return;
     }
     let parent = format!("rcompose-parent-{}", std::process::id());

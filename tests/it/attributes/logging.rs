@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use super::shell;
-use crate::support::{Project, can_run_containers, eventually};
+use crate::support::{Project, can_run_containers, eventually, needs_root};
 
 /// Bytes on disk of what a project's containers have printed.
 fn on_disk(project: &Project) -> u64 {
@@ -37,6 +37,9 @@ fn no_more_is_kept_than_the_options_say() {
 #[test]
 fn output_goes_to_the_syslog_that_is_named() {
     if !can_run_containers("output_goes_to_the_syslog_that_is_named") {
+        return;
+    }
+    if needs_root("output_goes_to_the_syslog_that_is_named", "the files of this test are root's") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::shell;
-use crate::support::{Project, can_run_containers, cgroups_of, eventually};
+use crate::support::{Project, can_run_containers, cgroups_of, eventually, needs_root};
 
 /// Files of the groups of a project's one container, in every hierarchy.
 fn group_files(project: &Project, file: &str) -> Vec<String> {
@@ -22,6 +22,9 @@ fn limit(project: &Project, files: [&str; 2]) -> String {
 #[test]
 fn limits_are_in_the_kernels_files() {
     if !can_run_containers("limits_are_in_the_kernels_files") {
+        return;
+    }
+    if needs_root("limits_are_in_the_kernels_files", "limits need control groups that are given to the user") {
         return;
     }
     let idle = shell("exec sleep 1000");
@@ -72,6 +75,9 @@ fn devices_are_throttled() {
     if !can_run_containers(test) {
         return;
     }
+    if needs_root("devices_are_throttled", "limits need control groups that are given to the user") {
+        return;
+    }
     let Some((path, numbers)) = block_device() else { return println!("{test}: skipped: there is no block device") };
     let path = path.display();
     let project = Project::new(&format!(
@@ -110,6 +116,9 @@ fn real_time_needs_what_the_kernel_offers() {
     if !can_run_containers("real_time_needs_what_the_kernel_offers") {
         return;
     }
+    if needs_root("real_time_needs_what_the_kernel_offers", "limits need control groups that are given to the user") {
+        return;
+    }
     let project = Project::new(&format!(
         "services:\n  a: {{{}, cpu_rt_period: 1000000, cpu_rt_runtime: 20000, cap_add: [SYS_NICE]}}\n",
         shell("exec sleep 1000")
@@ -141,6 +150,9 @@ impl Drop for CdiFile {
 fn devices_of_cdi_files_are_there() {
     let test = "devices_of_cdi_files_are_there";
     if !can_run_containers(test) {
+        return;
+    }
+    if needs_root("devices_of_cdi_files_are_there", "the files of this test are root's") {
         return;
     }
     let Some((device, _)) = block_device() else { return println!("{test}: skipped: there is no block device") };

@@ -1,11 +1,14 @@
 //! `volumes` in all forms, `volumes_from`, and the options of the local driver.
 
 use super::{printed, shell};
-use crate::support::{Project, can_run_containers, eventually};
+use crate::support::{Project, can_run_containers, eventually, needs_root};
 
 #[test]
 fn mounts_below_a_bind_are_as_recursive_says() {
     if !can_run_containers("mounts_below_a_bind_are_as_recursive_says") {
+        return;
+    }
+    if needs_root("mounts_below_a_bind_are_as_recursive_says", "the kernel does not part a mount from those below it") {
         return;
     }
     let try_all = shell(
@@ -73,6 +76,9 @@ fn mounts_spread_as_propagation_says() {
 #[test]
 fn local_volumes_mount_what_their_options_say() {
     if !can_run_containers("local_volumes_mount_what_their_options_say") {
+        return;
+    }
+    if needs_root("local_volumes_mount_what_their_options_say", "mounts are where root does not see them") {
         return;
     }
     let write = shell("echo hello > /t/file; stat -f -c '%T %b %S' /t; touch /b/new /r/new; exec sleep 1000");

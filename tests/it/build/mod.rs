@@ -15,7 +15,7 @@ use crate::support::{Project, can_run_containers};
 const BUSYBOX: &str = "/bin/busybox";
 
 /// A project whose store has the image `base`: busybox and its links.
-fn project(compose: &str, dockerfile: &str) -> Option<Project> {
+pub(crate) fn project(compose: &str, dockerfile: &str) -> Option<Project> {
     if !can_run_containers("build") {
         return None;
     }

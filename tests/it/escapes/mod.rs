@@ -16,10 +16,12 @@
 //! | CVE-2022-0185 | `kernel::no_user_namespace_and_no_fsopen` |
 //! | CVE-2022-0492 | `kernel::release_agent_cannot_be_set` |
 //! | CVE-2024-21626 | `descriptors::the_working_directory_is_inside` |
-//! | CVE-2024-23651, CVE-2024-23652 | `mounts::targets_behind_links_are_made_inside` |
+//! | CVE-2024-23651, CVE-2024-23652 | `mounts::targets_behind_links_are_made_inside`, `builds::mounts_of_steps_stay_inside` |
+//! | CVE-2024-23653 | `builds::a_step_has_the_rights_that_it_was_given` |
 //! | CVE-2025-31133 | `procfs::a_false_null_device_masks_nothing` |
 //! | CVE-2025-52565 | `procfs::a_false_console_is_not_mounted_on` |
 
+mod builds;
 mod descriptors;
 mod kernel;
 mod mounts;

@@ -143,3 +143,89 @@ fn a_property_that_is_not_known_is_no_error() {
     bundle.set("/linux/futureAttribute", json!({ "a": 1 }));
     assert_eq!(bundle.run(), "fine\n");
 }
+
+#[test]
+fn a_mount_shows_other_owners() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle =
+        Bundle::new("idmap", "stat -c '%u %g' /mapped/file /mapped; touch /mapped/new; stat -c %u /mapped/new");
+    let source = bundle.outside("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "").unwrap();
+    std::os::unix::fs::chown(source.join("file"), Some(1007), Some(1008)).unwrap();
+    // What belongs to 0 to 9999 on the disk belongs to 100000 and up in the container's eyes.
+    let mapping = json!([{ "containerID": 0, "hostID": 100_000, "size": 10_000 }]);
+    bundle.set("/process/user", json!({ "uid": 100_005, "gid": 100_005 }));
+    fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    bundle.push(
+        "/mounts",
+        json!({
+            "destination": "/mapped", "type": "bind", "source": source, "options": ["rbind", "idmap"],
+            "uidMappings": mapping, "gidMappings": mapping,
+        }),
+    );
+    let output = bundle.oci(&["run", &bundle.id]);
+    let error = super::bundle::text(&output.stderr);
+    if error.contains("id mapping: Invalid argument") {
+        println!(
+            "skipped: a_mount_shows_other_owners: the file system of {} has no id-mapped mounts",
+            source.display()
+        );
+        return;
+    }
+    assert_eq!(super::bundle::text(&output.stdout), "101007 101008\n100000 100000\n100005\n", "{error}");
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(source.join("new")).unwrap());
+    assert_eq!(owner, 5, "on the disk it is as the mapping has it");
+}
+
+#[test]
+fn an_id_mapping_needs_a_bind_and_a_mapping() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("idmap-wrong", "true");
+    bundle.push(
+        "/mounts",
+        json!({ "destination": "/mapped", "type": "bind", "source": "/tmp", "options": ["bind", "idmap"] }),
+    );
+    assert!(bundle.fails(&["run", &bundle.id]).contains("uidMappings and gidMappings of an id-mapped mount"));
+    let mapping = json!([{ "containerID": 0, "hostID": 100_000, "size": 10_000 }]);
+    let last = bundle.config["mounts"].as_array().unwrap().len() - 1;
+    bundle.config["mounts"][last] = json!({
+        "destination": "/m", "type": "tmpfs", "source": "tmpfs", "uidMappings": mapping, "gidMappings": mapping,
+    });
+    assert!(bundle.fails(&["run", &bundle.id]).contains("id mapping of a `tmpfs` mount"));
+}
+
+#[test]
+fn scheduler_and_io_priority_are_the_programs() {
+    if cannot_run() {
+        return;
+    }
+    // Fields 19 and 41 of stat: nice value and scheduling policy (3: SCHED_BATCH).
+    let mut bundle = Bundle::new("scheduler", "cut -d' ' -f19,41 /proc/self/stat; ionice -p $$");
+    bundle.set("/process/scheduler", json!({ "policy": "SCHED_BATCH", "nice": 7 }));
+    bundle.set("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 3 }));
+    assert_eq!(bundle.run(), "7 3\nbest-effort: prio 3\n");
+    bundle.set("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 9 }));
+    assert!(bundle.fails(&["run", &bundle.id]).contains("process.ioPriority.priority: 9"));
+}
+
+#[test]
+fn a_further_process_has_the_cpus_that_it_asks_for() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("affinity", "sleep 60");
+    bundle.create();
+    bundle.start();
+    let process = bundle.outside("process.json");
+    let mut wanted = bundle.config["process"].clone();
+    wanted["args"] = json!(["/bin/grep", "Cpus_allowed_list", "/proc/self/status"]);
+    wanted["execCPUAffinity"] = json!({ "initial": "0", "final": "0" });
+    fs::write(&process, wanted.to_string()).unwrap();
+    let run = || bundle.ok(&["exec", "--process", process.to_str().unwrap(), &bundle.id]);
+    assert_eq!(run(), "Cpus_allowed_list:\t0\n");
+}

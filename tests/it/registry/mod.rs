@@ -1,6 +1,7 @@
 //! Registries from both sides: pulling and pushing against one that can lie, and our own against the specification.
 
 mod bomb;
+mod digests;
 mod fake;
 mod kill;
 mod proxy;

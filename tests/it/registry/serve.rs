@@ -105,7 +105,7 @@ impl Answer {
     }
 }
 
-fn image() -> Made {
+pub(super) fn image() -> Made {
     Made::new(&[("low", noise(1, 50_000)), ("high", b"content".to_vec())], Compression::Gzip)
 }
 
