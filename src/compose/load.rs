@@ -10,6 +10,7 @@ use super::canonical::{self, Depth};
 use super::files::{self, ReadError};
 use super::paths::Base;
 use super::report::Reports;
+use super::short::mapping;
 use super::{LoadOptions, checks, defaults, extends, include, interpolate, merge, validate, yaml};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Tag, Value};
@@ -143,23 +144,23 @@ impl Loader<'_> {
             include::apply(self, &mut document, file, scope);
         }
         let mut tree = merge::files(tree, document, self.reports);
-        merge::strip_tags(&mut tree);
-        merge::enforce_unique(&mut tree, self.reports);
-        validate::file(&tree, self.reports);
+        let depth = self.depth();
+        by_service(&mut tree, |part| {
+            merge::strip_tags(part);
+            merge::enforce_unique(part, self.reports);
+            validate::file(part, self.reports);
+            // Short forms are read whatever is wrong, to tell what is wrong with them in one go.
+            canonical::file(part, depth, self.reports);
+            // Ranges of ports, now expanded, may repeat what another item says.
+            merge::enforce_unique(part, self.reports);
+        });
         if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.remove("version")) {
             let message = "the attribute `version` is obsolete and is ignored";
             let diagnostic =
                 Diagnostic::warning("obsolete-version", self.reports.place(mark), message).help("remove it");
             self.reports.push(diagnostic);
         }
-        // Short forms are read even so, to tell what is wrong with them in one go.
-        canonical::file(&mut tree, self.depth(), self.reports);
-        if self.reports.errors() > errors {
-            return None;
-        }
-        // Ranges of ports, now expanded, may repeat what another item says.
-        merge::enforce_unique(&mut tree, self.reports);
-        Some(tree)
+        (self.reports.errors() == errors).then_some(tree)
     }
 
     pub(super) fn depth(&self) -> Depth {
@@ -190,6 +191,23 @@ impl Loader<'_> {
             }
         }
         self.reports.errors() == errors
+    }
+}
+
+/// Does something to a file: to each service in turn, in a file that has nothing else, and to the file without services.
+/// A large project does not fit into a cache, so what is done to a service is done in one go.
+fn by_service(tree: &mut Node, mut change: impl FnMut(&mut Node)) {
+    let services = tree.get_mut("services").filter(|services| services.tag == Tag::None).and_then(Node::as_map_mut);
+    let services = services.map(std::mem::take).unwrap_or_default();
+    change(tree);
+    let mut changed = Map::with_capacity(services.len());
+    for service in services {
+        let mut part = mapping(Mark::default(), [("services", Value::from(Map::from_iter([service])))]);
+        change(&mut part);
+        changed.extend(part.get_mut("services").and_then(Node::as_map_mut).map(std::mem::take).unwrap_or_default());
+    }
+    if let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) {
+        *services = changed;
     }
 }
 

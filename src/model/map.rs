@@ -222,7 +222,11 @@ impl FromIterator<Pair> for Map {
 impl Extend<Pair> for Map {
     fn extend<I: IntoIterator<Item = Pair>>(&mut self, pairs: I) {
         let pairs = pairs.into_iter();
-        self.entries.reserve(pairs.size_hint().0);
+        match (self.entries.is_empty(), pairs.size_hint().0) {
+            // A large project has very many mappings of two or three keys.
+            (true, keys) => self.entries.reserve_exact(keys),
+            (false, keys) => self.entries.reserve(keys),
+        }
         for (key, entry) in pairs {
             self.insert(key, entry);
         }
