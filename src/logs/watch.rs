@@ -32,7 +32,7 @@ pub struct Follow<'a> {
 /// When inotify or a log fails, or what `rescan` or `emit` return.
 pub fn follow(
     reader: &mut LogReader,
-    how: Follow<'_>,
+    mut how: Follow<'_>,
     emit: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     // The kernel takes some 20 ms to close an inotify instance: none is made when everything has ended already, and another
@@ -42,7 +42,7 @@ pub fn follow(
         reader.read(emit)?;
         (how.settled)()?;
         if is_readable(how.stop)? {
-            return Ok(());
+            return finish(reader, &mut how, emit);
         }
     }
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
@@ -68,17 +68,27 @@ pub fn follow(
         reader.read(emit)?;
         (how.settled)()?;
         if over || !wait(&inotify, how.stop)? {
-            // Who told us to stop knows of ends that nobody has told us yet.
-            if let Some(sources) = if over { None } else { (how.rescan)()? } {
-                reader.update(sources)?;
+            if !over {
+                finish(reader, &mut how, emit)?;
             }
-            reader.read(emit)?;
-            (how.settled)()?;
             process::close_aside();
             return Ok(());
         }
         rescan = changed(&inotify)?;
     }
+}
+
+/// Hands out what came until we were told to stop: who told us knows of ends that nobody has told us yet.
+fn finish(
+    reader: &mut LogReader,
+    how: &mut Follow<'_>,
+    emit: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    if let Some(sources) = (how.rescan)()? {
+        reader.update(sources)?;
+    }
+    reader.read(emit)?;
+    (how.settled)()
 }
 
 fn watch(inotify: &Inotify, folder: &Path, watched: &mut HashSet<PathBuf>) -> io::Result<()> {
