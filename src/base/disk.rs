@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
@@ -19,6 +20,9 @@ pub enum Durability {
     PowerLoss,
 }
 
+/// Files that this process has replaced.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
 /// Replaces `path` with `bytes` in one step (`rename(2)` of a sibling temporary file).
 ///
 /// # Errors
@@ -26,7 +30,9 @@ pub enum Durability {
 pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
+    // Several threads may write the same file.
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let temporary = folder.join(format!(".{name}.{}-{number}.new", std::process::id()));
     let written = (|| {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
