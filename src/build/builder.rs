@@ -322,6 +322,8 @@ impl Builder<'_> {
         if document.created.is_none() {
             document.created = Some(self.now());
         }
+        // The cache leaves out a step that another build of this run is just asking it for.
+        self.workshop.store(&state.layers)?;
         let id = self.workshop.store_image(&document, &self.request.names)?;
         let tell = self.outside.tell;
         tell(Event::Line { step, text: format!("writing image {id}") });

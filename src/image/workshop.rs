@@ -128,6 +128,8 @@ impl<'a> Workshop<'a> {
     /// # Errors
     /// The locks cannot be taken.
     pub fn hold(&self, layers: &[Digest]) -> Result<Option<Vec<MadeLayer>>, Error> {
+        // The locks are this process's: looking for a layer must not let go of what another thread of it is storing.
+        let _storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
         for layer in layers {
             if !self.intake.hold(layer)? {
                 return Ok(None);
