@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::app::options::LogsOptions;
 use crate::app::{App, AppError};
-use crate::logs::{Follow, Line, LogReader, Query, Source, follow};
+use crate::logs::{Follow, Line, LogReader, Query, Scan, Source, follow};
 use crate::spec::Phase;
 use crate::state::ContainerRecord;
 use crate::state::ProjectDir;
@@ -65,7 +65,8 @@ impl App {
         Ok(records.into_iter().filter(is_hidden).map(|record| record.config.name).collect())
     }
 
-    /// `logs`: what the containers of a project have printed, and with `follow` what they print until `stop` is readable.
+    /// `logs`: what the containers of a project have printed, and with `follow` what they print until none of them runs or
+    /// `stop` is readable.
     ///
     /// # Errors
     /// Wrong services, unreadable logs, or what `emit` returns.
@@ -102,7 +103,11 @@ impl App {
         if !following {
             return reader.read(emit);
         }
-        let mut rescan = || sources(dir).map(Some);
+        let mut rescan = || {
+            // The end comes first: what is over by then is complete in the sources that are looked up after it.
+            let over = self.is_over(project, selection)? && !self.is_changing(project)?;
+            Ok(Scan { sources: sources(dir)?, over })
+        };
         let how = Follow { folders: &|| folders(dir), rescan: &mut rescan, settled: &mut || Ok(()), stop };
         follow(&mut reader, how, emit)
     }
@@ -124,7 +129,7 @@ impl App {
         let dir = self.roots.project(project);
         let mut told = BTreeSet::new();
         let pending = RefCell::new(Vec::new());
-        let mut look = || -> io::Result<Option<Vec<Source>>> {
+        let mut look = || -> io::Result<Scan> {
             let records = self.selected(project, selection)?;
             for record in &records {
                 if let Some((end, at)) = end_of(project, record)
@@ -134,9 +139,10 @@ impl App {
                     pending.borrow_mut().push(end);
                 }
             }
-            Ok(Some(records.iter().map(|record| source(&dir, project, record)).collect()))
+            let sources = records.iter().map(|record| source(&dir, project, record)).collect();
+            Ok(Scan { sources, over: false })
         };
-        let sources = look()?.unwrap_or_default();
+        let sources = look()?.sources;
         let mut reader = LogReader::open(sources, Query { since: Some(since), ..Query::default() })?;
         let mut settled = || pending.borrow_mut().drain(..).try_for_each(&mut *ended);
         let how = Follow { folders: &|| folders(&dir), rescan: &mut look, settled: &mut settled, stop };

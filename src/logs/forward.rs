@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
 
-use super::{Follow, Line, LogReader, Query, Source, Stream, follow};
+use super::{Follow, Line, LogReader, Query, Scan, Source, Stream, follow};
 use crate::base::disk::{self, Durability};
 use crate::spec::logging::{Destination, SyslogAddress, SyslogFormat};
 
@@ -138,7 +138,7 @@ impl Sender {
         let source = move |ended: bool| Source { name: String::new(), folder: folder.clone(), running: !ended };
         let since = (from.time > 0).then_some(from.time);
         let mut reader = LogReader::open(vec![source(false)], Query { since, ..Query::default() })?;
-        let mut rescan = || Ok(Some(vec![source(shared.ended.load(Ordering::SeqCst))]));
+        let mut rescan = || Ok(Scan { sources: vec![source(shared.ended.load(Ordering::SeqCst))], over: false });
         let position = std::cell::Cell::new(Position { time: from.time, lines: 0 });
         let saved = std::cell::Cell::new(from);
         let mut settled = || {

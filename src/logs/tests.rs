@@ -175,7 +175,7 @@ fn follows_growth_and_new_containers_until_told_to_stop() {
         scope.spawn(move || {
             let mut rescan = || {
                 let names = ["a", "b"].into_iter().filter(|name| folder.join(name).exists());
-                Ok(Some(names.map(|name| source(name, &folder, true)).collect()))
+                Ok(Scan { sources: names.map(|name| source(name, &folder, true)).collect(), over: false })
             };
             let how = Follow {
                 folders: &|| Ok(vec![folder.clone()]),

@@ -18,12 +18,19 @@ pub struct Follow<'a> {
     /// The folders in which containers appear and change, as they are now: `rescan` runs when something is made,
     /// replaced or removed in one of them, or in a log folder.
     pub folders: &'a dyn Fn() -> io::Result<Vec<PathBuf>>,
-    /// The containers as they are now; `None` ends the following, once their output has been handed out.
-    pub rescan: &'a mut dyn FnMut() -> io::Result<Option<Vec<Source>>>,
+    /// The containers as they are now.
+    pub rescan: &'a mut dyn FnMut() -> io::Result<Scan>,
     /// Runs whenever everything that there was has been handed out.
     pub settled: &'a mut dyn FnMut() -> io::Result<()>,
     /// Becomes readable (or hangs up) when following shall end.
     pub stop: BorrowedFd<'a>,
+}
+
+/// The containers at one moment.
+pub struct Scan {
+    pub sources: Vec<Source>,
+    /// Nothing more is to be expected: the following ends once their output has been handed out.
+    pub over: bool,
 }
 
 /// Hands out lines until told to stop.
@@ -37,13 +44,15 @@ pub fn follow(
 ) -> io::Result<()> {
     // The kernel takes some 20 ms to close an inotify instance: none is made when everything has ended already, and another
     // process closes it last.
-    if let Some(sources) = (how.rescan)()? {
-        reader.update(sources)?;
-        reader.read(emit)?;
-        (how.settled)()?;
-        if is_readable(how.stop)? {
-            return finish(reader, &mut how, emit);
-        }
+    let Scan { sources, over } = (how.rescan)()?;
+    reader.update(sources)?;
+    reader.read(emit)?;
+    (how.settled)()?;
+    if over {
+        return Ok(());
+    }
+    if is_readable(how.stop)? {
+        return finish(reader, &mut how, emit);
     }
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let mut watched = HashSet::new();
@@ -55,15 +64,12 @@ pub fn follow(
         let mut over = false;
         if rescan {
             // Watches come first, so that nothing happens between looking and watching.
-            match (how.rescan)()? {
-                Some(sources) => {
-                    reader.update(sources)?;
-                    for folder in reader.folders() {
-                        watch(&inotify, folder, &mut watched)?;
-                    }
-                }
-                None => over = true,
+            let scan = (how.rescan)()?;
+            reader.update(scan.sources)?;
+            for folder in reader.folders() {
+                watch(&inotify, folder, &mut watched)?;
             }
+            over = scan.over;
         }
         reader.read(emit)?;
         (how.settled)()?;
@@ -84,9 +90,7 @@ fn finish(
     how: &mut Follow<'_>,
     emit: &mut dyn FnMut(Line<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    if let Some(sources) = (how.rescan)()? {
-        reader.update(sources)?;
-    }
+    reader.update((how.rescan)()?.sources)?;
     reader.read(emit)?;
     (how.settled)()
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::{Project, can_run_containers, eventually, finish, needs_root};
@@ -339,4 +340,21 @@ fn run_gives_the_status_and_leaves_nothing_with_rm() {
     assert!(ran.err.contains("err\n"), "{}", ran.err);
     project.run(&["down"]).ok();
     project.assert_nothing_left();
+}
+
+#[test]
+fn following_logs_ends_with_the_last_container() {
+    if !can_run_containers("following_logs_ends_with_the_last_container") {
+        return;
+    }
+    let (short, long) = (shell("echo early"), shell("exec sleep 1000"));
+    let project = Project::new(&format!("services:\n  short: {{{short}}}\n  long: {{{long}}}\n"));
+    project.run(&["up", "-d"]).ok();
+    let mut following = project.command(&["logs", "-f", "--no-log-prefix"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("early"), "it goes on while another one runs");
+    project.run(&["kill", "long"]).ok();
+    assert_eq!(lines.next(), None);
+    assert!(following.wait().unwrap().success());
+    project.down();
 }
