@@ -155,7 +155,7 @@ fn exec_passes_streams_status_user_and_environment() {
     assert_eq!(ran.fails(7).out, "one two /usr\n");
     assert_eq!(project.run(&["exec", "-T", "-u", "1:2", "a", "id", "-u"]).ok().out, "1\n");
     let mut command = project.command(&["exec", "-T", "a", "cat"]);
-    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"through\n").unwrap();
     assert_eq!(finish(child).ok().out, "through\n");
     project.run(&["exec", "-T", "a", "no-such-program"]).fails(127);
