@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use crate::app::options::LogsOptions;
-use crate::app::{App, AppError};
+use crate::app::{App, AppError, now};
 use crate::logs::{Follow, Line, LogReader, Query, Scan, Source, follow};
 use crate::spec::Phase;
 use crate::state::ContainerRecord;
@@ -15,6 +15,9 @@ use crate::state::ProjectDir;
 
 /// Where lines go.
 pub type Emit<'a> = &'a mut dyn FnMut(Line<'_>) -> io::Result<()>;
+
+/// Who hears of ends.
+pub type Hear<'a> = &'a mut dyn FnMut(Ended) -> io::Result<()>;
 
 /// A container whose output is complete: it has ended and will not be started again by its policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,17 @@ pub struct Selection {
     pub index: Option<u32>,
     /// This container alone, whatever it is.
     pub container: Option<String>,
+}
+
+/// What is followed.
+struct Followed<'a> {
+    project: &'a str,
+    selection: &'a Selection,
+    /// Whose output is shown, of those that are selected.
+    shown: &'a dyn Fn(&ContainerRecord) -> bool,
+    /// Ends before this are not told (nanoseconds since the epoch).
+    ends_since: i64,
+    query: Query,
 }
 
 impl Selection {
@@ -66,11 +80,17 @@ impl App {
     }
 
     /// `logs`: what the containers of a project have printed, and with `follow` what they print until none of them runs or
-    /// `stop` is readable.
+    /// `stop` is readable; `ended` hears of each end meanwhile, after the container's last line.
     ///
     /// # Errors
-    /// Wrong services, unreadable logs, or what `emit` returns.
-    pub fn logs(&self, options: &LogsOptions, stop: BorrowedFd<'_>, emit: Emit<'_>) -> Result<(), AppError> {
+    /// Wrong services, unreadable logs, or what the callbacks return.
+    pub fn logs(
+        &self,
+        options: &LogsOptions,
+        stop: BorrowedFd<'_>,
+        emit: Emit<'_>,
+        ended: Hear<'_>,
+    ) -> Result<(), AppError> {
         let project = self.locate_with(&options.services)?;
         let selection = Selection {
             services: options.services.iter().cloned().collect(),
@@ -78,38 +98,25 @@ impl App {
             ..Selection::default()
         };
         let query = Query { tail: options.tail, since: options.since, until: options.until };
-        let dir = self.roots.project(&project);
-        let shown = self.follow(&dir, &project, &selection, query, options.follow, stop, emit);
-        shown.map_err(AppError::io("read the logs"))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one private step of `logs`")]
-    fn follow(
-        &self,
-        dir: &ProjectDir,
-        project: &str,
-        selection: &Selection,
-        query: Query,
-        following: bool,
-        stop: BorrowedFd<'_>,
-        emit: Emit<'_>,
-    ) -> io::Result<()> {
-        let sources = |dir: &ProjectDir| -> io::Result<Vec<Source>> {
-            let records = dir.load()?;
-            let shown = records.iter().filter(|one| selection.takes(one) && !is_hidden(one));
-            Ok(shown.map(|one| source(dir, project, one)).collect())
-        };
-        let mut reader = LogReader::open(sources(dir)?, query)?;
-        if !following {
-            return reader.read(emit);
+        let wrong = AppError::io("read the logs");
+        if let (Some(index), Some(service)) = (options.index, options.services.first()) {
+            let there = self.selected(&project, &selection).map_err(AppError::io("read the logs"))?;
+            if there.is_empty() {
+                return Err(AppError::NotRunning { service: service.clone(), index: Some(index) });
+            }
         }
-        let mut rescan = || {
-            // The end comes first: what is over by then is complete in the sources that are looked up after it.
-            let over = self.is_over(project, selection)? && !self.is_changing(project)?;
-            Ok(Scan { sources: sources(dir)?, over })
-        };
-        let how = Follow { folders: &|| folders(dir), rescan: &mut rescan, settled: &mut || Ok(()), stop };
-        follow(&mut reader, how, emit)
+        if options.follow {
+            let mut over = || Ok(self.is_over(&project, &selection)? && !self.is_changing(&project)?);
+            let shown = |record: &ContainerRecord| !is_hidden(record);
+            let what = Followed { project: &project, selection: &selection, shown: &shown, ends_since: now(), query };
+            self.follow(what, &mut over, stop, emit, ended).map_err(wrong)
+        } else {
+            let records = self.selected(&project, &selection).map_err(AppError::io("read the logs"))?;
+            let dir = self.roots.project(&project);
+            let shown = records.iter().filter(|one| !is_hidden(one));
+            let sources = shown.map(|one| source(&dir, &project, one)).collect();
+            LogReader::open(sources, query).and_then(|mut reader| reader.read(emit)).map_err(wrong)
+        }
     }
 
     /// Follows the containers of a project as they come and go, until `stop` is readable. Lines before `since`
@@ -124,26 +131,43 @@ impl App {
         since: i64,
         stop: BorrowedFd<'_>,
         emit: Emit<'_>,
-        ended: &mut dyn FnMut(Ended) -> io::Result<()>,
+        ended: Hear<'_>,
     ) -> io::Result<()> {
+        let query = Query { since: Some(since), ..Query::default() };
+        let what = Followed { project, selection, shown: &|_| true, ends_since: since, query };
+        self.follow(what, &mut || Ok(false), stop, emit, ended)
+    }
+
+    fn follow(
+        &self,
+        what: Followed<'_>,
+        over: &mut dyn FnMut() -> io::Result<bool>,
+        stop: BorrowedFd<'_>,
+        emit: Emit<'_>,
+        ended: Hear<'_>,
+    ) -> io::Result<()> {
+        let Followed { project, selection, shown, ends_since, query } = what;
         let dir = self.roots.project(project);
         let mut told = BTreeSet::new();
         let pending = RefCell::new(Vec::new());
         let mut look = || -> io::Result<Scan> {
-            let records = self.selected(project, selection)?;
+            // The end comes first: what is over by then is complete in the sources that are looked up after it.
+            let over = over()?;
+            let mut records = self.selected(project, selection)?;
+            records.retain(shown);
             for record in &records {
                 if let Some((end, at)) = end_of(project, record)
-                    && at >= since
+                    && at >= ends_since
                     && told.insert((record.config.id.clone(), at))
                 {
                     pending.borrow_mut().push(end);
                 }
             }
             let sources = records.iter().map(|record| source(&dir, project, record)).collect();
-            Ok(Scan { sources, over: false })
+            Ok(Scan { sources, over })
         };
         let sources = look()?.sources;
-        let mut reader = LogReader::open(sources, Query { since: Some(since), ..Query::default() })?;
+        let mut reader = LogReader::open(sources, query)?;
         let mut settled = || pending.borrow_mut().drain(..).try_for_each(&mut *ended);
         let how = Follow { folders: &|| folders(&dir), rescan: &mut look, settled: &mut settled, stop };
         follow(&mut reader, how, emit)

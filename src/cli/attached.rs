@@ -181,8 +181,12 @@ impl Screen {
     }
 
     fn news(&mut self, reply: Reply) {
-        let runs = matches!(&reply, Reply::Progress { status, .. } if status == "Started" || status == "Running");
-        show::note(&mut self.progress, reply);
+        let word = if let Reply::Progress { status, .. } = &reply { status.as_str() } else { "" };
+        let (starts, runs) = (matches!(word, "Starting" | "Started"), matches!(word, "Started" | "Running"));
+        // That a container has started is seen by its output, between which such lines would stand.
+        if !starts {
+            show::note(&mut self.progress, reply);
+        }
         if runs {
             self.attach();
         }
@@ -195,7 +199,7 @@ impl Screen {
         let _ = self.progress.scroll(Instant::now());
         let names = self.attachment.names();
         if !names.is_empty() {
-            show::say(&format!("Attaching to {}", names.join(", ")));
+            show::line(&format!("Attaching to {}", names.join(", ")));
         }
         let _ = go.send(());
     }
@@ -305,8 +309,7 @@ fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -
             out.flush()
         },
         &mut |ended| {
-            let restarting = if ended.restarting { " (restarting)" } else { "" };
-            writeln!(io::stdout().lock(), "{} exited with code {}{restarting}", ended.name, ended.code)?;
+            writeln!(io::stdout().lock(), "{}", show::end(&ended))?;
             drop(tell.send(Event::Ended(ended)));
             Ok(())
         },

@@ -3,12 +3,15 @@
 use clap::Args;
 
 use crate::app::AppError;
+use crate::app::logs::Ended;
 use crate::app::options::{LogOutput, LogsOptions};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
 use crate::cli::values;
+use crate::logs::Line;
 use crate::ui::log_lines::LogPrinter;
+use std::cell::RefCell;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -68,7 +71,7 @@ impl LogsArgs {
 /// Whatever keeps it from being done.
 pub fn run(args: LogsArgs, context: &Context) -> Result<ExitCode, Failure> {
     let options = args.options()?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    let out = RefCell::new(std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock()));
     let style = show::log_style(options.output, context.ansi);
     let mut printer = LogPrinter::new(style, []);
     // Nothing ends `logs -f` but a signal: a pipe whose other end stays open says so.
@@ -77,11 +80,18 @@ pub fn run(args: LogsArgs, context: &Context) -> Result<ExitCode, Failure> {
         show::warn(&format!("the output of `{name}` is not shown: its log driver does not keep it"));
     }
     let following = options.follow;
-    let shown = context.app.logs(&options, never.as_fd(), &mut |line| {
-        printer.print(&line, &mut out)?;
+    let mut print = |line: Line<'_>| {
+        let mut out = out.borrow_mut();
+        printer.print(&line, &mut *out)?;
         if following { out.flush() } else { Ok(()) }
-    });
-    match shown.map(|()| out.flush()) {
+    };
+    let mut ended = |ended: Ended| {
+        let mut out = out.borrow_mut();
+        writeln!(out, "{}", show::end(&ended))?;
+        out.flush()
+    };
+    let shown = context.app.logs(&options, never.as_fd(), &mut print, &mut ended);
+    match shown.map(|()| out.borrow_mut().flush()) {
         Ok(Ok(())) => Ok(ExitCode::SUCCESS),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Ok(Err(error)) => Err(Failure::new(format!("cannot write to standard output: {error}"))),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::AppError;
 use crate::app::change::News;
+use crate::app::logs::Ended;
 use crate::app::options::LogOutput;
 use crate::base::diagnostic::{Diagnostic, Severity};
 use crate::cli::failure::{Failure, GENERAL};
@@ -161,6 +162,12 @@ pub fn text(text: &str) -> Result<ExitCode, Failure> {
 pub fn line(line: &str) -> bool {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+}
+
+/// The line that ends a container's output.
+pub fn end(ended: &Ended) -> String {
+    let restarting = if ended.restarting { " (restarting)" } else { "" };
+    format!("{} exited with code {}{restarting}", ended.name, ended.code)
 }
 
 /// Says something on standard error that is no warning.

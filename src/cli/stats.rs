@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::app::options::ListFormat;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::{show, values};
+use crate::ui::format::RowFormat;
 use crate::ui::stats;
 
 /// Between the first two looks; processor time is a difference.
@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// To the top left, and clear from there (ECMA-48).
 const HOME: &str = "\x1b[H\x1b[J";
 
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub struct StatsArgs {
     /// Service; all when none is named
     #[arg(value_name = "SERVICE")]
@@ -26,9 +26,9 @@ pub struct StatsArgs {
     /// Show stopped containers, too
     #[arg(short, long)]
     all: bool,
-    /// `table` or `json` (one object a line)
-    #[arg(long, default_value = "table", value_parser = values::list_format)]
-    format: ListFormat,
+    /// `table`, `json` (one object a line), or a template such as `{{.Name}}`, `table` before it for a head
+    #[arg(long, default_value = "table", value_parser = values::row_format)]
+    format: RowFormat,
     /// Show it once
     #[arg(long)]
     no_stream: bool,
@@ -56,9 +56,9 @@ pub fn run(args: StatsArgs, context: &Context) -> Result<ExitCode, Failure> {
         std::thread::sleep(pause);
         pause = INTERVAL;
         let samples = meter.sample().map_err(|error| context.failure(error))?;
-        let text = match args.format {
-            ListFormat::Json => stats::stats_json(&samples),
-            ListFormat::Table => stats::stats(&samples, args.no_trunc),
+        let text = match &args.format {
+            RowFormat::Table => stats::stats(&samples, args.no_trunc),
+            format => format.render(&stats::stats_objects(&samples)).map_err(Failure::new)?,
         };
         let written = write!(out, "{}{text}", if clears { HOME } else { "" }).and_then(|()| out.flush());
         match written {

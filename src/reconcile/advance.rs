@@ -236,6 +236,9 @@ impl<R: Runtime> Reconciler<R> {
         match running.wait {
             Some(wait) if running.failures.is_empty() && running.interrupted.is_none() => {
                 running.stage = Stage::Waiting;
+                for name in running.awaited() {
+                    running.say(format!("Container {name}"), "Waiting", String::new());
+                }
                 if let Some(timeout) = wait.timeout {
                     let timer = self.tasks.spawn_local(async move {
                         sleep(timeout).await;
@@ -258,6 +261,7 @@ impl<R: Runtime> Reconciler<R> {
         let mut pending = false;
         let mut failed = None;
         let mut unsettled = Duration::ZERO;
+        let mut met = Vec::new();
         for name in running.awaited() {
             let live = find(&self.lives, name);
             let completed = live.is_some_and(|live| {
@@ -268,16 +272,24 @@ impl<R: Runtime> Reconciler<R> {
                 None => Condition::ServiceStarted,
             };
             match judge(condition, &[(name, live)]) {
-                _ if completed => {}
+                _ if completed => met.push(name.to_owned()),
                 // Without a health check, one that dies at once has never been up.
                 Verdict::Met if condition == Condition::ServiceStarted => {
                     let age = live.filter(|_| !running.plan.unchanged.iter().any(|same| same == name));
                     let left = age.map(|live| SETTLED.saturating_sub(live.since.elapsed())).unwrap_or_default();
                     unsettled = unsettled.max(left);
+                    if left.is_zero() {
+                        met.push(name.to_owned());
+                    }
                 }
-                Verdict::Met => {}
+                Verdict::Met => met.push(name.to_owned()),
                 Verdict::Pending => pending = true,
                 Verdict::Failed { container, message } => failed = Some((container, message)),
+            }
+        }
+        for name in met {
+            if running.met.insert(name.clone()) {
+                running.say(format!("Container {name}"), "Healthy", String::new());
             }
         }
         if let Some((container, message)) = failed {

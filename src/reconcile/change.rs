@@ -1,5 +1,7 @@
 //! The change that is being made: which of its steps may begin, and how it ends.
 
+use std::collections::BTreeSet;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -51,6 +53,8 @@ pub(super) struct Running {
     /// The command that takes over, and why nothing more begins.
     pub(super) interrupted: Option<&'static str>,
     pub(super) timer: Option<AbortHandle>,
+    /// Containers that `--wait` has nothing more to wait for, as has been said.
+    pub(super) met: BTreeSet<String>,
     /// A timer runs for containers that `--wait` still looks at.
     pub(super) settling: bool,
     pub(super) began: Instant,
@@ -77,6 +81,7 @@ impl Running {
             failures: Vec::new(),
             interrupted: None,
             timer: None,
+            met: BTreeSet::new(),
             settling: false,
             began: Instant::now(),
         }

@@ -80,6 +80,10 @@ impl Host {
                 let mut problem =
                     because(format!("service `{}`: cannot publish port {last}", new.service.name), &error);
                 problem.help = Some(match holding_project(&error) {
+                    Some(project) if project == self.project => {
+                        "another container of this project has it: give replicas a range of host ports, or none"
+                            .to_owned()
+                    }
                     Some(project) => {
                         format!("it belongs to project `{project}`: `rcompose -p {project} down` frees it")
                     }

@@ -1,6 +1,6 @@
 //! `stats` and `top` in the layouts of docker compose 2.40.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::base::ids::ContainerId;
 use crate::ui::human;
@@ -66,17 +66,16 @@ pub fn stats(samples: &[Sample], no_trunc: bool) -> String {
     columns(&head, &rows.collect::<Vec<_>>(), 3, 10)
 }
 
-/// One JSON object a line.
-pub fn stats_json(samples: &[Sample]) -> String {
-    let line = |sample: &Sample| {
+/// What `--format json` and templates are about.
+pub fn stats_objects(samples: &[Sample]) -> Vec<Value> {
+    let object = |sample: &Sample| {
         let [name, cpu, memory, share, network, blocks, pids] = sample.cells();
-        let object = json!({
+        json!({
             "BlockIO": blocks, "CPUPerc": cpu, "Container": sample.id.as_str(), "ID": sample.id.short(),
             "MemPerc": share, "MemUsage": memory, "Name": name, "NetIO": network, "PIDs": pids,
-        });
-        format!("{object}\n")
+        })
     };
-    samples.iter().map(line).collect()
+    samples.iter().map(object).collect()
 }
 
 /// A process in `top`.

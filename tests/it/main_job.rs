@@ -293,7 +293,9 @@ fn attached_up_ends_when_all_containers_have_ended() {
     }
     let project = Project::new(&format!("services:\n  a: {{{}}}\n", shell("echo one; exit 3")));
     let up = project.run(&["up"]).ok();
+    assert!(up.out.starts_with("Attaching to a-1\n"), "{}", up.out);
     assert!(up.out.contains("| one") && up.out.contains("a-1 exited with code 3"), "{}", up.out);
+    assert!(up.err.ends_with("-a-1  Created\n"), "what comes between the output: {}", up.err);
     project.down();
 }
 
@@ -306,7 +308,12 @@ fn wait_scale_stop_start_kill_rm() {
     let project = Project::new(&format!(
         "services:\n  a: {{{idle}, stop_signal: SIGKILL, healthcheck: {{test: 'true', interval: 1s}}}}\n"
     ));
-    project.run(&["up", "--wait", "--scale", "a=3"]).ok();
+    let waited = project.run(&["up", "--wait", "--scale", "a=3"]).ok().err;
+    for words in ["-a-3  Started", "-a-3  Waiting", "-a-3  Healthy"] {
+        assert!(waited.contains(words), "{words}: {waited}");
+    }
+    let none = project.run(&["logs", "--index", "4", "a"]).fails(1).err;
+    assert!(none.contains("service `a` is not running container #4"), "{none}");
     assert_eq!(project.ps().len(), 3);
     assert!(project.ps().iter().all(|container| container["Health"] == "healthy"));
     project.run(&["up", "-d", "--scale", "a=1"]).ok();
@@ -354,7 +361,7 @@ fn following_logs_ends_with_the_last_container() {
     let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(lines.next().as_deref(), Some("early"), "it goes on while another one runs");
     project.run(&["kill", "long"]).ok();
-    assert_eq!(lines.next(), None);
+    assert_eq!(lines.last().as_deref(), Some("long-1 exited with code 137"));
     assert!(following.wait().unwrap().success());
     project.down();
 }

@@ -123,6 +123,8 @@ fn stats_and_top_tell_what_the_kernel_counts() {
     assert_eq!(busy["PIDs"], "2");
     assert!(idle["MemUsage"].as_str().unwrap().contains("MiB / "), "{idle}");
     assert!(idle["NetIO"].as_str().unwrap().contains('/'), "{idle}");
+    let names = project.run(&["stats", "--no-stream", "--format", "{{.Name}}"]).ok().out;
+    assert!(names.lines().all(|name| name.starts_with(&project.name)) && !names.is_empty(), "{names}");
     let all = project.run(&["stats", "--no-stream", "-a"]).ok().out;
     assert!(all.lines().count() == 4 && all.starts_with("CONTAINER ID"), "{all}");
     let top = project.run(&["top"]).ok().out;
