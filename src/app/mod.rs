@@ -22,6 +22,7 @@ pub mod provider;
 pub mod pull;
 pub mod push;
 pub mod registry;
+pub mod remote;
 pub mod run;
 pub mod session;
 pub mod system;

@@ -1,16 +1,14 @@
 //! What every command's runner starts from.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
 use crate::app::App;
 use crate::app::AppError;
 use crate::app::change::News;
 use crate::cli::failure::{Failure, INTERRUPTED};
 use crate::cli::interrupt;
-use crate::cli::root::{ProgressArg, RootArgs, environment};
+use crate::cli::root::{self, ProgressArg, RootArgs, environment};
 use crate::cli::show;
-use crate::state::Roots;
 use crate::ui::Ansi;
 use crate::ui::progress::ProgressMode;
 
@@ -30,11 +28,7 @@ impl Context {
     pub fn new(root: &RootArgs) -> Result<Self, Failure> {
         let load = root.load_options()?;
         let environment = environment();
-        let located = Roots::locate(rustix::process::geteuid().is_root(), |name| {
-            environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-        });
-        let absolute = |path: PathBuf| load.working_dir.join(path);
-        let roots = Roots { data: absolute(located.data), run: absolute(located.run) };
+        let roots = root::roots(&environment, &load.working_dir);
         let ansi = root.ansi();
         let progress = progress(root.progress, ansi);
         Ok(Self { app: App { roots, environment, load, dry_run: root.dry_run }, ansi, progress })

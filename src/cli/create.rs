@@ -39,7 +39,7 @@ pub struct CreateArgs {
     /// Number of containers of a service
     #[arg(long, value_name = "SERVICE=NUM", value_parser = values::scale)]
     scale: Vec<(String, u32)>,
-    /// Answer questions with yes; none is asked
+    /// Answer questions with yes: those about files from elsewhere
     #[arg(short, long, alias = "y", hide = true)]
     yes: bool,
 }

@@ -30,6 +30,7 @@ pub mod ps;
 pub mod pull;
 pub mod push;
 pub mod registry;
+pub mod remote;
 pub mod restart;
 pub mod rm;
 pub mod root;

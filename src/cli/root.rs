@@ -1,12 +1,15 @@
 //! Flags of every command: which project, in which form.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::app::LoadOptions;
+use crate::app::remote::Remotes;
 use crate::cli::failure::Failure;
+use crate::state::Roots;
 use crate::ui::Ansi;
 
 /// The flags before the command.
@@ -100,7 +103,10 @@ impl RootArgs {
         };
         let working_dir = std::env::current_dir()
             .map_err(|error| Failure::new(format!("cannot find the current folder: {error}")))?;
+        let environment = environment();
+        let data = roots(&environment, &working_dir).data;
         Ok(LoadOptions {
+            remote: Some(Arc::new(Remotes::new(&data, environment))),
             working_dir,
             files: self.files.clone(),
             project_directory,
@@ -113,6 +119,14 @@ impl RootArgs {
             ..LoadOptions::default()
         })
     }
+}
+
+/// Where state is kept.
+pub fn roots(environment: &BTreeMap<String, String>, working_dir: &Path) -> Roots {
+    let located = Roots::locate(rustix::process::geteuid().is_root(), |name| {
+        environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    });
+    Roots { data: working_dir.join(located.data), run: working_dir.join(located.run) }
 }
 
 /// The environment of this process; what is not UTF-8 is left out.

@@ -12,6 +12,7 @@ use crate::cli::exec::on_terminal;
 use crate::cli::failure::Failure;
 use crate::cli::foreground;
 use crate::cli::interrupt;
+use crate::cli::remote;
 use crate::cli::show;
 use crate::cli::values;
 use crate::control::Reply;
@@ -137,6 +138,9 @@ impl RunArgs {
 /// Whatever keeps the container from being started.
 pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
     let policy = Policy { all: args.build, none: false, quiet: args.quiet_build || args.quiet };
+    if !context.app.dry_run {
+        remote::confirm(context)?;
+    }
     let options = args.options()?;
     let one = context.app.prepare_run(&options).map_err(|error| context.failure(error))?;
     show::diagnostics(&one.warnings, context.ansi);

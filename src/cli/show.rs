@@ -180,13 +180,25 @@ pub fn say(text: &str) {
 ///
 /// # Errors
 /// When standard input cannot be read.
-#[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
 pub fn confirmed(question: &str) -> Result<bool, Failure> {
+    Ok(matches!(answer(question)?.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Asks a question that an empty line answers with yes; no answer at all is no.
+///
+/// # Errors
+/// When standard input cannot be read.
+pub fn agreed(question: &str) -> Result<bool, Failure> {
+    Ok(matches!(answer(question)?.to_lowercase().as_str(), "\n" | "y\n" | "yes\n" | "y" | "yes"))
+}
+
+#[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
+fn answer(question: &str) -> Result<String, Failure> {
     eprint!("{question}");
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer);
     read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    Ok(answer)
 }
 
 /// How log lines look on standard output.

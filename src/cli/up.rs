@@ -11,6 +11,7 @@ use crate::cli::attached;
 use crate::cli::build::{Policy, before_start};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::cli::remote;
 use crate::cli::show;
 use crate::cli::values;
 use std::process::ExitCode;
@@ -95,7 +96,7 @@ pub struct UpArgs {
     /// Print nothing of the build
     #[arg(long)]
     pub quiet_build: bool,
-    /// Answer questions with yes; none is asked
+    /// Answer questions with yes: those about files from elsewhere
     #[arg(short, long, alias = "y", hide = true)]
     pub yes: bool,
     /// Build the images first, also when they are there
@@ -150,6 +151,10 @@ impl UpArgs {
 /// Whatever keeps it from being done.
 pub fn run(args: UpArgs, context: Context) -> Result<ExitCode, Failure> {
     let policy = Policy { all: args.build, none: args.no_build, quiet: args.quiet_build };
+    // Before a provider of the project is run.
+    if !args.yes && !context.app.dry_run {
+        remote::confirm(&context)?;
+    }
     let options = args.options()?;
     let up = prepare(&options, &context, !context.app.dry_run)?;
     let builds = up.project.services.values().any(|service| service.builds);

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::include::unsupported_remote;
 use super::load::{Loader, Scope};
-use super::locate::is_remote;
 use super::paths::{Base, relative};
+use super::remote::{self, is_remote};
 use super::validate::nearest;
 use super::{canonical, interpolate, merge, record};
 use crate::base::diagnostic::Diagnostic;
@@ -77,13 +76,12 @@ fn extended(
             extended(loader, services, &reference.service, file, chain, scope)
         }
         Some(other) => {
-            if is_remote(other) {
-                unsupported_remote(loader, other, "extends", reference.mark);
-                return None;
-            }
-            let path = scope.folder.join(other);
+            let path = match is_remote(other) {
+                true => remote::fetch(loader.options, other, reference.mark, loader.reports)?,
+                false => scope.folder.join(other),
+            };
             let before = loader.reports.diagnostics.len();
-            let bases = base_services(loader, &path, reference.mark, scope);
+            let bases = base_services(loader, &path, reference.mark, scope, is_remote(other));
             let note = format!("`{name}` extends `{}` of this file from here", reference.service);
             loader.reports.trace(before, reference.mark, &note);
             let bases = bases?;
@@ -160,16 +158,22 @@ fn circular(loader: &mut Loader<'_>, chain: &[Link], name: &str, reference: &Ref
 }
 
 /// The services of another file in canonical form, their paths seen from where this scope is.
-fn base_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope) -> Option<Rc<Map>> {
+fn base_services(
+    loader: &mut Loader<'_>,
+    path: &Path,
+    mark: Mark,
+    scope: &Scope,
+    is_elsewhere: bool,
+) -> Option<Rc<Map>> {
     if let Some(known) = scope.bases.borrow().get(path) {
         return known.clone();
     }
-    let services = read_services(loader, path, mark, scope).map(Rc::new);
+    let services = read_services(loader, path, mark, scope, is_elsewhere).map(Rc::new);
     scope.bases.borrow_mut().insert(path.to_owned(), services.clone());
     services
 }
 
-fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope) -> Option<Map> {
+fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope, is_elsewhere: bool) -> Option<Map> {
     let input = loader.read(path, mark)?;
     let errors = loader.reports.errors();
     let mut tree = Node::new(Value::from(Map::default()), Mark::default());
@@ -182,7 +186,7 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
         canonical::file(&mut tree, loader.depth(), loader.reports);
     }
     let folder = path.parent().unwrap_or(&scope.folder);
-    let shown = if scope.shown.is_absolute() {
+    let shown = if scope.shown.is_absolute() || is_elsewhere {
         super::locate::clean(folder)
     } else {
         // The rest of the way is added when the scope's own paths are resolved.

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::load::{Loader, Scope};
-use super::locate::{REMOTE_HELP, clean, is_remote, read_env_files};
+use super::locate::{clean, read_env_files};
 use super::paths::relative;
+use super::remote::{self, is_remote};
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Value};
 
@@ -86,11 +87,11 @@ fn read_entry(loader: &mut Loader<'_>, node: &Node) -> Option<Entry> {
 
 /// Loads the project of one entry.
 fn project(loader: &mut Loader<'_>, entry: &Entry, file: &Path, scope: &Scope) -> Option<Node> {
-    if let Some(remote) = entry.paths.iter().find(|path| is_remote(path)) {
-        unsupported_remote(loader, remote, "include", entry.mark);
-        return None;
-    }
-    let located: Vec<PathBuf> = entry.paths.iter().map(|path| clean(&scope.folder.join(path))).collect();
+    let located = entry.paths.iter().map(|path| match is_remote(path) {
+        true => remote::fetch(loader.options, path, entry.mark, loader.reports),
+        false => Some(clean(&scope.folder.join(path))),
+    });
+    let located: Vec<PathBuf> = located.collect::<Option<_>>()?;
     let main = located.first()?;
     let mut included = scope.included.clone();
     included.push(file.to_owned());
@@ -104,8 +105,12 @@ fn project(loader: &mut Loader<'_>, entry: &Entry, file: &Path, scope: &Scope) -
         Some(directory) => clean(&scope.folder.join(directory)),
         None => main.parent()?.to_owned(),
     };
-    let shown =
-        if scope.shown.is_absolute() { folder.clone() } else { scope.shown.join(relative(&scope.folder, &folder)) };
+    // What was fetched has no place relative to the project.
+    let is_elsewhere = entry.project_directory.is_none() && entry.paths.first().is_some_and(|path| is_remote(path));
+    let shown = match scope.shown.is_absolute() || is_elsewhere {
+        true => folder.clone(),
+        false => scope.shown.join(relative(&scope.folder, &folder)),
+    };
     let mut environment = scope.environment.clone();
     let env_files = env_files(loader, entry, &folder, scope)?;
     read_env_files(&env_files, &mut environment, loader.reports)?;
@@ -132,11 +137,6 @@ fn env_files(loader: &mut Loader<'_>, entry: &Entry, folder: &Path, scope: &Scop
         files.push(path);
     }
     Some(files)
-}
-
-pub(super) fn unsupported_remote(loader: &mut Loader<'_>, path: &str, what: &str, mark: Mark) {
-    let message = format!("`{path}`: `{what}` of a git repository or OCI artifact is not supported");
-    loader.reports.error_with_help("unsupported", mark, message, REMOTE_HELP);
 }
 
 /// Adds resources that the including file does not have; the same one twice is fine when it is equal.

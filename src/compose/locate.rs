@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::LoadOptions;
 use super::dotenv;
 use super::files::{self, ReadError};
+use super::remote::{self, is_remote};
 use super::report::Reports;
 use crate::base::diagnostic::{Diagnostic, Place};
 use crate::model::tree::Mark;
@@ -19,9 +20,41 @@ const OVERRIDE_NAMES: [&str; 4] =
 pub(super) struct Location {
     /// Absolute, or `-`.
     pub(super) files: Vec<PathBuf>,
-    /// Absolute.
+    /// Where the command is at home: it names the project, and has its `.env`. Absolute.
     pub(super) working_dir: PathBuf,
+    /// Where relative paths start from: the folder of the first file that was fetched, or else `working_dir`.
+    pub(super) folder: PathBuf,
     pub(super) environment: BTreeMap<String, String>,
+}
+
+/// A file as it is named.
+enum File {
+    /// Absolute, or `-`.
+    Here(PathBuf),
+    /// The address of one that lies elsewhere.
+    Elsewhere(String),
+}
+
+impl File {
+    fn named(name: &str, here: &Path) -> Self {
+        match name {
+            "-" => Self::Here(PathBuf::from(name)),
+            _ if is_remote(name) => Self::Elsewhere(name.to_owned()),
+            _ => Self::Here(clean(&here.join(name))),
+        }
+    }
+
+    /// The folder that a command with this file is at home in.
+    fn folder<'a>(&'a self, here: &'a Path) -> &'a Path {
+        match self {
+            Self::Here(path) => path.parent().unwrap_or(here),
+            Self::Elsewhere(_) => here,
+        }
+    }
+
+    fn is_stdin(&self) -> bool {
+        matches!(self, Self::Here(path) if path.as_os_str() == "-")
+    }
 }
 
 /// Finds the project. `None` when an error was reported.
@@ -38,25 +71,35 @@ pub(super) fn locate(
     let explicit = !env_files.is_empty();
     let mut first_env_files = env_files.clone();
     if !explicit {
-        let file = options.files.iter().find(|file| file.as_str() != "-").map(|file| clean(&here.join(file)));
-        let file_folder = file.as_deref().and_then(Path::parent);
-        first_env_files = default_env_file(folder.as_deref().or(file_folder).unwrap_or(here), process);
+        let file = options.files.iter().map(|file| File::named(file, here)).find(|file| !file.is_stdin());
+        let file_folder = file.as_ref().map_or(here.as_path(), |file| file.folder(here));
+        first_env_files = default_env_file(folder.as_deref().unwrap_or(file_folder), process);
         env_files.clone_from(&first_env_files);
     }
     read_env_files(&first_env_files, &mut environment, reports)?;
     let files = compose_files(options, folder.as_deref(), &environment, reports)?;
-    let working_dir = match (folder, files.iter().find(|file| file.as_os_str() != "-")) {
-        (Some(folder), _) => folder,
-        (None, Some(file)) => file.parent().unwrap_or(here).to_owned(),
-        (None, None) => here.clone(),
-    };
+    let working_dir = folder.unwrap_or_else(|| match files.iter().find(|file| !file.is_stdin()) {
+        Some(file) => file.folder(here).to_owned(),
+        None => here.clone(),
+    });
     if !explicit {
         let found = default_env_file(&working_dir, process);
         if !found.is_empty() && found != env_files {
             read_env_files(&found, &mut environment, reports)?;
         }
     }
-    Some(Location { files, working_dir, environment })
+    let mut fetched = None;
+    let files = files.into_iter().map(|file| match file {
+        File::Here(path) => Some(path),
+        File::Elsewhere(address) => {
+            let path = remote::fetch(options, &address, Mark::default(), reports)?;
+            fetched = fetched.take().or_else(|| path.parent().map(Path::to_owned));
+            Some(path)
+        }
+    });
+    let files = files.collect::<Option<_>>()?;
+    let folder = fetched.unwrap_or_else(|| working_dir.clone());
+    Some(Location { files, working_dir, folder, environment })
 }
 
 pub(super) fn clean(path: &Path) -> PathBuf {
@@ -128,35 +171,18 @@ fn compose_files(
     folder: Option<&Path>,
     environment: &BTreeMap<String, String>,
     reports: &mut Reports,
-) -> Option<Vec<PathBuf>> {
+) -> Option<Vec<File>> {
     let here = &options.working_dir;
-    let absolute = |file: &str| if file == "-" { PathBuf::from(file) } else { clean(&here.join(file)) };
-    if let Some(remote) =
-        options.files.iter().find(|file| is_remote(file) && std::fs::metadata(absolute(file)).is_err())
-    {
-        let message = format!("`{remote}`: a project in a git repository or OCI artifact is not supported");
-        reports.error_with_help("unsupported", Mark::default(), message, REMOTE_HELP);
-        return None;
-    }
     if !options.files.is_empty() {
-        return Some(options.files.iter().map(|file| absolute(file)).collect());
+        return Some(options.files.iter().map(|file| File::named(file, here)).collect());
     }
     let named = environment.get("COMPOSE_FILE").map(String::as_str).unwrap_or_default();
     if !named.is_empty() {
         let separator = environment.get("COMPOSE_PATH_SEPARATOR").filter(|separator| !separator.is_empty());
-        return Some(named.split(separator.map_or(":", String::as_str)).map(absolute).collect());
+        let named = named.split(separator.map_or(":", String::as_str));
+        return Some(named.map(|file| File::named(file, here)).collect());
     }
-    search(folder.unwrap_or(here), reports)
-}
-
-/// What to do where a file is named that is on another machine.
-pub(super) const REMOTE_HELP: &str = "clone the repository, or download the artifact, and name the file in it";
-
-/// Git repositories and OCI artifacts, which the format allows where a file is named.
-pub(super) fn is_remote(path: &str) -> bool {
-    ["oci://", "git://", "ssh://", "http://", "https://", "git@", "github.com/"]
-        .iter()
-        .any(|start| path.starts_with(start))
+    search(folder.unwrap_or(here), reports).map(|files| files.into_iter().map(File::Here).collect())
 }
 
 /// Looks in `folder`, then in those above it.

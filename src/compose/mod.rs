@@ -29,6 +29,7 @@ mod padding;
 mod path;
 mod paths;
 mod record;
+mod remote;
 pub mod render;
 mod report;
 mod scalar;
@@ -43,6 +44,7 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Sources, Value};
@@ -55,6 +57,7 @@ use select::Disabled;
 
 pub use environment::env_file;
 pub use name::is_project_name;
+pub use remote::{Remote, Unfetched, is_remote};
 pub use shell::split as split_command;
 pub use short::{VolumeSource, volume_source};
 pub use variables::Variable;
@@ -82,6 +85,8 @@ pub struct LoadOptions {
     pub no_normalize: bool,
     pub no_path_resolution: bool,
     pub no_consistency: bool,
+    /// Who fetches files that lie elsewhere; without one they are refused.
+    pub remote: Option<Arc<dyn Remote>>,
 }
 
 /// What came of it: no project when there is an error among the diagnostics.
@@ -194,8 +199,8 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
     let explicit = options.project_name.as_deref();
     let name = name::project(explicit, &inputs, &folder, &location.environment, interpolate, loader.reports)?;
     location.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
-    let shown = if options.no_path_resolution { PathBuf::new() } else { location.working_dir.clone() };
-    let scope = Scope::new(location.working_dir.clone(), shown, location.environment.clone());
+    let shown = if options.no_path_resolution { PathBuf::new() } else { location.folder.clone() };
+    let scope = Scope::new(location.folder.clone(), shown, location.environment.clone());
     let mut tree = loader.model(inputs, &scope)?;
     if tree.as_map().is_none_or(Map::is_empty) {
         loader.reports.error("empty-file", Mark::default(), "empty compose file: it has no keys");
@@ -271,7 +276,7 @@ fn typed(resolved: Resolved, reports: &mut Reports) -> Option<Project> {
     let extensions = extensions.map(|(key, (_, node))| (key.to_string(), node.to_json())).collect();
     Some(Project {
         name,
-        working_dir: location.working_dir,
+        working_dir: location.folder,
         compose_files: location.files,
         environment: location.environment,
         profiles,

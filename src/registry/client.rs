@@ -26,6 +26,13 @@ pub struct Registries {
 }
 
 /// A manifest as a server sent it.
+pub(super) struct Sent {
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A manifest that was read.
 pub(super) struct Fetched {
     pub(super) digest: Digest,
     pub(super) manifest: Manifest,
@@ -106,10 +113,18 @@ impl Registries {
 
     /// Fetches a manifest by tag or digest; a digest is checked.
     pub(super) fn manifest(&self, endpoint: &Endpoint, name: &Reference, which: &str) -> Result<Fetched, Error> {
+        let Sent { digest, media_type, bytes } = self.manifest_bytes(endpoint, name, which)?;
+        let manifest =
+            Manifest::parse(&media_type, &bytes).map_err(|source| Error::Manifest { name: name.familiar(), source })?;
+        Ok(Fetched { digest, manifest })
+    }
+
+    /// Fetches a manifest as it was written.
+    pub(super) fn manifest_bytes(&self, endpoint: &Endpoint, name: &Reference, which: &str) -> Result<Sent, Error> {
         let answer = self.ask(endpoint, name, false, which)?;
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let media_type = header("content-type").unwrap_or_default();
-        let media_type = media_type.split(';').next().unwrap_or_default().trim();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         let said = header("docker-content-digest");
         let body = answer.into_body().into_with_config().limit(MAX_MANIFEST).read_to_vec();
         let bytes = body.map_err(|error| transport::failure(&endpoint.registry, error))?;
@@ -119,9 +134,7 @@ impl Registries {
         {
             return Err(Error::WrongDigest { registry: endpoint.registry.clone(), expected, found: digest });
         }
-        let manifest =
-            Manifest::parse(media_type, &bytes).map_err(|source| Error::Manifest { name: name.familiar(), source })?;
-        Ok(Fetched { digest, manifest })
+        Ok(Sent { digest, media_type, bytes })
     }
 
     fn ask(&self, endpoint: &Endpoint, name: &Reference, head: bool, which: &str) -> Result<Response<Body>, Error> {

@@ -44,6 +44,8 @@ pub enum Error {
     WrongDigest { registry: String, expected: Digest, found: Digest },
     #[error("the manifest of `{name}` cannot be used")]
     Manifest { name: String, source: ManifestError },
+    #[error("`{name}` is no Compose project but {what}")]
+    NoProject { name: String, what: String },
     #[error("`{path}` cannot be used")]
     CredentialFile { path: PathBuf, source: io::Error },
     #[error("credential helper `docker-credential-{helper}` failed: {message}")]

@@ -4,6 +4,7 @@
 //! used by short-lived processes with a few threads.
 //! <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
 
+mod artifact;
 mod auth;
 mod blob;
 mod client;
@@ -17,6 +18,7 @@ mod serve;
 mod settings;
 mod transport;
 
+pub use artifact::ArtifactFile;
 pub use client::Registries;
 pub use credentials::{CredentialFile, Credentials};
 pub use error::Error;

@@ -58,7 +58,7 @@ impl Registries {
             return Ok(Pulled { id, digest, is_new: false });
         }
         let manifest = self.image_manifest(endpoint, name, fetched.manifest, platform)?;
-        let config = self.document(endpoint, name, &manifest.config)?;
+        let config = self.document(endpoint, name, &manifest.config, MAX_CONFIG)?;
         let offer = Offer {
             name: name.clone(),
             manifest: digest.clone(),
@@ -106,11 +106,17 @@ impl Registries {
     }
 
     /// A small blob, checked.
-    fn document(&self, endpoint: &Endpoint, name: &Reference, blob: &Descriptor) -> Result<Vec<u8>, Error> {
+    pub(super) fn document(
+        &self,
+        endpoint: &Endpoint,
+        name: &Reference,
+        blob: &Descriptor,
+        largest: u64,
+    ) -> Result<Vec<u8>, Error> {
         let registry = || endpoint.registry.clone();
-        if blob.size > MAX_CONFIG {
+        if blob.size > largest {
             let what = blob.digest.to_string();
-            return Err(Error::WrongSize { registry: registry(), what, expected: MAX_CONFIG, found: blob.size });
+            return Err(Error::WrongSize { registry: registry(), what, expected: largest, found: blob.size });
         }
         let mut reader = BlobReader::open(&self.settings, endpoint, name.path(), blob, Box::new(|_| {}))?;
         let mut bytes = Vec::new();

@@ -61,6 +61,40 @@ pub fn check_out(repository: &Repository, into: &Path, keep_git_dir: bool) -> Re
     Ok((commit.trim().to_owned(), folder(repository, into)?))
 }
 
+/// The commit that a branch or tag of a repository leads to now.
+///
+/// # Errors
+/// There is no git, no such repository, or nothing of that name in it.
+pub fn commit(repository: &Repository) -> Result<String, Error> {
+    let reference = repository.reference.as_deref().unwrap_or("HEAD");
+    if is_commit(reference) {
+        return Ok(reference.to_ascii_lowercase());
+    }
+    let url = repository.url.as_str();
+    let listed = Git { into: Path::new("/"), url }.run("read", &["ls-remote", "--end-of-options", url, reference])?;
+    let found = listed.lines().filter_map(|line| line.split_once('\t'));
+    // An annotated tag is listed with what it is a tag of; of the rest, git itself takes tags before branches.
+    let rank = |name: &str| match name.strip_suffix(reference) {
+        Some("" | "refs/") => Some(0),
+        Some("refs/tags/") => Some(1),
+        Some("refs/heads/") => Some(2),
+        _ => None,
+    };
+    let best = found.filter_map(|(commit, name)| Some((rank(name)?, commit))).min();
+    let commit = best.map(|(_, commit)| commit.to_owned()).filter(|commit| is_commit(commit));
+    commit.ok_or_else(|| Error::NoReference { reference: reference.to_owned(), url: without_password(url) })
+}
+
+/// The file or folder at a path of a checked out repository: links in it do not lead out of it.
+///
+/// # Errors
+/// There is none.
+pub fn find(root: &Path, path: &str) -> io::Result<PathBuf> {
+    use std::os::fd::AsRawFd;
+    let found = inroot::open(&fs::File::open(root)?, path.as_bytes(), OFlags::PATH)?;
+    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+}
+
 struct Git<'a> {
     into: &'a Path,
     url: &'a str,
@@ -89,10 +123,20 @@ impl Git<'_> {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().lines().next_back().unwrap_or_default().trim_start_matches("fatal: ");
-        let said = said.replace(self.url, &without_password(self.url));
+        let said = reason(&said).replace(self.url, &without_password(self.url));
         let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
         Err(Error::Git { doing, url: without_password(self.url), said })
+    }
+}
+
+/// What git says at last, without the advice that it has for everybody. It repeats what a helper such as ssh said before.
+fn reason(said: &str) -> String {
+    const ADVICE: [&str; 2] = ["Please make sure you have the correct access rights", "and the repository exists."];
+    let lines = said.lines().map(|line| line.trim().trim_start_matches("fatal: "));
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty() && !ADVICE.contains(line)).collect();
+    match lines.as_slice() {
+        [.., cause, "Could not read from remote repository."] | [.., cause] => (*cause).to_owned(),
+        [] => String::new(),
     }
 }
 
@@ -118,9 +162,20 @@ fn without_git(folder: &Path) -> io::Result<()> {
 fn folder(repository: &Repository, into: &Path) -> Result<PathBuf, Error> {
     let Some(folder) = &repository.folder else { return Ok(into.to_owned()) };
     let none = || Error::NoFolder { folder: folder.clone(), url: without_password(&repository.url) };
-    let root = fs::File::open(into).map_err(|_| none())?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let found = inroot::open(&root, folder.as_bytes(), flags).map_err(|_| none())?;
-    use std::os::fd::AsRawFd;
-    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(|_| none())
+    let found = find(into, folder).map_err(|_| none())?;
+    if found.is_dir() { Ok(found) } else { Err(none()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+
+    #[test]
+    fn of_what_git_says_the_cause_is_shown() {
+        let ssh = "ssh: connect to host h port 22: Connection refused\nfatal: Could not read from remote repository.\n\n\
+                   Please make sure you have the correct access rights\nand the repository exists.\n";
+        assert_eq!(reason(ssh), "ssh: connect to host h port 22: Connection refused");
+        assert_eq!(reason("warning: x\nfatal: unable to access\n"), "unable to access");
+        assert_eq!(reason(""), "");
+    }
 }

@@ -7,8 +7,8 @@ mod address;
 mod git;
 mod http;
 
-pub use address::{Address, Repository};
-pub use git::check_out;
+pub use address::{Address, Repository, without_password};
+pub use git::{check_out, commit, find};
 pub use http::{Downloaded, download};
 
 use std::io;
@@ -28,6 +28,8 @@ pub enum Error {
     NoGit(#[source] io::Error),
     #[error("git cannot {doing} `{url}`: {said}")]
     Git { doing: &'static str, url: String, said: String },
+    #[error("the repository `{url}` has no branch, tag or commit `{reference}`")]
+    NoReference { reference: String, url: String },
     #[error("`{folder}` is not a folder of the repository `{url}`")]
     NoFolder { folder: String, url: String },
     #[error(transparent)]
@@ -43,7 +45,7 @@ impl Error {
             Self::Status { code: 401 | 403, .. } => {
                 Some("the server wants to know who asks; use an address that it gives to all")
             }
-            Self::Git { .. } => {
+            Self::Git { .. } | Self::NoReference { .. } => {
                 Some("check the address, the branch, tag or commit after `#`, and that you may read it")
             }
             Self::Refused { .. } => Some("check the address, your network, and HTTPS_PROXY if you need a proxy"),

@@ -363,6 +363,30 @@ pub struct VolumeRow {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A variable that a project reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcedVariable {
+    pub name: String,
+    /// `None`: it has none.
+    pub value: Option<String>,
+    pub source: &'static str,
+    pub required: bool,
+    pub default: String,
+}
+
+/// The table of variables that is shown before a project from elsewhere is run.
+pub fn sourced_variables(rows: &[SourcedVariable]) -> String {
+    let cells = |row: &SourcedVariable| {
+        // Control characters would be the project's to say what the terminal shows.
+        let shown = |text: &str| text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let value = row.value.as_deref().map_or("<unset>".to_owned(), shown);
+        let required = if row.required { "yes" } else { "no" };
+        vec![row.name.clone(), value, row.source.to_owned(), required.to_owned(), shown(&row.default)]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["VARIABLE", "VALUE", "SOURCE", "REQUIRED", "DEFAULT"], &rows, 0)
+}
+
 /// The `volumes` table.
 pub fn volumes(rows: &[VolumeRow]) -> String {
     let rows: Vec<_> = rows.iter().map(|row| vec!["local".to_owned(), row.name.clone()]).collect();

@@ -185,12 +185,12 @@ fn what_grows_without_bound_is_refused() {
 }
 
 #[test]
-fn remote_files_are_named_as_not_supported() {
+fn without_somebody_to_fetch_them_remote_files_are_refused() {
     for text in ["include: ['oci://registry/x']\n", "services: {a: {extends: {service: a, file: 'https://h/x.git'}}}\n"]
     {
         let loaded = load(text);
         let diagnostic = loaded.diagnostics.iter().find(|diagnostic| diagnostic.code == "unsupported").unwrap();
-        assert!(diagnostic.place.is_some() && diagnostic.related.is_empty(), "{text}");
+        assert!(diagnostic.place.is_some(), "{text}");
     }
     let options = LoadOptions { files: vec!["oci://registry/x".to_owned()], ..LoadOptions::default() };
     assert_eq!(compose::load_tree(&options, &BTreeMap::new()).diagnostics[0].code, "unsupported");

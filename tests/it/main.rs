@@ -15,6 +15,8 @@ mod compose;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod elsewhere;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod escapes;

@@ -136,7 +136,7 @@ fn findings(
     reports: &Reports,
 ) -> Vec<Diagnostic> {
     let Some(record) = &reports.record else { return Vec::new() };
-    let scene = Scene { tree, record, environment: &location.environment, working_dir: &location.working_dir };
+    let scene = Scene { tree, record, environment: &location.environment, working_dir: &location.folder };
     let mut findings = Findings { sources: &reports.sources, asked: &options.services, code: "", found: Vec::new() };
     for check in CHECKS {
         findings.code = check.code;

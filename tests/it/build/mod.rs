@@ -2,7 +2,7 @@
 
 mod bases;
 mod commit;
-mod remote;
+pub(crate) mod remote;
 mod rootless;
 
 use std::fs;

@@ -62,13 +62,13 @@ fn answer(mut stream: &std::net::TcpStream, root: &Path, log: &Mutex<Vec<String>
 }
 
 /// `git daemon` for the repositories of a folder.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Daemon {
-    fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -93,7 +93,7 @@ impl Drop for Daemon {
     }
 }
 
-fn git(folder: &Path, args: &[&str]) -> String {
+pub(crate) fn git(folder: &Path, args: &[&str]) -> String {
     let mut command = Command::new("git");
     command.current_dir(folder).args(["-c", "user.name=n", "-c", "user.email=e", "-c", "protocol.file.allow=always"]);
     let output = command.args(args).env("HOME", folder).env("GIT_CONFIG_NOSYSTEM", "1").output().unwrap();
@@ -118,7 +118,7 @@ fn repository(above: &Path, name: &str) -> PathBuf {
     path
 }
 
-fn no_git() -> bool {
+pub(crate) fn no_git() -> bool {
     let missing = Command::new("git").arg("daemon").arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let missing = missing.map_or(true, |_| !Path::new("/usr/lib/git-core/git-daemon").exists());
     if missing {

@@ -62,13 +62,19 @@ impl Served {
     }
 
     /// Pushes a blob in one request after another; returns its digest.
-    fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
+    pub(crate) fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = Digest::of(bytes).to_string();
         let begun = self.ask("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], b"");
         assert_eq!(begun.status, 202);
         let url = format!("{}?digest={digest}", begun.header("location"));
         assert_eq!(self.ask("PUT", &url, &[], bytes).status, 201);
         digest
+    }
+
+    pub(crate) fn push_manifest(&self, repository: &str, tag: &str, manifest: &[u8]) {
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        let put = self.ask("PUT", &path, &[("content-type", MANIFEST)], manifest);
+        assert_eq!(put.status, 201, "{}", put.text());
     }
 
     pub(super) fn push_image(&self, repository: &str, tag: &str, made: &Made) {
