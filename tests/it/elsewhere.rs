@@ -112,8 +112,11 @@ fn what_lies_elsewhere_is_run_only_after_a_question() {
     assert!(!project.root().join("data/projects").join(&project.name).exists());
 }
 
-/// Pushes a Compose project with these files; each has its kind of annotation and its name.
-fn publish(served: &Served, tag: &str, artifact_type: &str, files: &[(&str, &[(&str, &str)], &str)]) {
+/// Media type, annotations, content.
+type File<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
+/// Pushes a Compose project with these files.
+fn publish(served: &Served, tag: &str, artifact_type: &str, files: &[File<'_>]) {
     let layers: Vec<_> = files
         .iter()
         .map(|(media_type, annotations, content)| {
@@ -139,7 +142,7 @@ fn an_artifact_is_a_project() {
     let name = |tag: &str| format!("oci://{}/team/app:{tag}", served.address);
     let kind = "application/vnd.docker.compose.project";
     let file = "com.docker.compose.file";
-    let files: [(&str, &[(&str, &str)], &str); 4] = [
+    let files: [File<'_>; 4] = [
         (COMPOSE_FILE, &[(file, "compose.yaml")], "services:\n  web: {image: busybox, env_file: abc.env}\n"),
         (COMPOSE_FILE, &[(file, "over.yaml")], "services:\n  web: {extends: {file: d.yaml, service: b}}\n"),
         (COMPOSE_FILE, &[(file, "d.yaml"), ("com.docker.compose.extends", "true")], "services: {b: {hostname: h}}\n"),
