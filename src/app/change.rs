@@ -1,6 +1,6 @@
 //! Verbs that change a project: through the supervisor, one change at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::app::image::image_names;
 use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions};
@@ -11,7 +11,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::control::{Reply, Request, Wait};
 use crate::network::Networks;
 use crate::plan;
-use crate::plan::{Change, ChangeKind, Plan, Recreate};
+use crate::plan::{Change, ChangeKind, Orphans, Plan, Recreate};
 use crate::spec::ContainerState;
 use crate::spec::Observed;
 use crate::spec::Phase;
@@ -68,7 +68,7 @@ impl App {
                 always_recreate_deps: options.always_recreate_deps,
                 no_deps: options.no_deps,
                 no_start: options.no_start,
-                remove_orphans: options.remove_orphans,
+                orphans: self.orphans(options.remove_orphans)?,
                 renew_anonymous_volumes: options.renew_anonymous_volumes,
                 timeout: options.timeout,
             },
@@ -131,10 +131,11 @@ impl App {
             (Some(project), Some(which)) => image_names(project, &services, which),
             _ => Vec::new(),
         };
+        let orphans = self.orphans(remove_orphans)?;
         let exists = self.exists(&name)?;
         if exists {
             let project = project.as_ref().map(plan::lower).transpose().ok().flatten();
-            self.change(&name, ChangeKind::Down { services, volumes, remove_orphans, timeout, project }, news)?;
+            self.change(&name, ChangeKind::Down { services, volumes, orphans, timeout, project }, news)?;
         }
         let removed = self.remove_images(&of_services, news)?;
         if !exists && removed == 0 {
@@ -165,15 +166,16 @@ impl App {
         if observed.containers.is_empty() {
             return Ok(());
         }
-        let change = Change { requested_at: now(), kind: ChangeKind::Start { services: options.services } };
+        let Some((name, services)) = self.meant(options.services)? else { return Ok(()) };
+        let change = Change { requested_at: now(), kind: ChangeKind::Start { services } };
         self.make(&name, change, wait, news)
     }
 
     /// # Errors
     /// Whatever fails.
     pub fn stop(&self, options: StopOptions, news: News<'_>) -> Result<(), AppError> {
-        let name = self.locate_with(&options.services)?;
-        self.change_running(&name, ChangeKind::Stop { services: options.services, timeout: options.timeout }, news)
+        let Some((name, services)) = self.meant(options.services)? else { return Ok(()) };
+        self.change_running(&name, ChangeKind::Stop { services, timeout: options.timeout }, news)
     }
 
     /// # Errors
@@ -188,17 +190,19 @@ impl App {
             };
         }
         let RestartOptions { services, timeout, no_deps } = options;
+        let Some((name, services)) = self.meant(services)? else { return Ok(()) };
         self.change(&name, ChangeKind::Restart { services, timeout, no_deps }, news)
     }
 
     /// # Errors
     /// Whatever fails.
     pub fn kill(&self, options: KillOptions, news: News<'_>) -> Result<(), AppError> {
-        let name = self.locate_with(&options.services)?;
-        if signals::number(&options.signal).is_none() {
-            return Err(AppError::Usage(format!("invalid signal: {}", options.signal)));
-        }
         let KillOptions { services, signal, .. } = options;
+        let meant = self.meant(services)?;
+        if signals::number(&signal).is_none() {
+            return Err(AppError::Usage(format!("invalid signal: {signal}")));
+        }
+        let Some((name, services)) = meant else { return Err(AppError::Nothing("no container to kill")) };
         let meant = |one: &ContainerState| services.is_empty() || services.contains(&one.service.name);
         let running = |one: &ContainerState| matches!(one.phase, Phase::Running { .. });
         if !self.observe(&name, &[])?.containers.iter().any(|one| meant(one) && running(one)) {
@@ -212,7 +216,7 @@ impl App {
     /// # Errors
     /// One that is frozen already (or runs), and whatever fails.
     pub fn pause(&self, services: Vec<String>, pause: bool, news: News<'_>) -> Result<(), AppError> {
-        let name = self.locate_with(&services)?;
+        let Some((name, services)) = self.meant(services)? else { return Ok(()) };
         let observed = self.observe(&name, &[])?;
         let is_so = |container: &&ContainerState| {
             (services.is_empty() || services.contains(&container.service.name))
@@ -225,12 +229,15 @@ impl App {
         self.change_running(&name, ChangeKind::Pause { services, pause }, news)
     }
 
-    /// Containers that `rm` would remove: their names.
+    /// Containers that `rm` would remove: their names. Services that are none of its business are taken out of the options.
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub fn removable(&self, options: &RmOptions) -> Result<(String, Vec<String>), AppError> {
-        let name = self.locate_with(&options.services)?;
+    pub fn removable(&self, options: &mut RmOptions) -> Result<(String, Vec<String>), AppError> {
+        let Some((name, services)) = self.meant(std::mem::take(&mut options.services))? else {
+            return Ok((String::new(), Vec::new()));
+        };
+        options.services = services;
         let observed = self.observe(&name, &[])?;
         let ours = observed.containers.into_iter().filter(|container| {
             (options.services.is_empty() || options.services.contains(&container.service.name))
@@ -244,6 +251,35 @@ impl App {
     pub fn rm(&self, project: &str, options: RmOptions, news: News<'_>) -> Result<(), AppError> {
         let RmOptions { services, stop, volumes, .. } = options;
         self.change(project, ChangeKind::Remove { services, stop, volumes }, news)
+    }
+
+    /// The project, and the services that a command is about. Without names these are the ones whose profile is active,
+    /// where there is a file; empty: all that there are. `None`: there is no container of one.
+    fn meant(&self, services: Vec<String>) -> Result<Option<(String, Vec<String>)>, AppError> {
+        let (name, project) = self.locate()?;
+        known(project.as_ref(), &services)?;
+        let Some(project) = project.filter(|_| services.is_empty()) else { return Ok(Some((name, services))) };
+        let is_active = |service: &String| project.services.contains_key(service);
+        let there: BTreeSet<String> =
+            self.observe(&name, &[])?.containers.into_iter().map(|one| one.service.name).collect();
+        if there.iter().all(is_active) {
+            return Ok(Some((name, Vec::new())));
+        }
+        let active: Vec<String> = there.into_iter().filter(is_active).collect();
+        Ok((!active.is_empty()).then_some((name, active)))
+    }
+
+    /// What `--remove-orphans` and `COMPOSE_IGNORE_ORPHANS` ask for.
+    fn orphans(&self, remove: bool) -> Result<Orphans, AppError> {
+        let ignore = self.environment.get("COMPOSE_IGNORE_ORPHANS").map(|value| value.to_lowercase());
+        match (remove, matches!(ignore.as_deref(), Some("1" | "t" | "true" | "y" | "yes" | "on"))) {
+            (true, true) => {
+                Err(AppError::Usage("COMPOSE_IGNORE_ORPHANS and --remove-orphans cannot be combined".to_owned()))
+            }
+            (true, false) => Ok(Orphans::Remove),
+            (false, true) => Ok(Orphans::Ignore),
+            (false, false) => Ok(Orphans::Warn),
+        }
     }
 
     /// Ends the change that is being made to the project, if there is one.
@@ -349,7 +385,7 @@ impl App {
         let exists = |name: &str| volumes.as_ref().is_some_and(|volumes| volumes.get(name).is_ok());
         Ok(Observed {
             containers: records.iter().map(|record| record.observe(alive)).collect(),
-            networks: record.networks.into_iter().map(|(key, spec)| (key, spec.config_hash)).collect(),
+            networks: record.networks,
             volumes: record.volumes.into_iter().filter(|(_, spec)| exists(&spec.name)).collect(),
             images: found,
         })

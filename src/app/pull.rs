@@ -60,12 +60,12 @@ impl App {
     /// # Errors
     /// Wrong files, or an image that cannot be fetched.
     pub fn pull(&self, options: &PullOptions, news: News<'_>) -> Result<Vec<Diagnostic>, AppError> {
-        let Loaded { project, warnings } = self.load(&options.services)?;
-        let named = |service: &String| {
-            options.services.is_empty() || options.include_deps || options.services.contains(service)
-        };
+        let Loaded { mut project, warnings } = self.load(&options.services)?;
+        if !options.services.is_empty() && !options.include_deps {
+            project.services.retain(|name, _| options.services.contains(name));
+        }
         let mut wanted = plan::images(&project);
-        wanted.retain(|image| named(&image.service) && !(options.ignore_buildable && image.can_build));
+        wanted.retain(|image| !(options.ignore_buildable && image.can_build));
         for image in &mut wanted {
             image.policy = match (options.policy, image.policy) {
                 (Some(policy), _) => policy,

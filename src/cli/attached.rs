@@ -96,6 +96,7 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
         made: false,
         unsettled: false,
         interrupts: 0,
+        failure: None,
         code: None,
         watching,
         keys: keys.is_some(),
@@ -116,6 +117,8 @@ struct Screen {
     /// All have ended while a change is under way: to be looked at again.
     unsettled: bool,
     interrupts: u32,
+    /// Why the change was not made; told after the output.
+    failure: Option<Failure>,
     /// The status to end with, when it is not the ordinary one.
     code: Option<u8>,
     /// `--watch`, and not begun yet.
@@ -141,7 +144,13 @@ impl Screen {
                 }
                 Ok(Event::Made(Err(error))) => {
                     if self.interrupts == 0 {
-                        return Err(self.attachment.context.failure(error));
+                        let failure = self.attachment.context.failure(error);
+                        if self.go.is_some() {
+                            return Err(failure);
+                        }
+                        // First what the containers have said by now, which may be why.
+                        self.failure = Some(failure);
+                        self.stop = None;
                     }
                 }
                 Ok(Event::Ended(ended)) => {
@@ -150,7 +159,10 @@ impl Screen {
                 }
                 Ok(Event::Over(followed)) => {
                     followed.map_err(|error| Failure::new(format!("cannot follow the output: {error}")))?;
-                    return Ok(ExitCode::from(self.code.unwrap_or(0)));
+                    return match self.failure {
+                        Some(failure) => Err(failure),
+                        None => Ok(ExitCode::from(self.code.unwrap_or(0))),
+                    };
                 }
                 Ok(Event::Interrupted) => self.interrupted(),
                 // The change goes on without us, too.

@@ -35,8 +35,8 @@ impl RmArgs {
 /// # Errors
 /// Whatever keeps it from being done.
 pub fn run(args: RmArgs, context: &Context) -> Result<ExitCode, Failure> {
-    let options = args.options();
-    let (project, names) = context.app.removable(&options).map_err(|error| context.failure(error))?;
+    let mut options = args.options();
+    let (project, names) = context.app.removable(&mut options).map_err(|error| context.failure(error))?;
     if names.is_empty() {
         show::say("No stopped containers");
         return Ok(ExitCode::SUCCESS);

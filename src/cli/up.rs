@@ -25,7 +25,7 @@ pub struct UpArgs {
     #[arg(value_name = "SERVICE")]
     pub services: Vec<String>,
     /// Return as soon as everything is started
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with_all = ["attach", "attach_dependencies"])]
     pub detach: bool,
     /// Return when everything is running or healthy
     #[arg(long)]

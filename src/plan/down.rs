@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::PlanError;
 use super::graph;
 use super::relations::{networks_of, parents_of, volumes_of};
 use super::step::{Op, Plan, Reason};
+use super::{Orphans, PlanError};
 use crate::spec::ContainerState;
 use crate::spec::Observed;
 use crate::spec::Phase;
@@ -15,7 +15,7 @@ use crate::spec::ProjectSpec;
 pub(super) struct Down<'a> {
     pub(super) services: &'a [String],
     pub(super) volumes: bool,
-    pub(super) remove_orphans: bool,
+    pub(super) orphans: Orphans,
     pub(super) timeout: Option<Duration>,
 }
 
@@ -27,13 +27,20 @@ impl Down<'_> {
             let declared = project.services.keys().chain(&project.disabled_services).map(String::as_str);
             graph::known(self.services, declared)?;
             let foreign = unknown_services(project, observed);
-            if !self.remove_orphans {
-                spared = foreign.iter().map(|container| container.name.as_str()).collect();
-                plan.warnings.extend(orphan_warning(&foreign));
+            if self.orphans != Orphans::Remove {
+                spared.extend(foreign.iter().map(|container| container.name.as_str()));
+                plan.warnings.extend(orphan_warning(&foreign, self.orphans));
+            }
+            if self.services.is_empty() {
+                let disabled = |c: &&ContainerState| project.disabled_services.contains(&c.service.name);
+                let inactive: Vec<&str> =
+                    observed.containers.iter().filter(disabled).map(|c| c.name.as_str()).collect();
+                plan.warnings.extend(inactive_warning(&inactive));
+                spared.extend(inactive);
             }
         }
         let asked = |c: &&ContainerState| {
-            let orphan = project.is_some_and(|p| is_unknown(p, c)) && self.remove_orphans;
+            let orphan = project.is_some_and(|p| is_unknown(p, c)) && self.orphans == Orphans::Remove;
             (self.services.is_empty() || self.services.contains(&c.service.name) || orphan)
                 && !spared.contains(c.name.as_str())
         };
@@ -59,12 +66,11 @@ impl Down<'_> {
         staying: &[&ContainerState],
         removals: &[usize],
     ) {
-        for key in observed.networks.keys() {
-            let spec = project.and_then(|project| project.networks.get(key));
-            if spec.is_some_and(|spec| spec.external) {
+        for (key, spec) in &observed.networks {
+            if project.and_then(|project| project.networks.get(key)).is_some_and(|spec| spec.external) {
                 continue;
             }
-            let name = spec.map_or_else(|| key.clone(), |spec| spec.name.clone());
+            let name = spec.name.clone();
             if staying.iter().any(|container| networks_of(&container.service).any(|used| used == key)) {
                 plan.warnings.push(format!("network {name}: resource is still in use"));
                 continue;
@@ -290,12 +296,22 @@ fn is_unknown(project: &ProjectSpec, container: &ContainerState) -> bool {
     !project.services.contains_key(name) && !project.disabled_services.contains(name)
 }
 
-pub(super) fn orphan_warning(orphans: &[&ContainerState]) -> Option<String> {
+pub(super) fn orphan_warning(orphans: &[&ContainerState], what: Orphans) -> Option<String> {
     let names: Vec<&str> = orphans.iter().map(|container| container.name.as_str()).collect();
-    (!names.is_empty()).then(|| {
+    (!names.is_empty() && what == Orphans::Warn).then(|| {
         format!(
             "Found orphan containers ([{}]) for this project. If you removed or renamed this service in your compose \
              file, you can run this command with the --remove-orphans flag to clean it up.",
+            names.join(" ")
+        )
+    })
+}
+
+fn inactive_warning(names: &[&str]) -> Option<String> {
+    (!names.is_empty()).then(|| {
+        format!(
+            "containers of services whose profile is not active are left ([{}]); `--profile '*'` before `down` removes \
+             them, too",
             names.join(" ")
         )
     })

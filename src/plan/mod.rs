@@ -45,7 +45,7 @@ pub enum ChangeKind {
     Down {
         services: Vec<String>,
         volumes: bool,
-        remove_orphans: bool,
+        orphans: Orphans,
         timeout: Option<Duration>,
         project: Option<ProjectSpec>,
     },
@@ -98,9 +98,19 @@ pub struct UpOptions {
     pub always_recreate_deps: bool,
     pub no_deps: bool,
     pub no_start: bool,
-    pub remove_orphans: bool,
+    pub orphans: Orphans,
     pub renew_anonymous_volumes: bool,
     pub timeout: Option<Duration>,
+}
+
+/// What becomes of containers of services that the file does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Orphans {
+    /// They stay, and a warning names them.
+    Warn,
+    Remove,
+    Ignore,
 }
 
 /// When `up` replaces containers that exist.
@@ -175,8 +185,8 @@ pub fn plan(change: &Change, observed: &Observed) -> Result<Plan, PlanError> {
         ChangeKind::Run { project, service, name, no_deps } => {
             up::run(change.requested_at, project, service, name, *no_deps, observed)
         }
-        ChangeKind::Down { services, volumes, remove_orphans, timeout, project } => {
-            let down = down::Down { services, volumes: *volumes, remove_orphans: *remove_orphans, timeout: *timeout };
+        ChangeKind::Down { services, volumes, orphans, timeout, project } => {
+            let down = down::Down { services, volumes: *volumes, orphans: *orphans, timeout: *timeout };
             down.plan(project.as_ref(), observed)
         }
         ChangeKind::Start { services } => Ok(starts::start(services, observed)),

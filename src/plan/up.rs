@@ -6,7 +6,7 @@ use super::differences::differences;
 use super::relations::{container_name, networks_of, parents_of, volumes_of};
 use super::starts::Starts;
 use super::step::{Op, Plan, Reason};
-use super::{PlanError, Recreate, UpOptions, down, graph};
+use super::{Orphans, PlanError, Recreate, UpOptions, down, graph};
 use crate::spec::ContainerState;
 use crate::spec::Observed;
 use crate::spec::Phase;
@@ -48,7 +48,7 @@ pub(super) fn run(
         always_recreate_deps: false,
         no_deps,
         no_start: false,
-        remove_orphans: false,
+        orphans: Orphans::Ignore,
         renew_anonymous_volumes: false,
         timeout: None,
     };
@@ -126,8 +126,8 @@ impl<'a> Up<'a> {
     /// Containers of services that the project does not have.
     fn orphans(&mut self) {
         let orphans = down::orphans(self.project, self.observed);
-        if !self.options.remove_orphans {
-            self.plan.warnings.extend(down::orphan_warning(&orphans));
+        if self.options.orphans != Orphans::Remove {
+            self.plan.warnings.extend(down::orphan_warning(&orphans, self.options.orphans));
             return;
         }
         for container in orphans {
@@ -157,7 +157,7 @@ impl<'a> Up<'a> {
         for key in services.iter().flat_map(|service| networks_of(service)) {
             let spec = self.project.networks.get(key).filter(|spec| !spec.external);
             let there = self.observed.networks.get(key);
-            if spec.zip(there).is_some_and(|(spec, hash)| spec.config_hash != *hash) {
+            if spec.zip(there).is_some_and(|(spec, there)| spec.config_hash != there.config_hash) {
                 self.replaced_networks.insert(key.to_owned());
             }
         }

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::ContainerId;
-use crate::spec::{Protocol, ServiceSpec, VolumeSpec};
+use crate::spec::{NetworkSpec, Protocol, ServiceSpec, VolumeSpec};
 
 /// Everything of one project that exists.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     pub containers: Vec<ContainerState>,
-    /// By key: the configuration hash of the network that exists.
-    pub networks: BTreeMap<String, String>,
+    /// Networks that exist, by key.
+    pub networks: BTreeMap<String, NetworkSpec>,
     /// Volumes that exist, by key.
     pub volumes: BTreeMap<String, VolumeSpec>,
     /// Image id by reference, for the references that the store can resolve.

@@ -116,7 +116,35 @@ fn a_dependency_that_fails_is_explained() {
     ));
     let up = project.run(&["up", "-d"]).fails(1);
     assert!(up.err.contains("migrate") && up.err.contains('3') && up.err.contains("no such table"), "{}", up.err);
+    let attached = project.run(&["up"]).fails(1);
+    assert!(attached.out.contains("migrate-1 exited with code 3\n"), "{}", attached.out);
     project.down();
+}
+
+#[test]
+fn without_names_a_command_is_about_services_of_active_profiles() {
+    if !can_run_containers("without_names_a_command_is_about_services_of_active_profiles") {
+        return;
+    }
+    let idle = shell("exec sleep 1000");
+    let project = Project::new(&format!(
+        "services:
+  a: {{{idle}, stop_signal: SIGKILL}}
+  p: {{{idle}, stop_signal: SIGKILL, profiles: [x]}}
+"
+    ));
+    project.run(&["--profile", "x", "up", "-d"]).ok();
+    for command in [&["restart"][..], &["pause"], &["unpause"], &["kill"], &["start"], &["stop"], &["rm", "-f"]] {
+        let said = project.run(command).ok();
+        assert!(said.err.contains("-a-1") && !said.err.contains("-p-1"), "{command:?}: {}", said.err);
+    }
+    let said = finish(project.command(&["restart"]).current_dir("/").stderr(Stdio::piped()).spawn().unwrap()).err;
+    assert!(said.contains("-p-1  Started"), "{said}");
+    let left = project.run(&["down"]).ok();
+    assert!(left.err.contains("-p-1]") && left.err.contains("--profile '*'"), "{}", left.err);
+    assert_eq!(project.container("p")["State"], "running");
+    project.run(&["--profile", "x", "down"]).ok();
+    project.assert_nothing_left();
 }
 
 #[test]

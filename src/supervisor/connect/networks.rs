@@ -75,8 +75,8 @@ impl Host {
         }
     }
 
-    /// Networks of the project that exist: their configuration hashes by key.
-    pub(in crate::supervisor) fn existing_networks(&self) -> BTreeMap<String, String> {
+    /// Networks of the project that exist, as they were made.
+    pub(in crate::supervisor) fn existing_networks(&self) -> BTreeMap<String, NetworkSpec> {
         let records = match self.connections.networks.list() {
             Ok(records) => records,
             Err(error) => {
@@ -88,7 +88,7 @@ impl Host {
         let there = known.networks.iter().filter_map(|(key, spec)| {
             let record = records.iter().find(|record| record.ready && record.name == spec.name)?;
             let hash = if spec.external { &spec.config_hash } else { &record.config_hash };
-            Some((key.clone(), hash.clone()))
+            Some((key.clone(), NetworkSpec { config_hash: hash.clone(), ..spec.clone() }))
         });
         there.collect()
     }

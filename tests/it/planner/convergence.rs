@@ -1,7 +1,7 @@
 //! What `up`, `run` and `start` do to what exists.
 
 use expect_test::{Expect, expect};
-use rcompose::plan::{ChangeKind, Recreate, UpOptions};
+use rcompose::plan::{ChangeKind, Orphans, Recreate, UpOptions};
 use rcompose::spec::{Health, Phase};
 
 use super::world::{OPTIONS, World, names, project, up, up_with};
@@ -446,7 +446,7 @@ fn orphans_are_named_or_removed() {
         unchanged: p-db-1
     "#]],
     );
-    let remove = UpOptions { remove_orphans: true, ..OPTIONS };
+    let remove = UpOptions { orphans: Orphans::Remove, ..OPTIONS };
     check(
         World::after_up(PAIR),
         up_with(without, &[], remove.clone()),
@@ -594,7 +594,7 @@ fn contradictions_are_errors() {
 #[test]
 fn a_name_may_pass_from_an_orphan_to_a_service() {
     let world = World::after_up("services: {old: {image: app, container_name: one}}");
-    let remove = UpOptions { remove_orphans: true, ..OPTIONS };
+    let remove = UpOptions { orphans: Orphans::Remove, ..OPTIONS };
     check(
         world,
         up_with("services: {new: {image: app, container_name: one}}", &[], remove),

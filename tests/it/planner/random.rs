@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use rcompose::plan::{ChangeKind, Recreate, UpOptions};
+use rcompose::plan::{ChangeKind, Orphans, Recreate, UpOptions};
 use rcompose::spec::Phase;
 
 use super::world::{OPTIONS, World, down, up_with};
@@ -106,7 +106,11 @@ impl Case {
     }
 
     fn up(&self, recreate: Recreate) -> ChangeKind {
-        let options = UpOptions { recreate, remove_orphans: self.remove_orphans, ..OPTIONS };
+        let options = UpOptions {
+            recreate,
+            orphans: if self.remove_orphans { Orphans::Remove } else { Orphans::Warn },
+            ..OPTIONS
+        };
         up_with(&text(&self.after, self.is_internal), &[], options)
     }
 }
@@ -149,7 +153,7 @@ proptest! {
         let ChangeKind::Down { services, volumes, timeout, project, .. } = down(Some(&file), &[], true) else {
             unreachable!()
         };
-        world.make(ChangeKind::Down { services, volumes, remove_orphans: true, timeout, project });
+        world.make(ChangeKind::Down { services, volumes, orphans: Orphans::Remove, timeout, project });
         prop_assert!(world.observed.containers.is_empty());
         prop_assert!(world.observed.networks.is_empty());
         // What the file does not have may be anybody's.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use rcompose::plan::{Change, ChangeKind, plan};
+use rcompose::plan::{Change, ChangeKind, Orphans, plan};
 
 use super::world::{World, down, names, project, text};
 
@@ -72,7 +72,7 @@ fn down_without_a_file_goes_by_what_exists() {
             1 remove container p-web-1: asked for
             2 remove container p-far-1: asked for
             3 remove container p-far-2: asked for
-            4 remove network default: asked for needs 0,1,2,3
+            4 remove network p_default: asked for needs 0,1,2,3
             5 remove volume p_data: asked for needs 0,1,2,3
         "#]],
     );
@@ -80,12 +80,12 @@ fn down_without_a_file_goes_by_what_exists() {
         world,
         down(None, &[], false),
         expect![[r#"
-        0 remove container p-db-1: asked for
-        1 remove container p-web-1: asked for
-        2 remove container p-far-1: asked for
-        3 remove container p-far-2: asked for
-        4 remove network default: asked for needs 0,1,2,3
-    "#]],
+            0 remove container p-db-1: asked for
+            1 remove container p-web-1: asked for
+            2 remove container p-far-1: asked for
+            3 remove container p-far-2: asked for
+            4 remove network p_default: asked for needs 0,1,2,3
+        "#]],
     );
 }
 
@@ -138,7 +138,7 @@ fn down_and_orphans() {
     "#]],
     );
     let ChangeKind::Down { services, volumes, timeout, project, .. } = down(Some(less), &[], false) else { return };
-    let remove = ChangeKind::Down { services, volumes, remove_orphans: true, timeout, project };
+    let remove = ChangeKind::Down { services, volumes, orphans: Orphans::Remove, timeout, project };
     check(
         World::after_up(CHAIN),
         remove,
@@ -152,6 +152,54 @@ fn down_and_orphans() {
         6 remove container p-far-1 needs 0
         7 remove container p-far-2 needs 1
         8 remove network p_default: asked for needs 4,5,6,7
+    "#]],
+    );
+}
+
+#[test]
+fn down_leaves_what_has_no_active_profile() {
+    let inactive = "services: {db: {image: db}, web: {image: app}, far: {image: app, scale: 2, profiles: [more]}}";
+    check(
+        World::after_up(CHAIN),
+        down(Some(inactive), &[], false),
+        expect![[r#"
+            0 stop container p-web-1: asked for
+            1 stop container p-db-1: asked for after 0
+            2 remove container p-db-1 needs 1
+            3 remove container p-web-1 needs 0
+            warning: containers of services whose profile is not active are left ([p-far-1 p-far-2]); `--profile '*'` before `down` removes them, too
+            warning: network p_default: resource is still in use
+        "#]],
+    );
+    let named = down(Some(inactive), &["far"], false);
+    check(
+        World::after_up(CHAIN),
+        named,
+        expect![[r#"
+        0 stop container p-far-1: asked for
+        1 stop container p-far-2: asked for
+        2 remove container p-far-1 needs 0
+        3 remove container p-far-2 needs 1
+        warning: network p_default: resource is still in use
+    "#]],
+    );
+}
+
+#[test]
+fn orphans_are_not_spoken_of_when_asked_so() {
+    let ChangeKind::Down { services, volumes, timeout, project, .. } =
+        down(Some("services: {db: {image: db}}"), &["db"], false)
+    else {
+        return;
+    };
+    let ignore = ChangeKind::Down { services, volumes, orphans: Orphans::Ignore, timeout, project };
+    check(
+        World::after_up(CHAIN),
+        ignore,
+        expect![[r#"
+        0 stop container p-db-1: asked for
+        1 remove container p-db-1 needs 0
+        warning: network p_default: resource is still in use
     "#]],
     );
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rcompose::base::diagnostic::Diagnostic;
 use rcompose::base::ids::ContainerId;
 use rcompose::compose::{LoadOptions, load};
-use rcompose::plan::{Change, ChangeKind, Op, Plan, PlanError, Recreate, UpOptions, lower, plan};
+use rcompose::plan::{Change, ChangeKind, Op, Orphans, Plan, PlanError, Recreate, UpOptions, lower, plan};
 use rcompose::spec::{ContainerState, Exit, Health, Observed, Phase, ProjectSpec};
 
 pub(super) const OPTIONS: UpOptions = UpOptions {
@@ -15,7 +15,7 @@ pub(super) const OPTIONS: UpOptions = UpOptions {
     always_recreate_deps: false,
     no_deps: false,
     no_start: false,
-    remove_orphans: false,
+    orphans: Orphans::Warn,
     renew_anonymous_volumes: false,
     timeout: None,
 };
@@ -66,7 +66,7 @@ pub(super) fn down(text: Option<&str>, services: &[&str], volumes: bool) -> Chan
     ChangeKind::Down {
         services: names(services),
         volumes,
-        remove_orphans: false,
+        orphans: Orphans::Warn,
         timeout: None,
         project: text.map(project),
     }
@@ -133,8 +133,8 @@ impl World {
         let now = self.now();
         match op {
             Op::CreateNetwork { key, spec } => {
-                let was = self.observed.networks.insert(key.clone(), spec.config_hash.clone());
-                assert_eq!(was, None, "network {key} made twice");
+                let was = self.observed.networks.insert(key.clone(), spec.clone());
+                assert!(was.is_none(), "network {key} made twice");
             }
             Op::RemoveNetwork { key, .. } => {
                 assert!(self.observed.networks.remove(key).is_some(), "no network {key}");

@@ -273,6 +273,15 @@ fn an_unreachable_registry_is_said_to_be_so() {
 }
 
 #[test]
+fn a_service_is_pulled_by_its_name_also_when_another_has_its_image() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let project =
+        crate::support::Project::new(&format!("services: {{a: {{image: {address}/x}}, b: {{image: {address}/x}}}}"));
+    let pull = project.run(&["pull", "b"]).fails(1);
+    assert!(pull.err.contains("for service `b`"), "{}", pull.err);
+}
+
+#[test]
 fn what_came_before_a_failure_is_not_fetched_again() {
     let made = Made::new(
         &[("low", noise(1, 300_000)), ("mid", noise(2, 200_000)), ("high", noise(3, 100))],

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rcompose::plan::{Change, ChangeKind, Recreate, UpOptions, plan};
+use rcompose::plan::{Change, ChangeKind, Orphans, Recreate, UpOptions, plan};
 use rcompose::reconcile::{Command, Failure, Handle, Reconciler, Wait};
 use rcompose::spec::container::{Attachment, ContainerSpec, Mount, MountSource, NetworkMode};
 use rcompose::spec::{
@@ -281,7 +281,7 @@ fn down(project: &ProjectSpec) -> ChangeKind {
     ChangeKind::Down {
         services: Vec::new(),
         volumes: true,
-        remove_orphans: true,
+        orphans: Orphans::Remove,
         timeout: None,
         project: Some(project.clone()),
     }
@@ -318,7 +318,7 @@ fn up(project: &ProjectSpec, recreate: Recreate) -> ChangeKind {
         always_recreate_deps: false,
         no_deps: false,
         no_start: false,
-        remove_orphans: true,
+        orphans: Orphans::Remove,
         renew_anonymous_volumes: false,
         timeout: None,
     };
@@ -344,7 +344,7 @@ fn random_change(random: &Random, project: &mut ProjectSpec) -> ChangeKind {
         5 => ChangeKind::Down {
             services: Vec::new(),
             volumes: false,
-            remove_orphans: false,
+            orphans: Orphans::Warn,
             timeout: None,
             project: Some(project.clone()),
         },

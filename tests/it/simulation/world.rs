@@ -53,7 +53,7 @@ pub(super) struct World {
     /// Containers wanted by service.
     pub(super) scales: RefCell<BTreeMap<String, usize>>,
     pub(super) boxes: RefCell<BTreeMap<ContainerId, Simulated>>,
-    pub(super) networks: RefCell<BTreeMap<String, String>>,
+    pub(super) networks: RefCell<BTreeMap<String, NetworkSpec>>,
     pub(super) volumes: RefCell<BTreeMap<String, VolumeSpec>>,
     /// Services that end by themselves with status 0.
     pub(super) one_shots: RefCell<Vec<String>>,
@@ -172,7 +172,7 @@ impl Runtime for Sim {
 
     async fn create_network(&self, key: String, spec: NetworkSpec) -> Result<(), RuntimeError> {
         self.0.work(&format!("create network {key}")).await?;
-        self.0.networks.borrow_mut().insert(key, spec.config_hash);
+        self.0.networks.borrow_mut().insert(key, spec);
         self.0.answer().await;
         Ok(())
     }
