@@ -18,7 +18,7 @@ use crate::keeper::Program;
 use crate::keeper::SpawnOptions;
 use crate::state::ProjectDir;
 use crate::state::Roots;
-use crate::sys::process::start_time;
+use crate::sys::process::{self, start_time};
 
 /// How often a supervisor may vanish during one request before we give up.
 const ATTEMPTS: u32 = 5;
@@ -53,11 +53,23 @@ impl Session {
         self.dir.data().join("supervisor.log")
     }
 
-    /// Connects to the running supervisor; `None` when there is none.
+    /// Connects to the running supervisor; `None` when there is none. One that is another build of this program has been
+    /// replaced by then: two builds need not understand each other.
     ///
     /// # Errors
     /// When the socket is there but cannot be used.
     pub fn connect(&self) -> Result<Option<Connection>, SessionError> {
+        let Some(connection) = self.connect_to_any()? else { return Ok(None) };
+        let talk = |source| SessionError::Talk { project: self.project.clone(), source };
+        match std::fs::read_to_string(self.dir.program()) {
+            Ok(theirs) if theirs != process::program().map_err(talk)? => {}
+            _ => return Ok(Some(connection)),
+        }
+        replace(connection).map_err(talk)?;
+        self.connect_to_any()
+    }
+
+    fn connect_to_any(&self) -> Result<Option<Connection>, SessionError> {
         let folder = match self.open_run_folder() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|source| self.folder_error(source))?,
@@ -168,6 +180,17 @@ impl Session {
 
     fn folder_error(&self, source: io::Error) -> SessionError {
         SessionError::Folder { path: self.dir.run().to_owned(), source }
+    }
+}
+
+/// Has keeper and supervisor replaced by this program. Returns when that is done or failed: whoever is there then is asked.
+fn replace(mut connection: Connection) -> io::Result<()> {
+    let program = File::from(rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+    let asked = connection.send(&Request::GiveWay).and_then(|()| connection.send_descriptor(program.as_fd()));
+    match asked.and_then(|()| connection.receive::<Reply>()) {
+        // Somebody else has done it, or it has just gone.
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+        other => other.map(drop),
     }
 }
 

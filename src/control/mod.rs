@@ -32,6 +32,9 @@ pub enum Request {
     Attach { container: String },
     /// Containers starting and ending, as `Event`s, until the client hangs up.
     Events,
+    /// Another program is to take the place of keeper and supervisor; one byte with its descriptor follows. `Done` once it has
+    /// the keeper's. What is said for this is the same in all versions.
+    GiveWay,
 }
 
 /// What to wait for after a change (`up --wait`).

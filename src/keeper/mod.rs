@@ -47,6 +47,8 @@ pub enum Request {
     Adopt { id: String, pid: i32, exit_file: std::path::PathBuf, oom: Option<OomSource> },
     /// Nothing is left to keep: exit once no process is left.
     Finish,
+    /// Exit at once, as if killed: the supervisor starts another one and hands it everything.
+    Leave,
 }
 
 /// Where to look whether the kernel killed for want of memory, when the process has ended.

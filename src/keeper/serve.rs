@@ -317,6 +317,7 @@ impl Keeper {
                 self.entries.insert(id, Entry { process, pidfd, exit_file, oom, stage });
             }
             Request::Finish => self.finish = true,
+            Request::Leave => self.done = true,
         }
     }
 

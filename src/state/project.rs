@@ -50,6 +50,11 @@ impl ProjectDir {
         self.run.join("control.sock")
     }
 
+    /// Says which program the supervisor is ([`crate::sys::process::program`]).
+    pub fn program(&self) -> PathBuf {
+        self.run.join("program")
+    }
+
     pub fn lock(&self) -> PathBuf {
         self.run.join("lock")
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -91,6 +91,8 @@ struct Inner {
     released: Notify,
     /// The keeper has been told to end.
     finished: Cell<bool>,
+    /// The program that takes our place and the keeper's, and who waits until it has the keeper's.
+    successor: RefCell<Option<(OwnedFd, oneshot::Sender<()>)>>,
     exits: mpsc::UnboundedSender<(String, ExitRecord)>,
 }
 
@@ -114,6 +116,7 @@ impl Link {
             waiting: RefCell::default(),
             held: RefCell::default(),
             finished: Cell::new(false),
+            successor: RefCell::default(),
             running: RefCell::default(),
             released: Notify::new(),
             exits,
@@ -269,6 +272,17 @@ impl Link {
         self.keeper().send(&Request::Finish, &[])
     }
 
+    /// Puts another program in the keeper's place. It starts the next supervisor once this process has ended.
+    ///
+    /// # Errors
+    /// When the keeper cannot be reached, or the program is none of ours.
+    pub(super) async fn hand_over(&self, program: OwnedFd) -> io::Result<()> {
+        let (tell, told) = oneshot::channel();
+        *self.0.successor.borrow_mut() = Some((program, tell));
+        self.keeper().send(&Request::Leave, &[])?;
+        told.await.map_err(|_| io::Error::other("the other program did not start"))
+    }
+
     /// Reads the keeper's events until the end of this process; replaces a keeper that has died.
     pub(super) async fn run(self) -> io::Result<()> {
         loop {
@@ -320,10 +334,23 @@ impl Link {
 
     /// Starts a new keeper and hands it everything: descriptors first, then the processes.
     fn replace_keeper(&self) -> io::Result<()> {
+        if let Some((program, tell)) = self.0.successor.take() {
+            match self.start_keeper(format!("/proc/self/fd/{}", program.as_raw_fd()).into()) {
+                Ok(()) => {
+                    let _ = tell.send(());
+                    return Ok(());
+                }
+                Err(error) => failure::log(&format!("another program cannot take over: {error}")),
+            }
+        }
+        self.start_keeper("/proc/self/exe".into())
+    }
+
+    fn start_keeper(&self, binary: PathBuf) -> io::Result<()> {
         // Dropping the senders ends the launches that the dead keeper will never answer.
         self.0.launching.borrow_mut().clear();
         let options = SpawnOptions {
-            binary: "/proc/self/exe".into(),
+            binary,
             project: self.0.project.clone(),
             supervisor: self.0.program.clone(),
             held: Vec::new(),

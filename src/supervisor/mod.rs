@@ -126,6 +126,7 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
     });
     tokio::task::spawn_local(host.clone().keep_uplink());
     let journal = journal(&host);
+    std::fs::write(host.dir.program(), crate::sys::process::program()?)?;
     let server = Server::new(host, listener, commands, idle)?;
     if let Some(change) = journal {
         server.resume(change);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::control::connection::{MAX_DESCRIPTORS, checked_length, encode};
+use crate::control::connection::{MAX_DESCRIPTORS, checked_length, encode, receive_descriptors};
 use crate::control::{Exec, Failed, Reply, Request, Wait};
 use crate::plan::Change;
 use crate::plan::ChangeKind;
@@ -148,7 +148,23 @@ impl Shared {
             Request::Exec(exec) => self.exec(&mut stream, &exec).await,
             Request::Attach { container } => self.attach(&mut stream, &container).await,
             Request::Events => self.events(&mut stream).await,
+            Request::GiveWay => self.give_way(&mut stream).await,
         }
+    }
+
+    /// Ends this process once another program has the keeper's place.
+    async fn give_way(&self, stream: &mut UnixStream) -> io::Result<()> {
+        let program = loop {
+            stream.readable().await?;
+            match stream.try_io(Interest::READABLE, || receive_descriptors(&*stream, 1)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => break received?.pop().ok_or(io::ErrorKind::InvalidData)?,
+            }
+        };
+        self.host.link.hand_over(program).await?;
+        send(stream, &Reply::Done).await?;
+        // Not by our own decision, as far as the keeper is concerned.
+        std::process::exit(1)
     }
 
     async fn change(self: &Rc<Self>, stream: &mut UnixStream, change: Change, wait: Option<Wait>) -> io::Result<()> {

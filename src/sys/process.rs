@@ -303,6 +303,15 @@ pub fn new_time_namespace() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Which file this process executes: device and inode. Two builds differ in it, also where one has taken the other's name.
+///
+/// # Errors
+/// When /proc is not there.
+pub fn program() -> io::Result<String> {
+    let file = fs::metadata("/proc/self/exe")?;
+    Ok(format!("{}:{}", file.dev(), file.ino()))
+}
+
 /// Field 22 of /proc/PID/stat, in clock ticks since boot; `None` when there is no such process.
 pub fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;

@@ -128,6 +128,42 @@ fn containers_outlive_a_killed_keeper() {
 }
 
 #[test]
+fn another_build_takes_over_what_runs() {
+    if !can_run_containers("another_build_takes_over_what_runs") {
+        return;
+    }
+    let port = free_port();
+    let project = busy_project(port);
+    project.run(&["up", "-d"]).ok();
+    let id = project.container("a")["ID"].clone();
+    let before = (project.role("keeper"), project.role("supervisor"));
+    // The same program in another file is another build, as far as anybody can tell.
+    let build = project.folder().join("other-build");
+    std::fs::copy(project.binary(), &build).unwrap();
+    let is_new = |pid: i32| same_file(&format!("/proc/{pid}/exe"), build.to_str().unwrap());
+    let said = project.run_by(&build, &["exec", "-T", "a", "echo", "hi"]).ok().out;
+    assert_eq!(said, "hi\n");
+    let after = (project.role("keeper"), project.role("supervisor"));
+    assert!(before.0 != after.0 && before.1 != after.1, "{before:?} {after:?}");
+    if !needs_root("another_build_takes_over_what_runs", "programs of keeper and supervisor cannot be looked at") {
+        assert!(is_new(after.0[0]) && is_new(after.1[0]), "they are still the old build");
+    }
+    assert_eq!(project.container("a")["ID"], id);
+    eventually("the server answers", || TcpStream::connect(("127.0.0.1", port)).ok());
+    project.run_by(&build, &["stop", "a"]).ok();
+    assert_eq!((project.role("keeper"), project.role("supervisor")), after, "once is enough");
+    assert_every_line_once(&project, 100);
+    project.run_by(&build, &["down"]).ok();
+    project.assert_nothing_left();
+}
+
+fn same_file(a: &str, b: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let [a, b] = [a, b].map(|path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok());
+    a.is_some() && a == b
+}
+
+#[test]
 fn both_killed_while_running_the_next_command_takes_over() {
     if !can_run_containers("both_killed_while_running_the_next_command_takes_over") {
         return;

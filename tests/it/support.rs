@@ -161,7 +161,11 @@ impl Project {
 
     /// `rcompose -p NAME ARGS`, not started yet.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.binary());
+        self.command_of(&self.binary(), args)
+    }
+
+    fn command_of(&self, binary: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(binary);
         command.args(["-p", &self.name]).args(args);
         if let Some(user) = &self.user {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
@@ -176,6 +180,11 @@ impl Project {
     /// Runs `rcompose -p NAME ARGS` to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.command(args).output().unwrap().into()
+    }
+
+    /// The same by another binary.
+    pub(crate) fn run_by(&self, binary: &Path, args: &[&str]) -> Ran {
+        self.command_of(binary, args).output().unwrap().into()
     }
 
     /// Starts `rcompose -p NAME ARGS`, output to pipes.
