@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Builds Dockerfiles with `docker build` and with rcompose, and compares the images: file trees and configurations.
 
-    compare.py --docker DOCKER --rcompose BINARY [--only NAME] [--keep DIR]
+    compare.py --base ARCHIVE [--docker DOCKER] [--rcompose BINARY] [--only NAME]
 
-DOCKER is the command to run (it may hold blanks); its daemon must have `busybox:latest`. The cases are in cases.py. A tree is
+DOCKER is the command to run (it may hold blanks); its daemon must have `busybox:latest`, and ARCHIVE is a docker-archive of it. The cases are in cases.py. A tree is
 compared by path, type, mode, owner, content, link target and extended attributes; a configuration by everything that
 containers see, and by its history. Times are not compared. Exit status 1 when something differs.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long a build of ten steps takes, cached and not, as a ratio to `docker build`: both in turn, in one run.
 
-    speed.py --docker DOCKER --rcompose BINARY --base ARCHIVE [--rounds N]
+    speed.py --base ARCHIVE [--docker DOCKER] [--rcompose BINARY] [--rounds N]
 
 ARCHIVE is a docker-archive of `busybox:latest`, which DOCKER's daemon must have. The steps are COPY, ENV, six RUN, WORKDIR and
 CMD; uncached, a build argument differs each time.
