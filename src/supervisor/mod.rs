@@ -126,7 +126,11 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
     });
     tokio::task::spawn_local(host.clone().keep_uplink());
     let journal = journal(&host);
-    std::fs::write(host.dir.program(), crate::sys::process::program()?)?;
+    if let Err(error) = std::fs::write(host.dir.program(), crate::sys::process::program()?) {
+        host.warn(&format!("a client of another build will not know of it: {error}"));
+        // Half a name would be another build's.
+        let _ = std::fs::remove_file(host.dir.program());
+    }
     let server = Server::new(host, listener, commands, idle)?;
     if let Some(change) = journal {
         server.resume(change);
