@@ -15,6 +15,7 @@ mod environment;
 
 pub mod explain;
 mod extends;
+mod fast;
 mod files;
 mod finish;
 mod include;

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag as YamlTag};
 
+use super::fast::{self, Stop};
 use super::load::MAX_SERVICES;
 use super::padding::Padding;
 use super::report::Reports;
@@ -26,6 +27,11 @@ const MAX_REPARSED: usize = 8 * 1024 * 1024;
 /// Parses every document of `text`; of a file without content there are none. `None` when an error was reported.
 pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<Node>> {
     let mut padding = Padding::default();
+    match read_fast(text, file, &padding, reports) {
+        Err(Stop::Unusual) => {}
+        Err(Stop::Refused) => return None,
+        Ok(documents) => return documents,
+    }
     let mut padded: Option<String> = None;
     let mut budget = MAX_REPARSED;
     loop {
@@ -59,6 +65,18 @@ pub(super) fn parse(text: &str, file: u16, reports: &mut Reports) -> Option<Vec<
     }
 }
 
+/// The one document of a file as most are written; `None` when an error was reported.
+fn read_fast(text: &str, file: u16, padding: &Padding, reports: &mut Reports) -> Result<Option<Vec<Node>>, Stop> {
+    let before = reports.diagnostics.len();
+    let mut builder = Builder::new(file, padding);
+    let read = fast::read(text, file, &mut |event, mark| builder.event(event, mark, reports));
+    if read == Err(Stop::Unusual) {
+        // It is read again.
+        reports.diagnostics.truncate(before);
+    }
+    read.map(|()| (!builder.failed).then_some(builder.documents))
+}
+
 /// One pass over the text: documents (`None` when an error was reported), or what the scanner does not like.
 fn attempt(
     text: &str,
@@ -66,22 +84,12 @@ fn attempt(
     padding: &Padding,
     reports: &mut Reports,
 ) -> Result<Option<Vec<Node>>, saphyr_parser::ScanError> {
-    let mut builder = Builder {
-        file,
-        padding,
-        stack: Vec::new(),
-        anchors: Vec::new(),
-        nodes: 0,
-        copies: 0,
-        documents: Vec::new(),
-        empty: None,
-        failed: false,
-        keys: HashSet::default(),
-    };
+    let mut builder = Builder::new(file, padding);
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event?;
-        if builder.event(event, span, reports).is_none() {
+        let mark = builder.mark(span);
+        if builder.event(event, mark, reports).is_none() {
             return Ok(None);
         }
     }
@@ -162,10 +170,24 @@ enum Key {
     Merge,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn new(file: u16, padding: &'a Padding) -> Self {
+        Self {
+            file,
+            padding,
+            stack: Vec::new(),
+            anchors: Vec::new(),
+            nodes: 0,
+            copies: 0,
+            documents: Vec::new(),
+            empty: None,
+            failed: false,
+            keys: HashSet::default(),
+        }
+    }
+
     /// Takes one event; `None` ends the parse.
-    fn event(&mut self, event: Event<'_>, span: Span, reports: &mut Reports) -> Option<()> {
-        let mark = self.mark(span);
+    fn event(&mut self, event: Event<'_>, mark: Mark, reports: &mut Reports) -> Option<()> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain_merge = style == ScalarStyle::Plain && tag.is_none() && text == "<<";
