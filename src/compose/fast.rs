@@ -27,8 +27,7 @@ type Outcome = Result<(), Stop>;
 /// Reads a text and hands its events and their places to `receive`, but for those of the ends of the stream and of the
 /// document. `receive` returns `None` to end the read.
 pub(super) fn read<'t>(text: &'t str, file: u16, receive: &mut dyn FnMut(Event<'t>, Mark) -> Option<()>) -> Outcome {
-    let strange = |byte: &u8| *byte < b' ' && *byte != b'\n';
-    if text.as_bytes().iter().any(|byte| strange(byte)) || text.contains('\u{feff}') {
+    if text.bytes().any(|byte| byte < b' ' && byte != b'\n') || text.contains('\u{feff}') {
         return Err(Stop::Unusual);
     }
     let mut reader = Reader {
