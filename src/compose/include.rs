@@ -117,7 +117,7 @@ fn project(loader: &mut Loader<'_>, entry: &Entry, file: &Path, scope: &Scope) -
     let inputs: Option<Vec<_>> = located.iter().map(|path| loader.read(path, entry.mark)).collect();
     let mut inner = Scope::new(folder, shown, environment);
     inner.included = included;
-    loader.model(inputs?, &inner)
+    loader.model(inputs?, &inner).filter(|model| model.sound).map(|model| model.tree)
 }
 
 fn env_files(loader: &mut Loader<'_>, entry: &Entry, folder: &Path, scope: &Scope) -> Option<Vec<PathBuf>> {

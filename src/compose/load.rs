@@ -104,19 +104,19 @@ impl Loader<'_> {
         Some(Input { path: path.to_owned(), documents })
     }
 
-    /// Merges files into one canonical tree with defaults and resolved paths.
-    pub(super) fn model(&mut self, inputs: Vec<Input>, scope: &Scope) -> Option<Node> {
+    /// Merges files into one canonical tree with defaults and resolved paths. There may be errors in what comes last.
+    pub(super) fn model(&mut self, inputs: Vec<Input>, scope: &Scope) -> Option<Model> {
         let mut tree = Node::new(Value::from(Map::default()), Mark::default());
+        let errors = self.reports.errors();
         for input in inputs {
-            let errors = self.reports.errors();
             for document in input.documents {
+                // What is merged over errors would be blamed for them.
+                if self.reports.errors() > errors {
+                    return None;
+                }
                 tree = self.document(tree, document, &input.path, scope)?;
             }
-            if self.reports.errors() > errors {
-                return None;
-            }
         }
-        let errors = self.reports.errors();
         defaults::set(&mut tree);
         checks::resources(&tree, self.reports);
         if scope.shown.is_absolute() || !scope.included.is_empty() {
@@ -126,22 +126,25 @@ impl Loader<'_> {
         if !self.options.no_interpolate {
             bare_variables(&mut tree, &scope.environment);
         }
-        (self.reports.errors() == errors).then_some(tree)
+        Some(Model { tree, sound: self.reports.errors() == errors })
     }
 
+    /// `None`: there is no telling what else the file says.
     fn document(&mut self, tree: Node, mut document: Node, file: &Path, scope: &Scope) -> Option<Node> {
         if document.as_map().is_none() {
             let message = "the top level of a Compose file must be a mapping, such as `services:`";
             self.reports.error("wrong-type", document.mark, message);
             return None;
         }
-        let errors = self.reports.errors();
         if !self.options.no_interpolate {
             interpolate::file(&mut document, &scope.environment, self.reports);
         }
-        if self.services_are_mappings(&document) {
+        let mut complete = self.services_are_mappings(&document);
+        if complete {
             extends::apply(self, &mut document, file, scope);
+            let errors = self.reports.errors();
             include::apply(self, &mut document, file, scope);
+            complete = self.reports.errors() == errors;
         }
         let mut tree = merge::files(tree, document, self.reports);
         let depth = self.depth();
@@ -160,7 +163,7 @@ impl Loader<'_> {
                 Diagnostic::warning("obsolete-version", self.reports.place(mark), message).help("remove it");
             self.reports.push(diagnostic);
         }
-        (self.reports.errors() == errors).then_some(tree)
+        complete.then_some(tree)
     }
 
     pub(super) fn depth(&self) -> Depth {
@@ -192,6 +195,13 @@ impl Loader<'_> {
         }
         self.reports.errors() == errors
     }
+}
+
+/// What files amount to.
+pub(super) struct Model {
+    pub(super) tree: Node,
+    /// There was no error.
+    pub(super) sound: bool,
 }
 
 /// Does something to a file: to each service in turn, in a file that has nothing else, and to the file without services.

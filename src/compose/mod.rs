@@ -51,7 +51,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Sources, Value};
 use crate::model::{self, Project};
 
-use load::{Loader, Scope};
+use load::{Loader, Model, Scope};
 use locate::Location;
 use report::Reports;
 use select::Disabled;
@@ -178,6 +178,8 @@ struct Merged {
     tree: Node,
     name: String,
     location: Location,
+    /// There was no error: it is good for more than for finding further ones.
+    sound: bool,
 }
 
 fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Merged> {
@@ -202,7 +204,7 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
     location.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     let shown = if options.no_path_resolution { PathBuf::new() } else { location.folder.clone() };
     let scope = Scope::new(location.folder.clone(), shown, location.environment.clone());
-    let mut tree = loader.model(inputs, &scope)?;
+    let Model { mut tree, sound } = loader.model(inputs, &scope)?;
     if tree.as_map().is_none_or(Map::is_empty) {
         loader.reports.error("empty-file", Mark::default(), "empty compose file: it has no keys");
         return None;
@@ -213,7 +215,7 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
     } else {
         normalize::project(&mut tree, &name, &location.environment);
     }
-    Some(Merged { tree, name, location })
+    Some(Merged { tree, name, location, sound })
 }
 
 /// The active part of a project, every value of its type.
@@ -227,18 +229,39 @@ struct Resolved {
 
 /// The whole project, every value of its type, whether its services are active or not.
 fn finished(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Merged> {
-    let Merged { mut tree, name, location } = merged(options, process, reports)?;
+    let Merged { mut tree, name, location, sound } = merged(options, process, reports)?;
+    let before = reports.diagnostics.len();
     if let Some(map) = tree.as_map_mut() {
         let none = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
         map.get_or_insert_with("services".into(), none);
     }
     let tree = finish::project(tree, reports);
     reports.ignore(&lint::ignored(&tree));
-    (reports.errors() == 0).then_some(Merged { tree, name, location })
+    let merged = Merged { tree, name, location, sound: reports.errors() == 0 };
+    if merged.sound {
+        return Some(merged);
+    }
+    if !sound {
+        reports.keep_certain(before);
+    }
+    references(options, merged, reports);
+    None
+}
+
+/// Adds to the errors of a project those of references that are wrong whatever the mending of the others brings.
+fn references(options: &LoadOptions, merged: Merged, reports: &mut Reports) {
+    if options.no_consistency {
+        return;
+    }
+    let before = reports.diagnostics.len();
+    let Merged { mut tree, location, .. } = merged;
+    let disabled = select::apply_profiles(&mut tree, &active_profiles(options, &location.environment));
+    checks::consistency(&checks::Scene { tree: &tree, disabled: &select::disabled_profiles(&disabled) }, reports);
+    reports.keep_certain(before);
 }
 
 fn resolve(options: &LoadOptions, merged: Merged, reports: &mut Reports) -> Option<Resolved> {
-    let Merged { mut tree, name, location } = merged;
+    let Merged { mut tree, name, location, .. } = merged;
     let mut profiles = active_profiles(options, &location.environment);
     let mut disabled = select::apply_profiles(&mut tree, &profiles);
     if !options.no_consistency {

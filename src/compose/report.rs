@@ -82,6 +82,14 @@ impl Reports {
         found
     }
 
+    /// Of what has been reported since there were `before` of them, forgets what may follow from earlier errors: a variable
+    /// without its value, or what a file that could not be taken over would have brought.
+    pub(super) fn keep_certain(&mut self, before: usize) {
+        let since = self.diagnostics.split_off(before.min(self.diagnostics.len()));
+        let certain = |known: &Diagnostic| !known.message.contains("${") && !matches!(known.code, "no-image");
+        self.diagnostics.extend(since.into_iter().filter(certain));
+    }
+
     /// Forgets warnings of these codes.
     pub(super) fn ignore(&mut self, codes: &[&str]) {
         self.diagnostics.retain(|known| known.severity == Severity::Error || !codes.contains(&known.code));

@@ -205,6 +205,10 @@ impl<'a> Builder<'a> {
                     return self.known_key(key, mark, reports);
                 }
                 let mut node = scalar_node(&text, style, tag.as_deref(), mark);
+                if node.tag != Tag::None && self.reads_project_name() {
+                    // The reference looks for the name before it knows of tags.
+                    node = Node::string(text.as_ref(), mark);
+                }
                 if tag.as_deref().is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "binary") {
                     node.value = Value::String(self.binary(&text, mark, reports).into());
                 }
@@ -302,6 +306,10 @@ impl<'a> Builder<'a> {
 
     fn expects_key(&self) -> bool {
         matches!(self.stack.last(), Some(Frame { body: Body::Map { key: None, .. }, .. }))
+    }
+
+    fn reads_project_name(&self) -> bool {
+        matches!(&*self.stack, [Frame { body: Body::Map { key: Some(Key::Text(key, _)), .. }, .. }] if key.as_ref() == "name")
     }
 
     /// A key that was there before, so it needs no look at what kind of scalar it is.
@@ -538,5 +546,10 @@ mod tests {
         assert!(nodes[0].get("a").unwrap().is_null());
         assert_eq!(nodes[0].get("b").unwrap().as_list().unwrap().len(), 1);
         assert_eq!(nodes[0].get("c").unwrap().tag, Tag::Override);
+    }
+
+    #[test]
+    fn a_tag_of_the_projects_name_is_none() {
+        assert_eq!(load("name: !reset null\nx: {name: !reset a}\n").unwrap()[0]["name"], serde_json::json!("null"));
     }
 }

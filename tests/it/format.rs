@@ -204,3 +204,20 @@ fn a_service_is_hashed_as_the_reference_hashes_it() {
     let text = r#"{"command":["a"],"entrypoint":null,"image":"x","networks":{"default":null}}"#;
     assert_eq!(services.first(), Some(&("a".to_owned(), text.to_owned())));
 }
+
+#[test]
+fn errors_of_all_kinds_come_at_once_and_none_that_follows_from_another() {
+    let loaded = load(
+        "services:
+  a: {image: x, mem_limit: 12zz, networks: [nope]}
+  b: {image: '${UNSET?need it}', depends_on: [nosuch], container_name: '${UNSET?}', links: ['${UNSET?}']}
+  c: {image: x, volumes: ['nov:/x'], ports: ['99999999:1'], extends: {service: nobody}}
+  d: {extends: {service: nobody}}
+",
+    );
+    let found = errors(&loaded).join("\n");
+    for part in ["12zz", "network `nope`", "need it", "service `nosuch`", "volume `nov`", "99999999", "nobody"] {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    assert!(!found.contains("neither an image") && !found.contains("service `${"), "{found}");
+}
