@@ -93,6 +93,8 @@ impl App {
         let store = Store::open(&self.roots.data)?;
         match output {
             Some(path) => {
+                // Names that lead nowhere leave a file that is there as it is.
+                references.iter().try_for_each(|name| store.resolve(name).map(drop))?;
                 let mut file = File::create(path).map_err(AppError::io(format!("create `{}`", path.display())))?;
                 store.save(references, format, compression, &mut file)?;
                 file.flush().map_err(AppError::io(format!("write `{}`", path.display())))

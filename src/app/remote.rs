@@ -18,7 +18,7 @@ use crate::remote::{self, Address, Repository};
 use crate::ui::tables::SourcedVariable;
 
 /// The folder of everything that was fetched.
-const FOLDER: &str = "projects-fetched";
+pub(super) const FETCHED: &str = "projects-fetched";
 const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 /// Files of one project that lie elsewhere: each is a connection.
 const MOST: usize = 100;
@@ -83,7 +83,7 @@ pub struct Remotes {
 impl Remotes {
     /// With a place below the data directory.
     pub fn new(data: &Path, environment: BTreeMap<String, String>) -> Self {
-        Self { folder: data.join(FOLDER), trash: Trash::new(data), environment, known: Mutex::default() }
+        Self { folder: data.join(FETCHED), trash: Trash::new(data), environment, known: Mutex::default() }
     }
 
     fn repository(&self, address: &str) -> Result<PathBuf, Unfetched> {

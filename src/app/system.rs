@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::app::remote::FETCHED;
 use crate::app::{App, AppError};
 use crate::base::disk::tree_size;
 use crate::image::Store;
@@ -59,7 +60,9 @@ impl App {
                 shared: 0,
             });
         }
-        for (name, folder) in [("build", BUILD_CACHE), ("registry", REGISTRY), ("trash", TRASH)] {
+        for (name, folder) in
+            [("build", BUILD_CACHE), ("registry", REGISTRY), ("projects from elsewhere", FETCHED), ("trash", TRASH)]
+        {
             let path = self.roots.data.join(folder);
             let size = tree_size(&path).map_err(AppError::io(format!("measure `{}`", path.display())))?;
             if size > 0 {
@@ -78,7 +81,10 @@ impl App {
         for image in store.list()? {
             let (size, own) = usage.images.get(&image.id).copied().unwrap_or_default();
             let name = image.names.first().cloned().unwrap_or_else(|| image.id.short().to_owned());
-            let (shared, is_active, project) = (size - own, in_use.contains(&image.id), String::new());
+            // Who built it. An image from elsewhere is nobody's.
+            let (_, document) = store.document(&image.id)?;
+            let project = document.config.labels.get("com.docker.compose.project").cloned().unwrap_or_default();
+            let (shared, is_active) = (size - own, in_use.contains(&image.id));
             rows.push(UsageRow { kind: UsageKind::Image, project, name, size, shared, is_active });
         }
         if usage.unused > 0 {

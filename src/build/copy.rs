@@ -46,6 +46,11 @@ impl<'a> Copier<'a> {
             let target = self.directory(&path)?;
             if !existed {
                 self.finish(&target, &found.stat, tree.owner(&found.stat))?;
+                if let Some(chmod) = &self.mode {
+                    // `--chmod` counts for it as for a directory that is made, with the umask, and for all in it exactly.
+                    let mode = chmod.apply(found.stat.st_mode & 0o7777, true) & 0o755;
+                    rustix::fs::fchmod(&target, Mode::from_raw_mode(mode))?;
+                }
             }
             let source = inroot::open_directory(&found.file, b".")?;
             return self.contents(tree, &source, &found.path, "", &target, path.into_bytes(), 0).and_then(|()| {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use super::args;
-use super::parse::{Instruction, Kind, ParseError, Parsed};
+use super::parse::{Instruction, Kind, ParseError, Parsed, parse_trigger};
 
 /// What the caller decides.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +115,11 @@ impl Graph {
             }
         };
         add(stage.base.clone());
-        for instruction in &stage.instructions {
+        let triggers = match &stage.base {
+            Origin::Stage(base) => self.triggers(*base),
+            _ => Vec::new(),
+        };
+        for instruction in triggers.iter().chain(&stage.instructions) {
             match &instruction.kind {
                 Kind::Copy(copy) => copy.from.iter().for_each(|from| add(self.origin(from, number, inputs))),
                 Kind::Run(run) => {
@@ -126,6 +130,17 @@ impl Graph {
             }
         }
         found
+    }
+
+    /// What the `ONBUILD` of a stage do in those that begin from it. Those of images are not known before they are there.
+    fn triggers(&self, number: usize) -> Vec<Instruction> {
+        let instructions = self.stages.get(number).into_iter().flat_map(|stage| &stage.instructions);
+        let trigger = |instruction: &Instruction| match &instruction.kind {
+            // One that is wrong is told where it is run.
+            Kind::Onbuild(text) => parse_trigger(text, instruction.first).ok(),
+            _ => None,
+        };
+        instructions.filter_map(trigger).collect()
     }
 
     /// What `--from=NAME` means in the stage `number`.

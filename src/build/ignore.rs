@@ -59,6 +59,10 @@ impl Pattern {
                 part => parts.push(part.to_owned()),
             }
         }
+        // What ends with `/**` means all in a folder, and not the folder.
+        if parts.len() > 1 && parts.last().is_some_and(|part| part == "**") {
+            parts.push("*".to_owned());
+        }
         // `.` and `/` alone mean everything, and nothing means nothing.
         if parts.is_empty() && !text.is_empty() {
             parts.push("**".to_owned());
@@ -102,7 +106,8 @@ mod tests {
 
     #[test]
     fn patterns_as_docker_reads_them() {
-        let ignore = Ignore::parse("# comment\n*.log\n/build/\n!build/keep\n**/*.tmp\ndocs/**/secret\n !a.log \n");
+        let ignore =
+            Ignore::parse("# comment\n*.log\n/build/\n!build/keep\n**/*.tmp\ndocs/**/secret\n !a.log \nall/**\n");
         for (path, excluded) in [
             ("x.log", true),
             ("a.log", false),
@@ -115,6 +120,8 @@ mod tests {
             ("a/b/x.tmp", true),
             ("docs/secret", true),
             ("docs/a/b/secret/x", true),
+            ("all", false),
+            ("all/a/b", true),
             ("# comment", false),
         ] {
             assert_eq!(ignore.excludes(path), excluded, "{path}");

@@ -160,14 +160,16 @@ impl StageBuilder<'_> {
                 set_mode(&data, mount.mode.unwrap_or(0o755))?;
                 chown(&data, Some(mount.uid), Some(mount.gid))
             };
-            made().map_err(|error| failed(&error))?;
             if mount.from.is_some() {
+                // Its owner and mode are the source's, whatever the mount says.
                 let (tree, found) = self.mount_source(mount)?;
                 let fill = || -> io::Result<()> {
                     let root: OwnedFd = File::open(&folder)?.into();
                     Copier::new(&root, None, None, &Ignore::default()).copy(&tree, &found, "/data")
                 };
                 fill().map_err(|error| failed(&error))?;
+            } else {
+                made().map_err(|error| failed(&error))?;
             }
             File::create(folder.join("ready")).map_err(|error| failed(&error))?;
         }

@@ -50,9 +50,16 @@ impl StageBuilder<'_> {
         }
         let mounts = self.resolve_mounts(run)?;
         let mut env = self.state.run_env();
-        let proxies = PROXIES.iter().filter_map(|name| Some((name, self.builder.request.args.get(*name)?)));
-        // They are there for the program, and leave no trace in the image or its key.
-        let proxies: Vec<String> = proxies.map(|(name, value)| format!("{name}={value}")).collect();
+        // They are there for the program under both names, and leave no trace in the image or its key.
+        let args = &self.builder.request.args;
+        let proxies = PROXIES.iter().flat_map(|name| {
+            let lower = name.to_lowercase();
+            let value = args.get(*name).or_else(|| args.get(&lower)).map(String::as_str);
+            [(*name).to_owned(), lower].into_iter().zip(value.into_iter().cycle())
+        });
+        let declared = |name: &str| env.iter().any(|line| line.split('=').next() == Some(name));
+        let proxies: Vec<String> =
+            proxies.filter(|(name, _)| !declared(name)).map(|(n, v)| format!("{n}={v}")).collect();
         let config = &self.state.document.config;
         let settings = format!("{:?}", (&argv, &env, &config.user, &config.working_dir, network, privileged, &script));
         let sources = self.hash_mounts(&mounts)?;

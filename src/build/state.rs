@@ -10,19 +10,8 @@ use crate::image::{Healthcheck, History, ImageConfig, ImageDocument, MadeLayer};
 const COMMENT: &str = "buildkit.dockerfile.v0";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Build arguments that are there without being declared, and leave no trace.
-pub(super) const PROXIES: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-];
+/// Build arguments that are there without being declared, in capitals and not, and leave no trace unless they are declared.
+pub(super) const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -277,9 +266,8 @@ impl State {
 
     /// How the history names the arguments that a `RUN` could see: `|1 V=1 `.
     pub(super) fn args_prefix(&self) -> String {
-        let names = self.args.keys().filter(|name| !PROXIES.contains(&name.as_str()));
         let said: Vec<String> =
-            names.filter_map(|name| self.env.get(name).map(|value| format!("{name}={value}"))).collect();
+            self.args.keys().filter_map(|name| self.env.get(name).map(|value| format!("{name}={value}"))).collect();
         if said.is_empty() { String::new() } else { format!("|{} {} ", said.len(), said.join(" ")) }
     }
 }

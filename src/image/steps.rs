@@ -63,7 +63,8 @@ impl Store {
         for (.., layer) in &steps {
             *holders.entry(layer.clone()).or_default() += 1;
         }
-        for (_, path, layer) in steps {
+        // To forget the steps of an image's layers would give nothing back.
+        for (_, path, layer) in steps.into_iter().filter(|(.., layer)| sizes.contains_key(layer)) {
             if total <= budget {
                 break;
             }

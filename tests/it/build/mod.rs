@@ -72,6 +72,52 @@ fn up_builds_what_is_missing_and_the_cache_knows_what_changed() {
 }
 
 #[test]
+fn files_that_changed_are_counted() {
+    let compose = "services:\n  web: {build: ., command: sleep 100, stop_grace_period: 0s}\n";
+    let Some(project) = project(compose, "FROM base\nCOPY src /src\n") else { return };
+    fs::create_dir(project.folder().join("src")).unwrap();
+    for name in ["changed", "removed", "kept", "left.log"] {
+        project.write(&format!("src/{name}"), "first");
+    }
+    project.write(".dockerignore", "**/*.log\n");
+    project.run(&["up", "-d"]).ok();
+    let hint = || project.run(&["up", "-d"]).ok().err;
+    assert!(!hint().contains("context changed"), "{}", hint());
+    project.write("src/changed", "another");
+    project.write("src/added", "");
+    fs::remove_file(project.folder().join("src/removed")).unwrap();
+    project.write("src/left.log", "not copied");
+    project.write("beside", "not copied");
+    assert!(hint().contains("web: context changed since the image was built (3 files); use --build"), "{}", hint());
+    project.run(&["up", "-d", "--build"]).ok();
+    assert!(!hint().contains("context changed"), "{}", hint());
+    project.down();
+}
+
+#[test]
+fn the_cache_keeps_to_its_budget_and_gives_up_what_was_not_used_for_longest() {
+    let step = |name: &str| format!("FROM base\nRUN cat /bin/busybox > /{name}; echo {name} >> /{name}\n");
+    let Some(project) = project("services:\n  web: {build: .}\n", "") else { return };
+    let build = |name: &str| {
+        project.write("Dockerfile", &step(name));
+        cached(&project.run(&["build"]).ok().out)
+    };
+    let layer = fs::metadata(BUSYBOX).unwrap().len();
+    assert_eq!([build("one"), build("two"), build("three"), build("one")], [0, 0, 0, 1]);
+    let store = rcompose::image::Store::open(&project.root().join("data")).unwrap();
+    let prune = |budget| store.prune_steps(budget).unwrap();
+    // `one` belongs to the image now, so two layers count, and there is room for one.
+    prune(3 * layer);
+    prune(layer * 3 / 2);
+    assert_eq!(build("three"), 1);
+    assert_eq!(build("one"), 1);
+    assert_eq!(build("two"), 0, "it was not used for longest");
+    project.run(&["image", "rm", &format!("{}-web", project.name)]).ok();
+    prune(0);
+    assert_eq!([build("one"), build("two"), build("three")], [0, 0, 0]);
+}
+
+#[test]
 fn a_failed_step_says_where_and_why_and_leaves_nothing_behind() {
     let compose = "services:\n  web:\n    build: .\n";
     let Some(project) = project(compose, "FROM base\nRUN echo good > /x\nRUN echo trouble; false\n") else { return };
