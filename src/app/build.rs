@@ -1,5 +1,6 @@
 //! Building the images of services.
 
+mod agent;
 mod bake;
 mod remote;
 mod request;
@@ -14,6 +15,7 @@ use crate::image::{Digest, Image, LayerStep, Platform, Reference, Store, Worksho
 use crate::model::Project;
 use crate::registry::Step;
 
+use agent::Agent;
 use request::Planned;
 
 /// What layers that only the build cache has may take, in bytes.
@@ -193,6 +195,17 @@ impl App {
         Ok(warnings)
     }
 
+    fn build_one(&self, one: &Planned, site: &Site<'_>, outside: &Outside<'_>) -> Result<Digest, BuildError> {
+        let mut request = self.with_remotes(one, site.workshop, outside.tell)?;
+        let mut agents = Vec::new();
+        for (id, keys) in &one.keys {
+            let socket = site.workshop.folder()?.join("agent");
+            agents.push(Agent::start(&socket, keys)?);
+            request.to_mut().ssh.insert(id.clone(), socket);
+        }
+        crate::build::build(site, outside, &request)
+    }
+
     /// Builds the images, those that do not need each other at once. `shell` connects a person to a shell in what a failed
     /// step has left.
     ///
@@ -239,12 +252,8 @@ impl App {
                         let fetch = |url: &str, folder: &Path, keep: bool| self.fetch(url, folder, keep);
                         let outside = Outside { shell, image: &image, fetch: &fetch, tell };
                         let broken = one.needs.iter().any(|need| matches!(done.get(need), Some(Err(_))));
-                        let built = if broken {
-                            Err(BuildError::cancelled())
-                        } else {
-                            let request = self.with_remotes(one, site.workshop, tell);
-                            request.and_then(|request| crate::build::build(site, &outside, &request))
-                        };
+                        let built =
+                            if broken { Err(BuildError::cancelled()) } else { self.build_one(one, site, &outside) };
                         outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((one.service.clone(), built));
                     });
                 }

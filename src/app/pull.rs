@@ -10,6 +10,7 @@ use crate::app::options::PullOptions;
 use crate::app::project::Loaded;
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
+use crate::base::reason::without_number;
 use crate::control::Reply;
 use crate::image::{Digest, LayerStep, Platform, Reference, Store};
 use crate::plan::{self, PullPolicy, WantedImage};
@@ -278,5 +279,5 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    text
+    without_number(&text)
 }

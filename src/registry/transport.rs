@@ -176,6 +176,11 @@ fn tls_failure(registry: String, error: &rustls::Error) -> Error {
                 Bad::UnknownIssuer => "no authority that this machine knows has signed it".to_owned(),
                 Bad::NotValidForName | Bad::NotValidForNameContext { .. } => "it is for another host name".to_owned(),
                 Bad::Revoked => "it has been revoked".to_owned(),
+                // What `openssl req -x509` makes where nothing else is said.
+                Bad::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+                    "it is an authority's own (CA:TRUE), which no server may show; make one with `basicConstraints=CA:FALSE`"
+                        .to_owned()
+                }
                 other => other.to_string(),
             };
             Error::Certificate { registry, reason }

@@ -11,6 +11,9 @@ use crate::model::{Build, Project};
 use crate::remote::Address;
 use crate::spec::container::Ulimit;
 
+/// Files with keys, by the id of the agent that is to have them.
+pub(super) type Keys = BTreeMap<String, Vec<PathBuf>>;
+
 /// One image to build.
 #[derive(Debug)]
 pub(super) struct Planned {
@@ -26,6 +29,7 @@ pub(super) struct Planned {
     /// Addresses of contexts that are to be fetched, and are not in `request`.
     pub(super) remote_context: Option<String>,
     pub(super) remote_contexts: BTreeMap<String, String>,
+    pub(super) keys: Keys,
     pub(super) request: Request,
 }
 
@@ -90,6 +94,7 @@ pub(super) fn plan(
     let epoch = environment.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty());
     let epoch = epoch.map(|text| text.parse::<i64>().map_err(|_| planner.wrong("SOURCE_DATE_EPOCH", text)));
     let ulimits = build.ulimits.iter();
+    let (agents, keys) = planner.agents()?;
     let request = Request {
         name: name.to_owned(),
         dockerfile: planner.dockerfile(&context),
@@ -102,7 +107,7 @@ pub(super) fn plan(
         no_cache_stages: build.no_cache_filter.clone(),
         contexts,
         secrets: planner.secrets()?,
-        ssh: planner.agents()?,
+        ssh: agents,
         extra_hosts: planner.hosts()?,
         network: planner.network()?,
         shm_size: build.shm_size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
@@ -114,7 +119,7 @@ pub(super) fn plan(
     let pull = build.pull || options.pull;
     let pushed = service.is_some_and(|service| service.image.as_deref().is_some_and(|image| !image.is_empty()));
     let place = project.place(&format!("services.{name}.build")).map(|place| place.to_string());
-    Ok(Planned { service: name.to_owned(), needs, pull, pushed, place, remote_context, remote_contexts, request })
+    Ok(Planned { service: name.to_owned(), needs, pull, pushed, place, remote_context, remote_contexts, keys, request })
 }
 
 struct Planner<'a> {
@@ -237,29 +242,36 @@ impl Planner<'_> {
         Ok(secrets)
     }
 
-    fn agents(&self) -> Result<BTreeMap<String, PathBuf>, AppError> {
+    /// Sockets of agents; and files with keys, which get an agent of their own.
+    fn agents(&self) -> Result<(BTreeMap<String, PathBuf>, Keys), AppError> {
         let of_file = self.build.ssh.iter().map(|(id, path)| (id.clone(), path.clone()));
         let given = self.options.ssh.iter().map(|text| match text.split_once('=') {
             Some((id, path)) => (id.to_owned(), Some(path.to_owned())),
             None => (text.clone(), None),
         });
-        let mut agents = BTreeMap::new();
+        let (mut agents, mut keys) = (BTreeMap::new(), BTreeMap::new());
         for (id, path) in of_file.chain(given) {
             let path = path.filter(|path| !path.is_empty()).or_else(|| self.environment.get("SSH_AUTH_SOCK").cloned());
-            let Some(path) = path.map(PathBuf::from) else {
+            let Some(path) = path else {
                 let message =
                     format!("`{id}` means the agent at SSH_AUTH_SOCK, which is not set; start one with ssh-agent");
                 return Err(self.error("ssh", &message));
             };
             use std::os::unix::fs::FileTypeExt;
-            let is_socket = std::fs::metadata(&path).is_ok_and(|found| found.file_type().is_socket());
-            if !is_socket {
-                let message = format!("`{}` is no socket of an agent; add the key to one with ssh-add", path.display());
-                return Err(self.error("ssh", &message));
+            let paths: Vec<_> = path.split(',').map(|path| self.project.working_dir.join(path)).collect();
+            let kind = |path: &PathBuf| std::fs::metadata(path).map(|found| found.file_type());
+            match paths.as_slice() {
+                [one] if kind(one).is_ok_and(|kind| kind.is_socket()) => drop(agents.insert(id, one.clone())),
+                _ => match paths.iter().find(|path| !kind(path).is_ok_and(|kind| kind.is_file())) {
+                    None => drop(keys.insert(id, paths)),
+                    Some(other) => {
+                        let message = format!("`{}` is neither a key nor the socket of an agent", other.display());
+                        return Err(self.error("ssh", &message));
+                    }
+                },
             }
-            agents.insert(id, path);
         }
-        Ok(agents)
+        Ok((agents, keys))
     }
 
     fn hosts(&self) -> Result<Vec<(String, String)>, AppError> {
