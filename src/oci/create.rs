@@ -15,6 +15,7 @@ use crate::oci::error::OciError;
 use crate::oci::group;
 use crate::oci::launch::{self, Inheritance, Progress, Starting};
 use crate::oci::state::{Container, Record};
+use crate::oci::systemd::Unit;
 use crate::oci::wait::Forwarded;
 use crate::oci::{Outcome, delete};
 use crate::sys::process;
@@ -46,19 +47,22 @@ pub(super) fn run(global: &Global, options: &CreateOptions) -> Outcome {
     let carried = made.console.map_or(Ok(()), |console| console.carry(pidfd));
     let code = carried.and_then(|()| signals.until_end(made.starting.pid, pidfd));
     if !options.keep {
-        group::remove(&made.cgroup)?;
+        group::remove(&made.cgroup, made.record.unit.as_ref())?;
         delete::forget(&made.container, &made.record, &made.spec)?;
     }
     code
 }
 
 fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, OciError> {
-    if global.systemd_cgroup {
-        return Err(OciError::Unsupported("--systemd-cgroup".to_owned()));
-    }
     let bundle = bundle::load(&options.bundle)?;
     let container = Container::reserve(global, &options.id)?;
-    let mut record = record(&container, &bundle);
+    let mut record = match record(global, &container, &bundle) {
+        Ok(record) => record,
+        Err(error) => {
+            container.remove()?;
+            return Err(error);
+        }
+    };
     let made = container
         .save_config(&bundle.config)
         .and_then(|()| start(&container, &mut record, &bundle.spec, options, wait));
@@ -72,20 +76,26 @@ fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, Oc
     }
 }
 
-fn record(container: &Container, bundle: &Bundle) -> Record {
+fn record(global: &Global, container: &Container, bundle: &Bundle) -> Result<Record, OciError> {
     let linux = bundle.spec.linux().as_ref();
     let wanted = linux.and_then(|linux| linux.cgroups_path().as_deref()).unwrap_or(Path::new(""));
-    Record {
+    let (cgroup, unit) = if global.systemd_cgroup {
+        (String::new(), Some(Unit::parse(&wanted.to_string_lossy(), &container.id)?))
+    } else {
+        (group::path(wanted, &container.id), None)
+    };
+    Ok(Record {
         oci_version: bundle.spec.version().clone(),
         id: container.id.clone(),
         bundle: bundle.path.clone(),
         rootfs: bundle.rootfs.clone(),
         annotations: bundle.spec.annotations().clone().unwrap_or_default(),
         created: jiff::Timestamp::now().to_string(),
-        cgroup: group::path(wanted, &container.id),
+        cgroup,
+        unit,
         pid: 0,
         start_time: 0,
-    }
+    })
 }
 
 fn start(
@@ -97,12 +107,22 @@ fn start(
 ) -> Result<Started, OciError> {
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
     let console = Console::open(terminal, options.io.console_socket.as_deref(), wait || options.detach)?;
-    let hierarchies = Hierarchies::detect()?;
+    let mut placeholder = None;
+    if let Some(unit) = &record.unit {
+        let (path, keeps) = unit.start(&container.id)?;
+        record.cgroup = path;
+        placeholder = Some(keeps);
+    }
+    let hierarchies = record.hierarchies()?;
     let mut cgroup = group::make(&hierarchies, &record.cgroup, spec)?;
+    if let Some(unit) = &record.unit {
+        unit.tell_limits(&cgroup)?;
+    }
     let gate = wait.then(|| container.make_gate()).transpose()?;
     let lowered = lower(record, spec, options, (&hierarchies, &cgroup), gate)?;
     let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
     let mut starting = launch::begin(lowered, Some(spec), &with)?;
+    drop(placeholder);
     let done = group::restrict(&mut cgroup, &hierarchies, &record.cgroup, spec);
     let done = done.and_then(|()| follow(container, record, spec, &mut starting));
     let done = done.and_then(|()| write_pid_file(options.io.pid_file.as_deref(), starting.pid));

@@ -38,10 +38,13 @@ pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<(), OciEr
 /// Ends what still runs in the container's group, removes the group and the record, and runs the last hooks.
 pub(super) fn remove(container: &Container, record: Option<&Record>) -> Result<(), OciError> {
     let Some(record) = record else { return remove_unrecorded(container) };
-    match record.group().and_then(|group| group::remove(&group)) {
-        // Without any hierarchy there is no group either.
-        Err(OciError::Cgroup(CgroupError::NotMounted)) => {}
-        removed => removed?,
+    // Without one it was not made before something failed.
+    if !record.cgroup.is_empty() {
+        match record.group().and_then(|group| group::remove(&group, record.unit.as_ref())) {
+            // Without any hierarchy there is no group either.
+            Err(OciError::Cgroup(CgroupError::NotMounted)) => {}
+            removed => removed?,
+        }
     }
     forget(container, record, &container.config()?)
 }

@@ -11,6 +11,7 @@ use crate::engine::cgroup::{Cgroup, Hierarchies};
 use crate::oci::arguments::{Changes, Global};
 use crate::oci::error::OciError;
 use crate::oci::state::{Container, Record, Status};
+use crate::oci::systemd::Unit;
 
 /// The group's path in every hierarchy, from `linux.cgroupsPath`.
 pub(super) fn path(wanted: &Path, id: &str) -> String {
@@ -74,12 +75,12 @@ pub(super) fn own_only<'a>(spec: &'a Spec, hierarchies: &Hierarchies, group: &Cg
 }
 
 /// Ends what is still in the group and removes it.
-pub(super) fn remove(group: &Cgroup) -> Result<(), OciError> {
-    if group.remove_if_unused() {
-        return Ok(());
+pub(super) fn remove(group: &Cgroup, unit: Option<&Unit>) -> Result<(), OciError> {
+    if !group.remove_if_unused() {
+        group.kill()?;
+        group.remove()?;
     }
-    group.kill()?;
-    Ok(group.remove()?)
+    unit.map_or(Ok(()), Unit::stop)
 }
 
 fn running(global: &Global, id: &str, wanted: &[Status]) -> Result<(Container, Record), OciError> {
@@ -114,8 +115,9 @@ pub(super) fn update(global: &Global, id: &str, changes: &Changes) -> Result<(),
     }
     // Rules for devices are not what is updated: containerd sends the container's own again.
     resources.set_devices(None);
-    record.group()?.update(&Hierarchies::detect()?, &record.cgroup, &resources)?;
-    Ok(())
+    let mut group = record.group()?;
+    group.update(&record.hierarchies()?, &record.cgroup, &resources)?;
+    record.unit.map_or(Ok(()), |unit| unit.tell_limits(&group))
 }
 
 fn read(path: &Path) -> Result<LinuxResources, OciError> {

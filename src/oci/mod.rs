@@ -11,6 +11,7 @@ mod arguments;
 mod bundle;
 mod console;
 mod create;
+mod dbus;
 mod delete;
 mod error;
 mod exec;
@@ -23,6 +24,7 @@ mod namespaces;
 mod seal;
 mod start;
 mod state;
+mod systemd;
 mod template;
 mod wait;
 

@@ -26,6 +26,7 @@ use crate::base::disk::{self, Durability};
 use crate::engine::cgroup::{Cgroup, Hierarchies};
 use crate::oci::arguments::Global;
 use crate::oci::error::OciError;
+use crate::oci::systemd::{self, Unit};
 use crate::sys::process;
 
 const RECORD: &str = "record.json";
@@ -43,6 +44,9 @@ pub(super) struct Record {
     pub(super) created: String,
     /// Path in every hierarchy; empty when the container has no group of its own.
     pub(super) cgroup: String,
+    /// With `--systemd-cgroup`: what the group belongs to.
+    #[serde(default)]
+    pub(super) unit: Option<Unit>,
     /// 0 until there is a process.
     pub(super) pid: i32,
     /// Of the process, in clock ticks since boot.
@@ -86,7 +90,7 @@ pub(super) fn root(global: &Global) -> PathBuf {
         return Path::new(&root).join("oci");
     }
     match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(own) if !rustix::process::geteuid().is_root() => Path::new(&own).join("rcompose/oci"),
+        Some(own) if !systemd::is_system() => Path::new(&own).join("rcompose/oci"),
         _ => PathBuf::from("/run/rcompose/oci"),
     }
 }
@@ -252,7 +256,15 @@ impl Record {
     }
 
     pub(super) fn group(&self) -> Result<Cgroup, OciError> {
-        Ok(Cgroup::open(&Hierarchies::detect()?, &self.cgroup)?)
+        Ok(Cgroup::open(&self.hierarchies()?, &self.cgroup)?)
+    }
+
+    /// The hierarchies that the container's group is in.
+    pub(super) fn hierarchies(&self) -> Result<Hierarchies, OciError> {
+        Ok(match self.unit {
+            Some(_) => Hierarchies::around(&self.cgroup)?,
+            None => Hierarchies::detect()?,
+        })
     }
 
     /// The state of the runtime specification, for hooks: pid and status are filled in later.

@@ -51,6 +51,25 @@ impl Hierarchies {
         Ok(found)
     }
 
+    /// For a group that somebody else, such as systemd, has made and given to this user, wherever in the tree: with the controllers
+    /// that it has.
+    ///
+    /// # Errors
+    /// As [`Hierarchies::detect`].
+    pub fn around(path: &str) -> Result<Self, CgroupError> {
+        let mountinfo = Path::new("/proc/self/mountinfo");
+        let text = fs::read_to_string(mountinfo).map_err(|error| CgroupError::read(mountinfo, error))?;
+        let mut found = Self::parse(&text);
+        let mounted = found.v1.len();
+        found.v1.retain(|_, mount| is_ours(mount));
+        found.partial = found.v1.len() < mounted || found.v2.as_ref().is_some_and(|v2| !is_ours(&v2.mount));
+        let v2 = found.v2.as_mut().ok_or(CgroupError::NotMounted)?;
+        // Without the group there is nothing to control.
+        let names = fs::read_to_string(v2.mount.join(path).join("cgroup.controllers")).unwrap_or_default();
+        v2.controllers = names.split_whitespace().map(str::to_owned).collect();
+        Ok(found)
+    }
+
     /// An ordinary user has a group where somebody has given one away (systemd's `Delegate=`), and nothing in v1.
     fn keep_usable(&mut self) {
         let mounted = self.v1.len();
