@@ -20,6 +20,9 @@ const ANY6: Map = Map { name: "published6", id: 2, family: IPV6, key_types: &[PR
 /// Ports published on one address: address, protocol and port.
 const BOUND: Map = Map { name: "published-on", id: 3, family: IPV4, key_types: &[ADDRESS4, PROTOCOL, PORT] };
 const BOUND6: Map = Map { name: "published-on6", id: 4, family: IPV6, key_types: &[ADDRESS6, PROTOCOL, PORT] };
+/// Numbers of protocols.
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 /// The maps in the order they are asked in.
 const MAPS: [Map; 4] = [BOUND, ANY, BOUND6, ANY6];
 
@@ -42,7 +45,7 @@ const NEAR: [IpNetwork; 2] = [
 /// A published port: where the kernel sends what arrives. Both addresses are of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Published {
-    /// `None`: every address of the host.
+    /// `None`: every address of the host. The container's own, on a routed network: the port is let through to it.
     pub host_ip: Option<IpAddr>,
     pub host_port: u16,
     pub protocol: Protocol,
@@ -234,7 +237,7 @@ fn translate_sources(transaction: &mut Transaction, name: &str, networks: &[(&Ne
         for subnet in network.subnets.iter().map(|subnet| subnet.subnet) {
             let hairpin = Rule::default().output(false, link).source(subnet).translated();
             transaction.add_rule(name, "postrouting", hairpin.masquerade());
-            if !network.internal && options.masquerade {
+            if !network.internal && options.masquerade && !options.routed.have(subnet.ip()) {
                 let outbound = Rule::default().source(subnet).output(true, link);
                 let address = options.sources.iter().find(|address| address.is_ipv4() == subnet.is_ipv4());
                 let translated = match address {
@@ -259,6 +262,16 @@ fn isolate(transaction: &mut Transaction, name: &str, networks: &[(&NetworkRecor
         transaction.add_rule(name, "forward", Rule::default().output(false, &network.bridge).drop());
     }
     transaction.add_rule(name, "forward", Rule::default().translated().accept());
+    for (network, options) in networks {
+        let routed =
+            network.subnets.iter().map(|subnet| subnet.subnet).filter(|subnet| options.routed.have(subnet.ip()));
+        for subnet in routed {
+            let (map, icmp) = if subnet.is_ipv4() { (BOUND, ICMP) } else { (BOUND6, ICMP6) };
+            let to = || Rule::default().output(false, &network.bridge).destination(false, subnet);
+            transaction.add_rule(name, "forward", to().listed(map).accept());
+            transaction.add_rule(name, "forward", to().protocol(icmp).accept());
+        }
+    }
     for (network, _) in networks.iter().filter(|(_, options)| !options.unprotected) {
         transaction.add_rule(name, "forward", Rule::default().output(false, &network.bridge).drop());
     }

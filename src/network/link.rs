@@ -14,6 +14,7 @@ use rtnetlink::{LinkBridge, LinkDummy, LinkUnspec, LinkVlan};
 use crate::network::NetworkError;
 use crate::network::netlink::{self, ACK, CREATE, EXCLUSIVE, Netlink};
 use crate::network::records::NetworkRecord;
+use crate::spec::network::Families;
 use crate::spec::network::Shared;
 
 /// The message that says whose a link is. Not through /sys, which shows the network it was mounted in.
@@ -45,7 +46,8 @@ pub(super) fn create_bridge(record: &NetworkRecord) -> Result<(), NetworkError> 
         socket.send(&alias(index, &record.name)).map_err(failed("name"))?;
     }
     let mut addresses = Vec::new();
-    for subnet in &record.subnets {
+    let isolated = record.as_bridge().map_or(Families::default(), |bridge| bridge.isolated);
+    for subnet in record.subnets.iter().filter(|subnet| !isolated.have(subnet.gateway)) {
         addresses.extend(address_message(index, subnet.gateway, subnet.subnet.prefix()));
     }
     let ipv6 = record.subnets.iter().any(|subnet| subnet.subnet.is_ipv6());

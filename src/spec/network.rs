@@ -55,6 +55,13 @@ pub struct Bridge {
     pub masquerade: bool,
     /// Others may open connections to the containers without a published port.
     pub unprotected: bool,
+    /// Families whose containers are reached at their own addresses: ports are let through to them instead of being published on the
+    /// host, and nothing is translated.
+    #[serde(default)]
+    pub routed: Families,
+    /// Families in which the host has no address on an internal network.
+    #[serde(default)]
+    pub isolated: Families,
     /// Where ports are published that name no address.
     pub host_binding: Option<Ipv4Addr>,
     /// Addresses that masqueraded traffic carries, one per family at most.
@@ -63,7 +70,30 @@ pub struct Bridge {
 
 impl Default for Bridge {
     fn default() -> Self {
-        Self { name: None, icc: true, masquerade: true, unprotected: false, host_binding: None, sources: Vec::new() }
+        Self {
+            name: None,
+            icc: true,
+            masquerade: true,
+            unprotected: false,
+            routed: Families::default(),
+            isolated: Families::default(),
+            host_binding: None,
+            sources: Vec::new(),
+        }
+    }
+}
+
+/// IPv4, IPv6, both or neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Families {
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+impl Families {
+    /// Whether the address's family is among them.
+    pub fn have(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.ipv4 } else { self.ipv6 }
     }
 }
 

@@ -133,6 +133,46 @@ fn projects_on_a_shared_network_find_each_other() {
 }
 
 #[test]
+fn a_routed_network_is_reached_at_its_own_addresses_and_an_isolated_one_has_no_host() {
+    let test = "a_routed_network_is_reached_at_its_own_addresses_and_an_isolated_one_has_no_host";
+    if !can_run_containers(test) || !has_python(test) || needs_root(test, "its networks are apart from the host's") {
+        return;
+    }
+    let mode = "driver_opts: {com.docker.network.bridge.gateway_mode_ipv4";
+    let owner = Project::new(&format!(
+        "services:\n  web: {{{}, networks: [direct], ports: ['80', '81']}}\n  hidden: {{{}, networks: [direct]}}\n  \
+         alone: {{{IDLE}, networks: [apart]}}\nnetworks: {{direct: {{{mode}: routed}}}}, \
+         apart: {{internal: true, {mode}: isolated}}}}}}\n",
+        server(80, "directly"),
+        server(80, "hidden"),
+    ));
+    owner.run(&["up", "-d"]).ok();
+    ready(&owner, &["web", "hidden"]);
+    let [web, hidden] = ["web", "hidden"].map(|name| inside(&owner, "web", &lookup(name)));
+    let guest = owner.beside(&format!("services: {{client: {{{IDLE}}}}}\n"));
+    guest.run(&["up", "-d"]).ok();
+    assert_eq!(inside(&guest, "client", &connect(&web, 80)), "directly");
+    assert!(fails_inside(&guest, "client", &connect(&hidden, 80)), "a port that nobody published");
+    // No socket of the host, and nothing but the rule goes with the container.
+    let shown = owner.run(&["ps", "--format", "json"]).ok().out;
+    assert!(shown.contains(r#""URL":"0.0.0.0","TargetPort":80,"PublishedPort":0"#), "{shown}");
+    owner.run(&["stop", "-t", "0", "web"]).ok();
+    owner.run(&["start", "web"]).ok();
+    eventually("it is let through again", || {
+        let web = inside(&owner, "hidden", &lookup("web"));
+        (!fails_inside(&guest, "client", &connect(&web, 80))).then_some(())
+    });
+    let routes = inside(&owner, "alone", "cat /proc/net/route");
+    assert_eq!(routes.lines().count(), 2, "no default route: {routes}");
+    let address = inside(&owner, "alone", "hostname -i").trim().to_owned();
+    let of_host = Command::new("ip").args(["-4", "route", "get", &address]).output().unwrap();
+    let way = String::from_utf8_lossy(&of_host.stdout).into_owned();
+    assert!(!way.contains(" dev rc-"), "the host is on the isolated network: {way}");
+    guest.down();
+    owner.down();
+}
+
+#[test]
 fn a_name_server_in_a_container_may_have_port_53_of_every_address() {
     let test = "a_name_server_in_a_container_may_have_port_53_of_every_address";
     if !can_run_containers(test) || !has_python(test) {

@@ -59,10 +59,12 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
                 }
                 apparmor_profile = Some(profile.to_owned());
             }
+            // Without SELinux a label means nothing, as in Docker.
             ("label", label) if !label.is_empty() => {
-                let there = Path::new("/sys/fs/selinux/enforce").exists();
-                let state = if there { "has but rcompose cannot use yet" } else { "does not have" };
-                return Err(SpecError::NoSecurityModule { option: option.clone(), lsm: "SELinux", state });
+                if Path::new("/sys/fs/selinux/enforce").exists() {
+                    let (option, state) = (option.clone(), "has but rcompose cannot use yet");
+                    return Err(SpecError::NoSecurityModule { option, lsm: "SELinux", state });
+                }
             }
             // Podman's words for what Docker has no option for.
             ("mask", list) if list.starts_with('/') => masked.extend(list.split(':').map(str::to_owned)),

@@ -99,7 +99,15 @@ impl Rule {
 
     /// `dnat to [daddr .] meta l4proto . th dport map @map`, of the map's family only; goes on with the next rule when
     /// nothing is found.
-    pub(in crate::network) fn translate(mut self, map: Map) -> Self {
+    pub(in crate::network) fn translate(self, map: Map) -> Self {
+        let address = length(map.address_type());
+        let family = u32::from(map.family);
+        let nat = Attributes::default().number(1, 1).number(2, family).number(3, WORD).number(5, WORD + address / 4);
+        self.listed(map).expression("nat", nat)
+    }
+
+    /// `[daddr .] meta l4proto . th dport @map`: what it is mapped to is in the registers then.
+    pub(in crate::network) fn listed(mut self, map: Map) -> Self {
         self = self.family(map.family);
         let address = length(map.address_type());
         let mut word = WORD;
@@ -108,9 +116,7 @@ impl Rule {
             word += address / 4;
         }
         let lookup = Attributes::default().text(1, map.name).number(2, REGISTER).number(3, REGISTER).number(4, map.id);
-        let family = u32::from(map.family);
-        let nat = Attributes::default().number(1, 1).number(2, family).number(3, WORD).number(5, WORD + address / 4);
-        self.meta(16, word).payload(TRANSPORT, 2, 2, word + 1).expression("lookup", lookup).expression("nat", nat)
+        self.meta(16, word).payload(TRANSPORT, 2, 2, word + 1).expression("lookup", lookup)
     }
 
     /// `meta l4proto N`.

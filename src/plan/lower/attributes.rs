@@ -24,7 +24,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ),
     ("storage_opt", |s| !s.storage_opt.is_empty(), "the root file system has no options"),
     ("use_api_socket", |s| s.use_api_socket, "there is no engine socket to hand in"),
-    ("userns_mode", |s| s.userns_mode.as_deref().is_some_and(|mode| mode != "host"), "user namespaces are not mapped"),
     (
         "deploy.resources.reservations.generic_resources",
         |s| reservations(s).is_some_and(|r| !r.generic_resources.is_empty()),

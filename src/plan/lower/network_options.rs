@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Lowering;
 use crate::model::Network;
-use crate::spec::network::{Bridge, Driver, Shared, SharedKind};
+use crate::spec::network::{Bridge, Driver, Families, Shared, SharedKind};
 
 /// What the options of a network say.
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl Lowering<'_> {
             }
         }
         options.driver = match network.driver.as_deref() {
-            None | Some("" | "bridge" | "default") => Driver::Bridge(self.bridge(path, own)),
+            None | Some("" | "bridge" | "default") => Driver::Bridge(self.bridge(path, own, network.internal)),
             Some("macvlan") => Driver::Shared(self.shared(path, own, "macvlan_mode", "bridge")),
             Some("ipvlan") => Driver::Shared(self.shared(path, own, "ipvlan_mode", "l2")),
             Some(other) => {
@@ -52,7 +52,7 @@ impl Lowering<'_> {
         options
     }
 
-    fn bridge(&mut self, path: &str, options: BTreeMap<&str, &str>) -> Bridge {
+    fn bridge(&mut self, path: &str, options: BTreeMap<&str, &str>, internal: bool) -> Bridge {
         let mut bridge = Bridge::default();
         for (key, value) in options {
             let at = format!("{path}.driver_opts.{key}");
@@ -77,10 +77,18 @@ impl Lowering<'_> {
                     bridge.sources.extend(address.map(IpAddr::V6));
                 }
                 "com.docker.network.bridge.gateway_mode_ipv4" | "com.docker.network.bridge.gateway_mode_ipv6" => {
+                    let of = |families: &mut Families| {
+                        *(if key.ends_with('4') { &mut families.ipv4 } else { &mut families.ipv6 }) = true;
+                    };
                     match value {
                         "nat" => {}
                         "nat-unprotected" => bridge.unprotected = true,
-                        other => self.not_yet(&at, &format!("there is no mode `{other}` here")),
+                        "routed" => of(&mut bridge.routed),
+                        "isolated" if internal => of(&mut bridge.isolated),
+                        "isolated" => {
+                            self.invalid(&at, "gateway mode `isolated` is for networks that are `internal`".to_owned());
+                        }
+                        other => self.invalid(&at, format!("there is no mode `{other}`")),
                     }
                 }
                 "com.docker.network.bridge.default_bridge" if self.switch(&at, value) == Some(false) => {}

@@ -10,6 +10,7 @@ use crate::network;
 use crate::network::ports::{HeldPort, PortError};
 use crate::network::{ProjectTable, conntrack, firewall};
 use crate::runtime::RuntimeError;
+use crate::spec::network::Families;
 use crate::spec::observed::Published;
 use crate::spec::{PortSpec, Protocol, container::Attachment};
 use crate::state::ContainerConfig;
@@ -21,6 +22,8 @@ use crate::supervisor::failure::because;
 struct Targets {
     ipv4: Option<IpAddr>,
     ipv6: Option<IpAddr>,
+    /// Families in which these addresses are reached as they are.
+    routed: Families,
     /// Where ports are published that name no address.
     binding: Option<Ipv4Addr>,
 }
@@ -36,10 +39,34 @@ impl Targets {
             .collect();
         outward.sort_by_key(|(attachment, ..)| std::cmp::Reverse(attachment.gw_priority));
         let address = |is: fn(&IpAddr) -> bool| {
-            outward.iter().find_map(|(_, joined, _)| joined.addresses.iter().copied().find(is))
+            let of = |joined: &Joined| joined.addresses.iter().copied().find(is);
+            outward.iter().find_map(|(_, joined, bridge)| Some((of(joined)?, bridge.routed)))
+        };
+        let (ipv4, ipv6) = (address(IpAddr::is_ipv4), address(IpAddr::is_ipv6));
+        let routed = Families {
+            ipv4: ipv4.is_some_and(|(_, routed)| routed.ipv4),
+            ipv6: ipv6.is_some_and(|(_, routed)| routed.ipv6),
         };
         let binding = outward.first().and_then(|(_, _, bridge)| bridge.host_binding);
-        Self { ipv4: address(IpAddr::is_ipv4), ipv6: address(IpAddr::is_ipv6), binding }
+        Self { ipv4: ipv4.map(|(address, _)| address), ipv6: ipv6.map(|(address, _)| address), routed, binding }
+    }
+
+    /// What of a port is let through to the container, as a published one without a port of the host, as Docker shows it; and
+    /// what is left to be bound on the host.
+    fn split(self, spec: &PortSpec) -> (Vec<Published>, Option<PortSpec>) {
+        let all: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let (routed, bound): (Vec<_>, Vec<_>) = spec
+            .host_ip
+            .map_or(all.to_vec(), |address| vec![address])
+            .into_iter()
+            .partition(|ip| self.routed.have(*ip));
+        let through = |host_ip| Published { host_ip, host: 0, container: spec.container, protocol: spec.protocol };
+        let bound = match bound.as_slice() {
+            [] => None,
+            [_] if !routed.is_empty() => Some(PortSpec { host_ip: bound.first().copied(), ..spec.clone() }),
+            _ => Some(spec.clone()),
+        };
+        (routed.into_iter().map(through).collect(), bound)
     }
 
     fn is_empty(self) -> bool {
@@ -56,6 +83,12 @@ impl Targets {
             port: port.container,
         };
         let proxy = |address: IpAddr| SocketAddr::new(address, port.container);
+        if self.routed.have(port.host_ip) {
+            let through =
+                |address| network::Published { host_ip: Some(address), host_port: port.container, ..rule(address) };
+            let own = if port.host_ip.is_ipv4() { self.ipv4 } else { self.ipv6 };
+            return (own.map(through), None);
+        }
         if port.host_ip.is_ipv4() {
             return match self.ipv4 {
                 Some(address) => (Some(rule(address)), None),
@@ -88,6 +121,9 @@ impl Host {
         for spec in wanted {
             let mut spec = spec.clone();
             spec.host_ip = spec.host_ip.or(targets.binding.map(IpAddr::V4));
+            let (routed, bound) = targets.split(&spec);
+            ports.extend(routed);
+            let Some(spec) = bound else { continue };
             let held = self.reserve(&spec);
             let held = held.map_err(|error| because(format!("cannot publish port {}", spec.container), &error))?;
             ports.extend(published(&held, targets));
@@ -134,6 +170,9 @@ impl Host {
                 self.proxy(id, socket, port.protocol, target);
             }
         }
+        // Two ports of the host can lead to one that is routed.
+        rules.sort();
+        rules.dedup();
         if let Some(open) = self.connections.open.borrow_mut().get_mut(id) {
             open.published.extend(&rules);
         }
@@ -179,7 +218,8 @@ impl Host {
 
     fn bind_again(&self, ports: &[Published]) -> Vec<OwnedFd> {
         let mut sockets = Vec::new();
-        for port in ports {
+        // Those without a port of the host are let through to the container.
+        for port in ports.iter().filter(|port| port.host != 0) {
             let spec = PortSpec {
                 host_ip: Some(port.host_ip),
                 host: Some((port.host, port.host)),

@@ -136,6 +136,7 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("cpu_percent: 20", "/container/resources/cpus", "null"),
     ("runtime: runc", "/scale", "1"),
     ("userns_mode: host", "/scale", "1"),
+    ("userns_mode: private", "/scale", "1"),
     ("deploy: {restart_policy: {max_attempts: 3}}", "/restart", r#""no""#),
     ("deploy: {restart_policy: {condition: always}}", "/restart", r#""always""#),
     ("deploy: {restart_policy: {condition: unless-stopped}}", "/restart", r#""unless_stopped""#),
@@ -166,7 +167,6 @@ const REFUSED: &[&str] = &[
     "runtime: kata",
     "storage_opt: {size: 1g}",
     "use_api_socket: true",
-    "userns_mode: private",
     "volumes: [{type: bind, source: /h, target: /c, bind: {recursive: readonly}}]",
     "deploy: {resources: {reservations: {devices: [{capabilities: [tpu]}]}}}",
     "deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: a, value: 1}}]}}}",
@@ -249,7 +249,6 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:14: `services.a.runtime` is not supported yet: there is one engine, the built-in one
         compose.yaml:6:18: `services.a.storage_opt` is not supported yet: the root file system has no options
         compose.yaml:6:21: `services.a.use_api_socket` is not supported yet: there is no engine socket to hand in
-        compose.yaml:6:18: `services.a.userns_mode` is not supported yet: user namespaces are not mapped
         compose.yaml:6:70: `recursive: readonly` needs `read_only: true`
         compose.yaml:6:51: no device driver has the capabilities [tpu]; known is `gpu`
         compose.yaml:6:60: `services.a.deploy.resources.reservations.generic_resources` is not supported yet: there is no inventory of generic resources
