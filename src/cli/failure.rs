@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::base::reason::without_number;
 use crate::ui::Ansi;
 use crate::ui::Colour;
+use crate::ui::visible;
 
 /// Any error, as docker compose has it.
 pub const GENERAL: u8 = 1;
@@ -75,13 +76,13 @@ impl Failure {
     #[expect(clippy::print_stderr, reason = "the one place where failures are shown")]
     pub fn report(&self, ansi: Ansi) -> ExitCode {
         if self.code == 0 {
-            eprintln!("{}", self.message);
+            eprintln!("{}", visible(&self.message));
         } else if !self.message.is_empty() {
             let colour = ansi.enabled(std::io::IsTerminal::is_terminal(&std::io::stderr()));
             let label = |text: &str, with: Colour| if colour { with.paint(text) } else { text.to_owned() };
-            eprintln!("{} {}", label("error:", Colour::Red), self.message);
+            eprintln!("{} {}", label("error:", Colour::Red), visible(&self.message));
             if let Some(help) = &self.help {
-                eprintln!("{} {help}", label("help:", Colour::Cyan));
+                eprintln!("{} {}", label("help:", Colour::Cyan), visible(help));
             }
         }
         ExitCode::from(self.code)

@@ -17,6 +17,7 @@ use crate::ui::diagnostics;
 use crate::ui::log_lines::LogStyle;
 use crate::ui::progress::{Progress, ProgressEvent, ProgressMode, ProgressState};
 use crate::ui::terminal;
+use crate::ui::visible;
 
 /// How often a live display moves.
 const FRAME: Duration = Duration::from_millis(100);
@@ -77,7 +78,7 @@ fn state_of(status: &str) -> ProgressState {
 /// Says something on standard error.
 #[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
 pub fn warn(text: &str) {
-    eprintln!("warning: {text}");
+    eprintln!("warning: {}", visible(text));
 }
 
 /// Shows what the loader noticed.
@@ -173,7 +174,7 @@ pub fn end(ended: &Ended) -> String {
 /// Says something on standard error that is no warning.
 #[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
 pub fn say(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", visible(text));
 }
 
 /// Asks a question; anything but yes is no, and so is no answer.

@@ -30,6 +30,9 @@ pub const ROLE: &str = "keeper-process";
 /// First argument of the supervisor process; the project's name and the two roots follow.
 pub const SUPERVISOR: &str = "supervisor-process";
 
+/// Pidfds that are held under this name are of processes that end with the keeper, when it ends because nothing is left.
+pub const COMPANIONS: &str = "companions";
+
 /// From the supervisor to the keeper, one per `SOCK_SEQPACKET` message, file descriptors beside it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {

@@ -20,7 +20,7 @@ use super::settle::settle;
 use super::spawn::{Setup, Started};
 use super::supervise::{Supervision, Watch};
 use super::table::{Entry, Stage};
-use super::{Event, Process, Request};
+use super::{COMPANIONS, Event, Process, Request};
 use crate::init::LaunchFailure;
 use crate::sys::message::{self, Wait};
 use crate::sys::process::{self, Ended, SingleThreaded};
@@ -158,7 +158,7 @@ impl Keeper {
             self.supervisor_ended();
         }
         if self.finish && !self.living() {
-            self.done = true;
+            self.finished();
         } else if self.supervision.due(now) && !self.done {
             protect(false);
             match self.supervision.start() {
@@ -413,10 +413,18 @@ impl Keeper {
         self.socket = None;
         let living = self.living();
         if !living && (self.finish || self.supervision.is_done()) {
-            self.done = true;
+            self.finished();
         } else if !living && self.supervision.is_hopeless() {
             note("keeper: the supervisor keeps dying and nothing runs: giving up");
-            self.done = true;
+            self.finished();
+        }
+    }
+
+    fn finished(&mut self) {
+        self.done = true;
+        for companion in self.held.get(COMPANIONS).into_iter().flatten() {
+            // Usually the supervisor has ended it.
+            let _ = process::send_signal(companion, libc::SIGKILL);
         }
     }
 

@@ -55,7 +55,8 @@ pub(super) fn create_bridge(record: &NetworkRecord) -> Result<(), NetworkError> 
     if !ipv6 && record.owns_link {
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
     }
-    match socket.send(&addresses) {
+    let sent = if addresses.is_empty() { Ok(Vec::new()) } else { socket.send(&addresses) };
+    match sent {
         // A bridge that was there may have them.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) && !record.owns_link => {}
         sent => drop(sent.map_err(failed("address"))?),

@@ -5,11 +5,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -95,19 +95,43 @@ impl Uplink {
             match started {
                 Ok(pid) => {
                     let start_time = process::start_time(pid).ok_or(io::ErrorKind::NotFound)?;
-                    let uplink = Self { pid, start_time };
-                    let recorded = disk::replace_json(&folder.join("uplink.json"), &uplink, Durability::Kill);
-                    if let Err(error) = recorded {
-                        // Nobody would know of it.
-                        uplink.end()?;
-                        return Err(error);
-                    }
-                    return Ok(uplink);
+                    return Ok(Self { pid, start_time });
                 }
-                Err(error) => last = error,
+                Err(error) => {
+                    // It may run all the same: its number could not be written down.
+                    if let Some(uplink) = Self::of_namespace(netns) {
+                        uplink.end()?;
+                    }
+                    last = error;
+                }
             }
         }
         Err(last)
+    }
+
+    /// Writes down that it runs; where that cannot be done, it is ended, as nobody would know of it.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn record(&self, folder: &Path) -> io::Result<()> {
+        disk::replace_json(&folder.join("uplink.json"), self, Durability::Kill).inspect_err(|_| {
+            // The first error is the one to tell.
+            let _ = self.end();
+        })
+    }
+
+    /// The one of this network namespace, looked for among the processes.
+    pub fn of_namespace(netns: BorrowedFd<'_>) -> Option<Self> {
+        let identity = |file: BorrowedFd<'_>| fstat(file).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        let wanted = identity(netns)?;
+        let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let named = |pid: &i32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.starts_with("pasta") || name.starts_with("slirp4netns")
+        };
+        pids.filter(named)
+            .filter_map(|pid| Some(Self { pid, start_time: process::start_time(pid)? }))
+            .find(|uplink| uplink.netns().is_some_and(|found| identity(found.as_fd()) == Some(wanted)))
     }
 
     /// Names the process, for waiting and for ending it.

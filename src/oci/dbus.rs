@@ -346,12 +346,9 @@ mod tests {
     #[test]
     fn a_signal_is_read() {
         let mut fields = Body::default();
-        for (code, text) in [(3, "JobRemoved")] {
-            fields.align(8);
-            fields.0.push(code);
-            fields.signature("s");
-            fields.text(text);
-        }
+        fields.0.push(3);
+        fields.signature("s");
+        fields.text("JobRemoved");
         assert_eq!(header(SIGNAL, &fields.0).unwrap().member, "JobRemoved");
         let mut body = Body::default();
         body.number(12);

@@ -34,6 +34,7 @@ use std::process::ExitCode;
 
 use crate::oci::arguments::{Command, Global, LogFormat};
 use crate::oci::error::OciError;
+use crate::ui::visible;
 
 /// The subcommand that leads here, and the name of a link to the program that does, too.
 pub const NAME: &str = "oci";
@@ -90,7 +91,7 @@ fn print(text: &str) -> Outcome {
 fn failed(global: &Global, error: &OciError) -> ExitCode {
     let text = error.with_causes();
     // Where standard error is closed there is still the log.
-    let _ = writeln!(std::io::stderr(), "rcompose oci: {text}");
+    let _ = writeln!(std::io::stderr(), "rcompose oci: {}", visible(&text));
     if let Some(path) = &global.log {
         let time = jiff::Timestamp::now();
         let line = match global.log_format {

@@ -57,10 +57,10 @@ pub struct Bridge {
     pub unprotected: bool,
     /// Families whose containers are reached at their own addresses: ports are let through to them instead of being published on the
     /// host, and nothing is translated.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Families::is_neither")]
     pub routed: Families,
     /// Families in which the host has no address on an internal network.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Families::is_neither")]
     pub isolated: Families,
     /// Where ports are published that name no address.
     pub host_binding: Option<Ipv4Addr>,
@@ -91,6 +91,10 @@ pub struct Families {
 }
 
 impl Families {
+    fn is_neither(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether the address's family is among them.
     pub fn have(self, address: IpAddr) -> bool {
         if address.is_ipv4() { self.ipv4 } else { self.ipv6 }

@@ -78,6 +78,8 @@ pub(super) struct Parts {
     pub(super) started: Notify,
     /// What whoever asked for the change under way should know.
     pub(super) notices: RefCell<Option<mpsc::UnboundedSender<String>>>,
+    /// What a user with one id does without has been said.
+    pub(super) said_single: Cell<bool>,
     /// Ends that the keeper has reported.
     pub(super) ends: Mutex<mpsc::UnboundedReceiver<(String, ExitRecord)>>,
     /// Who follows the containers' lives.

@@ -11,6 +11,9 @@ use crate::supervisor::host::Host;
 impl Host {
     /// Nothing is left to do: lets the keeper go, and removes what no container needs any more.
     pub(super) async fn leave(&self) {
+        // One that is just being started must not be left behind.
+        self.uplink_settled().await;
+        self.end_uplink();
         if let Err(error) = self.link.finish() {
             self.warn(&because("the keeper cannot be told to end", &error).message);
         }
@@ -18,9 +21,6 @@ impl Host {
         if let Err(error) = cgroup::remove_empty(&self.hierarchies, &group) {
             self.warn(&because("cannot remove the project's control group", &error).message);
         }
-        // One that is just being started must not be left behind.
-        self.uplink_settled().await;
-        self.end_uplink();
         self.remove_folders();
         let trash = self.trash.empty();
         if let Err(error) = trash {

@@ -176,6 +176,7 @@ fn host(
         live: RefCell::new(BTreeMap::new()),
         starting: RefCell::default(),
         notices: RefCell::default(),
+        said_single: Cell::new(false),
         started: Notify::new(),
         ends: Mutex::new(ends),
         watchers: RefCell::default(),

@@ -34,6 +34,7 @@ use crate::supervisor::create::now;
 use crate::supervisor::failure::{because, failure};
 use crate::supervisor::host::{Host, Live};
 use crate::supervisor::link::{LaunchError, Watched};
+use crate::sys::userns::Ids;
 
 /// What the launch of a container is made from, and what must be taken back when it fails.
 struct Prepared {
@@ -162,6 +163,12 @@ impl Host {
     }
 
     fn make_group(&self, spec: &Spec, group: &str) -> Result<Cgroup, RuntimeError> {
+        if Ids::of_this_process() == Ids::Single && !self.said_single.replace(true) {
+            self.notice(
+                "this user has no subordinate ids: all files of containers belong to one user, and services that change to \
+                 another user fail (`rcompose doctor` says how to get some)",
+            );
+        }
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let (cgroup, left_out) = Cgroup::create(&self.hierarchies, group, &resources)
             .map_err(|error| because("cannot make the control group", &error))?;

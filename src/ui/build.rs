@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use crate::build::Event;
+use crate::ui::visible;
 
 /// Writes the lines.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl<W: Write> BuildLines<W> {
                 let took = self.began.get(step).map_or(0.0, |began| now.duration_since(*began).as_secs_f64());
                 (*step, format!("DONE {took:.1}s"))
             }
-            Event::Failed { step, message } => (*step, format!("ERROR: {message}")),
+            Event::Failed { step, message } => (*step, format!("ERROR: {}", visible(message))),
         };
         if self.last.is_some_and(|last| last != step) {
             writeln!(self.output)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::base::diagnostic::{Diagnostic, Place, Severity};
-use crate::ui::Colour;
+use crate::ui::{Colour, visible};
 
 /// Source lines are cut to this many characters.
 const MAX_WIDTH: usize = 160;
@@ -89,7 +89,7 @@ impl<'a> Page<'a> {
         };
         let code = if self.codes { format!("[{}]", diagnostic.code) } else { String::new() };
         let label = self.paint(&format!("{label}{code}:"), colour);
-        self.line(&format!("{label} {}", diagnostic.message));
+        self.line(&format!("{label} {}", visible(&diagnostic.message)));
         let places = diagnostic.place.iter().chain(diagnostic.related.iter().map(|(place, _)| place));
         let gutter = places.map(|place| place.line.to_string().len()).max().unwrap_or(1);
         if let Some(place) = &diagnostic.place {
@@ -100,7 +100,7 @@ impl<'a> Page<'a> {
         }
         if let Some(help) = &diagnostic.help {
             let label = self.paint("help:", Colour::Cyan);
-            self.line(&format!("{} {label} {help}", " ".repeat(gutter)));
+            self.line(&format!("{} {label} {}", " ".repeat(gutter), visible(help)));
         }
     }
 

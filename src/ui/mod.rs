@@ -13,6 +13,22 @@ pub mod tables;
 pub mod terminal;
 pub mod usage;
 
+use std::borrow::Cow;
+
+/// Text that is not ours, such as what a container's program has said, for a message of ours: what would do something to the
+/// terminal is written out (`\u{1b}`). Lines and tabs stay.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let hidden = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if hidden(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
 /// ANSI colours (SGR codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
@@ -70,5 +86,16 @@ impl Ansi {
             Self::Always => true,
             Self::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_does_nothing_to_the_terminal() {
+        assert_eq!(visible("a\tb\nc ä"), "a\tb\nc ä");
+        assert_eq!(visible("\x1b]0;title\x07 \r\u{9b}2J"), "\\u{1b}]0;title\\u{7} \\r\\u{9b}2J");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::ui::Colour;
+use crate::ui::{Colour, visible};
 
 /// Something that happens to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,10 @@ impl<W: Write> Progress<W> {
     ///
     /// # Errors
     /// What the output returns.
-    pub fn event(&mut self, event: ProgressEvent, now: Instant) -> io::Result<()> {
+    pub fn event(&mut self, mut event: ProgressEvent, now: Instant) -> io::Result<()> {
+        if self.mode != ProgressMode::Json {
+            event.text = visible(&event.text).into_owned();
+        }
         // Lines cannot be drawn over: that something is on its way is said once.
         let repeated =
             matches!(event.status.as_str(), "Downloading" | "Uploading") && !self.downloading.insert(event.id.clone());

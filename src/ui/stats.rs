@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::base::ids::ContainerId;
-use crate::ui::human;
+use crate::ui::{human, visible};
 
 /// What a container uses.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,7 +112,7 @@ pub fn top(rows: &[TopRow], now: i64) -> String {
             began(row.age, now),
             terminal(row.terminal),
             format!("{:02}:{:02}:{:02}", row.cpu / 3600, row.cpu / 60 % 60, row.cpu % 60),
-            row.command.clone(),
+            visible(&row.command).replace('\n', " "),
         ]
     };
     columns(&head, &rows.iter().map(cells).collect::<Vec<_>>(), 2, 4)

@@ -1,5 +1,6 @@
 //! `ps`, `ls`, `images` and `image ls` in the layouts of docker compose 2.40.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -8,22 +9,24 @@ use serde_json::{Value, json};
 use crate::spec::container::NetworkMode;
 use crate::spec::observed::Published;
 use crate::spec::{ContainerState, Health, Phase};
-use crate::ui::human;
+use crate::ui::{human, visible};
 
 /// Nanoseconds in a second.
 const SECOND: i64 = 1_000_000_000;
 
 /// Columns three spaces apart, each as wide as its widest cell and at least `least`.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>], least: usize) -> String {
+    // Names of processes and the like are not ours.
+    let rows: Vec<Vec<Cow<'_, str>>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    for row in std::iter::once(&head).chain(rows) {
+    let head: Vec<Cow<'_, str>> = head.iter().map(|cell| Cow::Borrowed(*cell)).collect();
+    for row in std::iter::once(&head).chain(&rows) {
         let last = row.len().saturating_sub(1);
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             text.push_str(cell);

@@ -168,7 +168,7 @@ fn a_routed_network_is_reached_at_its_own_addresses_and_an_isolated_one_has_no_h
     let of_host = Command::new("ip").args(["-4", "route", "get", &address]).output().unwrap();
     let way = String::from_utf8_lossy(&of_host.stdout).into_owned();
     assert!(!way.contains(" dev rc-"), "the host is on the isolated network: {way}");
-    guest.down();
+    guest.run(&["down", "-t", "0"]).ok();
     owner.down();
 }
 

@@ -8,6 +8,7 @@ use tokio::io::Interest;
 use tokio::sync::watch as value;
 
 use super::Host;
+use crate::keeper::COMPANIONS;
 use crate::network::uplink::Uplink;
 use crate::supervisor::NETWORK;
 use crate::supervisor::failure::because;
@@ -96,13 +97,24 @@ impl Host {
 
     async fn running_uplink(&self) -> std::io::Result<Uplink> {
         let folder = self.dir.run().to_owned();
-        if let Some(uplink) = Uplink::recorded(&folder)? {
-            return Ok(uplink);
-        }
+        let recorded = Uplink::recorded(&folder)?;
         let netns = self.link.held(NETWORK)?.into_iter().next().ok_or(std::io::ErrorKind::NotFound)?;
-        let outside = self.connections.outside.clone();
-        let starting = move || outside.run(move || Uplink::start(netns.as_fd(), &folder));
-        tokio::task::spawn_blocking(starting).await.map_err(std::io::Error::other)?
+        // One that nobody has written down: its supervisor was killed at that moment.
+        let uplink = match recorded.or_else(|| Uplink::of_namespace(netns.as_fd())) {
+            Some(uplink) => uplink,
+            None => {
+                let outside = self.connections.outside.clone();
+                let folder = folder.clone();
+                let starting = move || outside.run(move || Uplink::start(netns.as_fd(), &folder));
+                tokio::task::spawn_blocking(starting).await.map_err(std::io::Error::other)??
+            }
+        };
+        if recorded != Some(uplink) {
+            uplink.record(&folder)?;
+        }
+        // When no supervisor can be started any more, the keeper ends it.
+        self.link.hold(COMPANIONS, vec![uplink.pidfd()?])?;
+        Ok(uplink)
     }
 
     /// Ends the way out, with the project, for good.

@@ -20,6 +20,8 @@
 //! | CVE-2024-23653 | `builds::a_step_has_the_rights_that_it_was_given` |
 //! | CVE-2025-31133 | `procfs::a_false_null_device_masks_nothing` |
 //! | CVE-2025-52565 | `procfs::a_false_console_is_not_mounted_on` |
+//!
+//! Attacks without a number: `kernel`, `processes`, and in `told` control characters, the control socket, hostile user databases.
 
 mod builds;
 mod descriptors;
@@ -28,6 +30,7 @@ mod mounts;
 mod processes;
 mod procfs;
 mod program;
+mod told;
 
 use std::process::Output;
 

@@ -1,0 +1,148 @@
+//! What a container says on its way to a person's terminal, and what it can say to the processes that look after it.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rcompose::engine::users::UserDatabase;
+
+use crate::support::{Project, can_run_containers, eventually, needs_root};
+
+fn shell(script: &str) -> String {
+    serde_json::to_string(&["sh", "-c", script]).unwrap()
+}
+
+const SERVICE: &str = "image: rcompose/host, stop_signal: SIGKILL";
+
+/// Sets the title of the terminal and clears it.
+const ATTACK: &str = r"printf '\033]0;owned\007\033[2J'";
+
+/// Log injection with control characters, by every way on which a container's words get into a message of ours: what it logs is
+/// passed on as it is, as Docker does, so a person who reads logs of a hostile container is warned; nobody else is.
+#[test]
+fn what_a_container_says_does_nothing_to_the_terminal() {
+    if !can_run_containers("what_a_container_says_does_nothing_to_the_terminal") {
+        return;
+    }
+    let sick = shell(&format!("{ATTACK}; echo sick; exit 1"));
+    let healthcheck = sick.replacen('[', "[\"CMD\",", 1);
+    let name = r"/tmp/$(printf 'a\033[2Jb')";
+    let named = shell(&format!("cp /bin/sleep \"{name}\"; {ATTACK}; echo; exec \"{name}\" 1000"));
+    let project = Project::new(&format!(
+        "services:\n  sick: {{{SERVICE}, command: {named}, healthcheck: {{test: {healthcheck}, interval: 100ms, retries: 1}}}}\n  \
+         hooked: {{{SERVICE}, command: [sleep, '1000'], post_start: [{{command: {sick}}}]}}\n  \
+         dying: {{{SERVICE}, command: {sick}}}\n"
+    ));
+    for (service, word) in [("sick", "unhealthy"), ("hooked", "sick"), ("dying", "exited (1)")] {
+        let up = project.run(&["up", "-d", "--wait", service]).fails(1);
+        assert!(up.err.contains(word) && !up.err.contains('\u{1b}') && !up.err.contains('\u{7}'), "{:?}", up.err);
+    }
+    for command in [&["ps", "-a"][..], &["top"], &["ps", "-a", "--no-trunc"]] {
+        let shown = project.run(command).ok();
+        assert!(!shown.out.contains('\u{1b}') && !shown.err.contains('\u{1b}'), "{command:?}: {:?}", shown.out);
+    }
+    // The attack is a real one.
+    let logged = project.run(&["logs", "--no-log-prefix", "sick"]).ok();
+    assert!(logged.out.contains("\u{1b}[2J"), "{:?}", logged.out);
+    project.down();
+}
+
+/// Looks for the sockets of the project's own processes by every name that the container can learn, and connects to them.
+const CONNECT: &str = "import os, socket, sys
+names = set(sys.argv[1:])
+for line in open('/proc/net/unix'):
+    name = line.split()[7:]
+    if name and ('rcompose' in name[0] or os.environ['PROJECT'] in name[0]):
+        names.add(name[0])
+for name in names:
+    for way in (name, '/proc/1/root' + name, '/proc/self/cwd' + name, '\\0' + name.lstrip('@')):
+        try:
+            socket.socket(socket.AF_UNIX).connect(way)
+            print('connected', repr(way))
+        except OSError:
+            pass
+print('tried', flush=True)
+";
+
+/// A container in the host's network, whose abstract sockets it therefore has, does not reach what looks after it.
+#[test]
+fn the_control_socket_is_out_of_reach() {
+    let test = "the_control_socket_is_out_of_reach";
+    if !can_run_containers(test) || needs_root(test, "its sockets are of another user") {
+        return;
+    }
+    for weakened in [false, true] {
+        let idle = format!("{SERVICE}, command: [sleep, '1000']");
+        let project = Project::new(&format!("services: {{idle: {{{idle}}}}}\n"));
+        project.run(&["up", "-d"]).ok();
+        let mut sockets = Vec::new();
+        find_sockets(&project.root(), &mut sockets);
+        assert!(!sockets.is_empty(), "no control socket below {}", project.root().display());
+        let mut command = vec!["python3".to_owned(), "-c".to_owned(), CONNECT.to_owned()];
+        command.extend(sockets.iter().map(|path| path.display().to_string()));
+        let command = serde_json::to_string(&command).unwrap();
+        let root = project.root().display().to_string();
+        let volumes = if weakened { format!(", volumes: ['{root}:{root}']") } else { String::new() };
+        project.write(
+            "compose.yaml",
+            &format!(
+                "services:\n  idle: {{{idle}}}\n  attacker: {{{SERVICE}, network_mode: host, environment: {{PROJECT: {}}}, \
+                 command: {command}{volumes}}}\n",
+                project.name
+            ),
+        );
+        project.run(&["up", "-d"]).ok();
+        let said = eventually("the attack is over", || {
+            let said = project.run(&["logs", "--no-log-prefix", "attacker"]).ok().out;
+            said.contains("tried").then_some(said)
+        });
+        assert_eq!(said.contains("connected"), weakened, "weakened: {weakened}: {said}");
+        project.down();
+    }
+}
+
+fn find_sockets(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_socket() => found.push(entry.path()),
+            Ok(kind) if kind.is_dir() && !entry.path().ends_with("layers") => find_sockets(&entry.path(), found),
+            _ => {}
+        }
+    }
+}
+
+/// `/etc/passwd` of an image as a link out of it, as a FIFO that nobody writes to, as a file without end, as a folder.
+#[test]
+fn user_databases_of_an_image_are_read_inside_of_it_and_to_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, outside) = (folder.path().join("root"), folder.path().join("passwd"));
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(&outside, "evil:x:0:0::/:/bin/sh\n").unwrap();
+    let file = root.join("etc/passwd");
+    let read = || UserDatabase::read(fs::File::open(&root).unwrap());
+    for target in [outside.clone(), Path::new("../../passwd").to_owned()] {
+        symlink(target, &file).unwrap();
+        assert!(read().resolve(Some("evil"), &[]).is_err());
+        // Weakened: read by name.
+        let naive = UserDatabase { passwd: fs::read(&file).unwrap(), group: Vec::new() };
+        assert_eq!(naive.resolve(Some("evil"), &[]).unwrap().uid, 0);
+        fs::remove_file(&file).unwrap();
+    }
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert_eq!(read().passwd, b"");
+    // Weakened: whoever just reads it waits for ever.
+    let naive = Command::new("timeout").args(["0.2", "cat"]).arg(&file).status().unwrap();
+    assert_eq!(naive.code(), Some(124));
+    fs::remove_file(&file).unwrap();
+    fs::File::create(&file).unwrap().set_len(1 << 42).unwrap();
+    let length = read().passwd.len();
+    assert!(length < 64 << 20, "{length} bytes were read");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert_eq!(read().passwd, b"");
+    fs::remove_dir(&file).unwrap();
+    // A name with a line break is no line of its own.
+    fs::write(&file, "a\nb:x:7:7::/:/\n").unwrap();
+    assert!(read().resolve(Some("a\nb"), &[]).is_err());
+}
