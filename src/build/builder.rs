@@ -203,11 +203,13 @@ impl Builder<'_> {
 
     /// Waits for the end of a stage.
     pub(super) fn stage(&self, number: usize) -> Result<Arc<State>, BuildError> {
-        let Some(outcome) = self.stages.get(number).filter(|_| self.graph.needed.contains(&number)) else {
-            let message = format!("stage {number} is not built, as only an `ONBUILD` of the base image wants it");
-            return Err(BuildError::new(message).help("use it in the stage itself, or name it as `target`"));
-        };
-        let state = lock(&outcome.state);
+        let Some(outcome) = self.stages.get(number) else { return Err(BuildError::new("no such stage")) };
+        let mut state = lock(&outcome.state);
+        if !self.graph.needed.contains(&number) {
+            // Only an `ONBUILD` of a base image wants it, which was not known before that was here: who comes first builds it,
+            // and others wait for the lock. Stages need earlier ones only, so nobody waits in a circle.
+            return state.get_or_insert_with(|| StageBuilder::build(self, number).map(Arc::new)).clone();
+        }
         let state = outcome.there.wait_while(state, |state| state.is_none()).unwrap_or_else(PoisonError::into_inner);
         state.clone().unwrap_or_else(|| Err(BuildError::cancelled()))
     }

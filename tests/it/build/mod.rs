@@ -72,6 +72,18 @@ fn up_builds_what_is_missing_and_the_cache_knows_what_changed() {
 }
 
 #[test]
+fn what_an_image_does_on_build_may_need_a_stage_that_nothing_else_needs() {
+    let compose = "services:\n  parent: {build: {context: ., dockerfile: parent}, image: 'on/build:1'}\n  \
+        child: {build: {context: ., dockerfile: child}, command: cat /out}\n";
+    let Some(project) = project(compose, "") else { return };
+    project.write("parent", "FROM base\nONBUILD COPY --from=given /s /copied\nONBUILD RUN cat /copied > /out\n");
+    project.write("child", "FROM base AS other\nRUN echo s > /s\nFROM other AS given\nFROM on/build:1\n");
+    project.run(&["build", "parent"]).ok();
+    assert!(project.run(&["run", "--rm", "-T", "child"]).ok().out.ends_with("s\n"));
+    project.down();
+}
+
+#[test]
 fn files_that_changed_are_counted() {
     let compose = "services:\n  web: {build: ., command: sleep 100, stop_grace_period: 0s}\n";
     let Some(project) = project(compose, "FROM base\nCOPY src /src\n") else { return };
