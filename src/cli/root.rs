@@ -1,7 +1,10 @@
 //! Flags of every command: which project, in which form.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -101,8 +104,8 @@ impl RootArgs {
             }
             (given, old) => given.clone().or_else(|| old.clone()),
         };
-        let working_dir = std::env::current_dir()
-            .map_err(|error| Failure::new(format!("cannot find the current folder: {error}")))?;
+        let working_dir =
+            current_folder().map_err(|error| Failure::new(format!("cannot find the current folder: {error}")))?;
         let environment = environment();
         let data = roots(&environment, &working_dir).data;
         Ok(LoadOptions {
@@ -119,6 +122,18 @@ impl RootArgs {
             ..LoadOptions::default()
         })
     }
+}
+
+/// The current folder by the name that the shell has for it: one that was entered through a symbolic link is called as the link is,
+/// and so is its project, as in the reference.
+fn current_folder() -> io::Result<PathBuf> {
+    let folder = std::env::current_dir()?;
+    let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let here = identity(&folder);
+    // Paths are cleaned as text later, which `..` behind a link does not survive.
+    let plain = |path: &PathBuf| path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+    let called = std::env::var_os("PWD").map(PathBuf::from).filter(plain);
+    Ok(called.filter(|called| here.is_some() && identity(called) == here).unwrap_or(folder))
 }
 
 /// Where state is kept.

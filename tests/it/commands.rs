@@ -1,5 +1,6 @@
 //! Commands and flags as a person gives them to `docker compose`, with real containers of the host image.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -13,6 +14,24 @@ fn beside(project: &Project, other: &str, args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
     command.args(["-p", other]).args(args).current_dir(project.folder()).env("RCOMPOSE_ROOT", project.root());
     command.stdin(Stdio::null()).output().unwrap().into()
+}
+
+#[test]
+fn a_folder_entered_through_a_link_is_called_as_the_link_is() {
+    let project = Project::new("services: {a: {image: x}}\n");
+    let link = project.folder().join("other-name");
+    std::os::unix::fs::symlink(project.folder(), &link).unwrap();
+    let name = |pwd: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
+        command.args(["config", "--format", "json"]).current_dir(&link).env("PWD", pwd);
+        let ran = Ran::from(command.output().unwrap()).ok();
+        serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()["name"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(name(&link), "other-name");
+    let own = name(&project.folder());
+    assert_ne!(own, "other-name");
+    assert_eq!(name(Path::new("/")), own, "a variable that names another folder says nothing");
+    assert_eq!(name(&link.join("../other-name")), own);
 }
 
 #[test]
