@@ -127,7 +127,8 @@ impl Uplink {
         let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let named = |pid: &i32| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            name.starts_with("pasta") || name.starts_with("slirp4netns")
+            // pasta is a link to passt, which executes the variant for the processor.
+            ["pasta", "passt", "slirp4netns"].iter().any(|known| name.starts_with(known))
         };
         pids.filter(named)
             .filter_map(|pid| Some(Self { pid, start_time: process::start_time(pid)? }))
