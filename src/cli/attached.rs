@@ -66,7 +66,18 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
     let (go, gone) = mpsc::channel();
     // Nobody hears what is sent once the main thread is done; that is as it should be.
     let interrupts = tell.clone();
-    std::thread::spawn(move || while signals.wait().is_ok() && interrupts.send(Event::Interrupted).is_ok() {});
+    let by_keys = keys.is_some();
+    std::thread::spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            match signal {
+                // Back in the foreground, after the shell had the terminal.
+                Signal::SIGCONT if by_keys => std::mem::forget(RawMode::keys(io::stdin().as_fd())),
+                Signal::SIGCONT => {}
+                _ if interrupts.send(Event::Interrupted).is_err() => return,
+                _ => {}
+            }
+        }
+    });
     if keys.is_some() {
         let pressed = tell.clone();
         std::thread::spawn(move || {
@@ -351,6 +362,7 @@ fn block_signals() -> Result<SigSet, Failure> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGCONT);
     signals.thread_block().map_err(|error| Failure::new(format!("signals cannot be waited for: {error}")))?;
     Ok(signals)
 }

@@ -20,6 +20,8 @@ pub struct KeeperHandle {
     outbox: RefCell<Outbox>,
     /// Wakes `recv` when something was queued.
     queued: Notify,
+    /// Wakes `flushed` when nothing is queued any more.
+    emptied: Notify,
 }
 
 impl KeeperHandle {
@@ -38,7 +40,7 @@ impl KeeperHandle {
     /// When it cannot be watched.
     pub fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         let socket = watch(socket, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { socket, outbox: RefCell::default(), queued: Notify::new() })
+        Ok(Self { socket, outbox: RefCell::default(), queued: Notify::new(), emptied: Notify::new() })
     }
 
     /// Sends a request; never waits: it is queued when the keeper does not read, and sent while somebody is in `recv`.
@@ -52,6 +54,14 @@ impl KeeperHandle {
             self.queued.notify_one();
         }
         Ok(())
+    }
+
+    /// Waits until everything has been sent, while somebody is in `recv`. What the keeper has not read by then it reads also when
+    /// this process has ended.
+    pub async fn flushed(&self) {
+        while !self.outbox.borrow().is_empty() {
+            self.emptied.notified().await;
+        }
     }
 
     /// The next event with its descriptors; `None` when the keeper is gone. Can be dropped and called again without loss.
@@ -69,7 +79,9 @@ impl KeeperHandle {
             if ready.ready().is_writable() && waiting {
                 // A keeper that is gone shows in reading, below.
                 let flushed = self.outbox.borrow_mut().flush(self.socket.get_ref());
-                if flushed.is_ok() && !self.outbox.borrow().is_empty() {
+                if self.outbox.borrow().is_empty() {
+                    self.emptied.notify_one();
+                } else if flushed.is_ok() {
                     ready.clear_ready_matching(tokio::io::Ready::WRITABLE);
                 }
             }

@@ -280,7 +280,9 @@ impl Link {
         let (tell, told) = oneshot::channel();
         *self.0.successor.borrow_mut() = Some((program, tell));
         self.keeper().send(&Request::Leave, &[])?;
-        told.await.map_err(|_| io::Error::other("the other program did not start"))
+        told.await.map_err(|_| io::Error::other("the other program did not start"))?;
+        self.keeper().flushed().await;
+        Ok(())
     }
 
     /// Reads the keeper's events until the end of this process; replaces a keeper that has died.

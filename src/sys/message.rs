@@ -67,9 +67,10 @@ pub fn receive(socket: impl AsFd, wait: Wait) -> io::Result<Option<Message>> {
     let flags = if wait == Wait::No { net::RecvFlags::DONTWAIT } else { net::RecvFlags::empty() };
     let peek = flags | net::RecvFlags::PEEK | net::RecvFlags::TRUNC;
     let mut nothing = [0_u8; 1];
-    let length = match rustix::io::retry_on_intr(|| net::recv(&socket, &mut nothing, peek)) {
+    let mut look = || rustix::io::retry_on_intr(|| net::recv(&socket, &mut nothing, peek));
+    // That the other end has closed without reading everything is told once; what it had sent is there all the same.
+    let length = match look().or_else(|error| if error == rustix::io::Errno::CONNRESET { look() } else { Err(error) }) {
         Ok((_, length)) => length,
-        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     if length == 0 {
@@ -92,4 +93,19 @@ pub fn receive(socket: impl AsFd, wait: Wait) -> io::Result<Option<Message>> {
     }
     bytes.truncate(got.bytes);
     Ok(Some((bytes, descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_before_the_other_end_closed_arrives_also_when_it_has_not_read_everything() {
+        let (ours, theirs) = pair().unwrap();
+        send(&ours, b"unread", &[], Wait::No).unwrap();
+        send(&theirs, b"last words", &[], Wait::No).unwrap();
+        drop(theirs);
+        assert_eq!(receive(&ours, Wait::No).unwrap().unwrap().0, b"last words");
+        assert!(receive(&ours, Wait::No).unwrap().is_none());
+    }
 }

@@ -259,7 +259,7 @@ fn files_are_copied_in_and_out() {
     let out = project.run(&["cp", "a:/tmp/tree/.", "back"]).ok();
     assert!(out.err.contains("copy") && out.err.contains("Copied"), "{}", out.err);
     assert_eq!(std::fs::read_to_string(here.join("back/inner/file")).unwrap(), "text");
-    assert_eq!(std::fs::read_link(here.join("back/link")).unwrap(), std::path::Path::new("/etc"));
+    assert_eq!(std::fs::read_link(here.join("back/link")).unwrap(), Path::new("/etc"));
     assert!(project.run(&["cp", "a:/tmp/tree/inner/file", "-"]).ok().out.contains("text"));
     for (from, to) in [("a:/nope", "x"), ("nope", "a:/x"), ("x", "y"), ("tree", "a:/etc/hostname"), ("tree", "none:/x")]
     {

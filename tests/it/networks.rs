@@ -142,10 +142,11 @@ fn a_routed_network_is_reached_at_its_own_addresses_and_an_isolated_one_has_no_h
     let owner = Project::new(&format!(
         "services:\n  web: {{{}, networks: [direct], ports: ['80', '81']}}\n  hidden: {{{}, networks: [direct]}}\n  \
          alone: {{{IDLE}, networks: [apart]}}\nnetworks: {{direct: {{{mode}: routed}}}}, \
-         apart: {{internal: true, {mode}: isolated}}}}}}\n",
+         apart: {{internal: true, {mode}: isolated}}, ipam: {{config: [{{subnet: 10.213.77.0/24}}]}}}}}}\n",
         server(80, "directly"),
         server(80, "hidden"),
     ));
+    // The host has no route to the isolated network, so another test's could get the same range.
     owner.run(&["up", "-d"]).ok();
     ready(&owner, &["web", "hidden"]);
     let [web, hidden] = ["web", "hidden"].map(|name| inside(&owner, "web", &lookup(name)));
