@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal::SIGKILL;
 
-use crate::support::{Project, can_run_containers, eventually, kill, needs_root};
+use crate::support::{Project, can_run_containers, eventually, free_port, kill, needs_root};
 
 /// Writes numbered lines for ever and answers on port 80.
 const BUSY: &str = r#"exec perl -MIO::Socket -e '
@@ -26,10 +26,6 @@ fn busy_project(port: u16) -> Project {
 ",
         script = serde_json::to_string(&BUSY.replace('$', "$$")).unwrap()
     ))
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The numbered lines of service `a`: none missing, none twice, in order.

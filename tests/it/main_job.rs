@@ -5,16 +5,11 @@ use std::net::{TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Project, can_run_containers, eventually, finish, needs_root};
+use crate::support::{Project, can_run_containers, eventually, finish, free_port, needs_root};
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.
 fn shell(script: &str) -> String {
     format!("image: rcompose/host, command: [sh, -c, {}]", serde_json::to_string(&script.replace('$', "$$")).unwrap())
-}
-
-/// A port that is free now. Another process may take it; then the test says so by failing.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]

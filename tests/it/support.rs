@@ -283,6 +283,20 @@ impl Drop for Project {
     }
 }
 
+/// A port that is free, and that neither the kernel nor rcompose gives to somebody who takes any: theirs begin at 32768.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(64);
+    loop {
+        let port = 20_000 + (first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000) as u16;
+        let is_free = std::net::TcpListener::bind(("0.0.0.0", port)).is_ok()
+            && std::net::UdpSocket::bind(("0.0.0.0", port)).is_ok();
+        if is_free {
+            return port;
+        }
+    }
+}
+
 /// Waits until `condition` gives something.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
