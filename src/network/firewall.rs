@@ -187,30 +187,36 @@ fn key(port: &Published) -> (Map, Vec<u8>) {
     }
 }
 
-/// The whole transaction; `there`: the table exists. Adding it before deleting it makes the deletion valid also when
-/// somebody else has deleted it meanwhile.
+/// The whole transaction; `there`: the table exists. Its chains stay and only what is in them is replaced: of two chains at one
+/// hook a packet can see the new one before the change and the old one after it, and would be translated by neither.
 fn build(table: &ProjectTable<'_>, there: bool) -> Vec<u8> {
     let name = table_name(table.project);
     let mut transaction = Transaction::new(INET);
-    if there {
-        transaction.add_table(&name);
-        transaction.delete_table(&name);
-    }
     transaction.add_table(&name);
     let ipv6 = table.networks.iter().any(|network| network.subnets.iter().any(|subnet| subnet.subnet.is_ipv6()));
     let maps = || MAPS.into_iter().filter(|map| ipv6 || map.family == IPV4);
     for map in maps() {
         transaction.add_map(&name, map);
+        if there {
+            transaction.flush_map(&name, map);
+        }
     }
     for port in table.published {
         let (map, key) = key(port);
         transaction.add_element(&name, map, &key, port.address, port.port);
     }
-    transaction.add_chain(&name, "guard", Hook("filter", nft::PREROUTING, -300));
-    transaction.add_chain(&name, "prerouting", Hook("nat", nft::PREROUTING, -100));
-    transaction.add_chain(&name, "output", Hook("nat", nft::OUTPUT, -100));
-    transaction.add_chain(&name, "postrouting", Hook("nat", nft::POSTROUTING, 100));
-    transaction.add_chain(&name, "forward", Hook("filter", nft::FORWARD, 0));
+    for (chain, hook) in [
+        ("guard", Hook("filter", nft::PREROUTING, -300)),
+        ("prerouting", Hook("nat", nft::PREROUTING, -100)),
+        ("output", Hook("nat", nft::OUTPUT, -100)),
+        ("postrouting", Hook("nat", nft::POSTROUTING, 100)),
+        ("forward", Hook("filter", nft::FORWARD, 0)),
+    ] {
+        transaction.add_chain(&name, chain, hook);
+        if there {
+            transaction.flush_chain(&name, chain);
+        }
+    }
     for chain in ["prerouting", "output"] {
         for map in maps() {
             let mut rule = Rule::default();

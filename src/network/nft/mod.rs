@@ -144,6 +144,16 @@ impl Transaction {
         self.push(NEW_CHAIN, CREATE, &chain);
     }
 
+    /// Takes all rules out of a chain.
+    pub(super) fn flush_chain(&mut self, table: &str, chain: &str) {
+        self.push(DELETE_RULE, 0, &Attributes::default().text(1, table).text(2, chain));
+    }
+
+    /// Takes all elements out of a map.
+    pub(super) fn flush_map(&mut self, table: &str, map: Map) {
+        self.push(DELETE_ELEMENT, 0, &Attributes::default().text(1, table).text(2, map.name));
+    }
+
     pub(super) fn add_rule(&mut self, table: &str, chain: &str, rule: Rule) {
         self.push(NEW_RULE, CREATE | APPEND, &Attributes::default().text(1, table).text(2, chain).nest(4, rule.0));
     }
