@@ -134,6 +134,7 @@ impl App {
         let orphans = self.orphans(remove_orphans)?;
         let exists = self.exists(&name)?;
         if exists {
+            // What the engine cannot do keeps nobody from taking down what is there: then it goes by what exists.
             let project = project.as_ref().map(plan::lower).transpose().ok().flatten();
             self.change(&name, ChangeKind::Down { services, volumes, orphans, timeout, project }, news)?;
         }

@@ -119,7 +119,8 @@ impl App {
         }
     }
 
-    /// Follows the containers of a project as they come and go, until `stop` is readable. Lines before `since`
+    /// Follows the containers of a project as they come and go, until `stop` is readable; one container also until it is
+    /// gone, since whoever removes it need not wait for us to see its end. Lines before `since`
     /// (nanoseconds since the epoch) are left out; `ended` hears of each end after the container's last line.
     ///
     /// # Errors
@@ -135,7 +136,8 @@ impl App {
     ) -> io::Result<()> {
         let query = Query { since: Some(since), ..Query::default() };
         let what = Followed { project, selection, shown: &|_| true, ends_since: since, query };
-        self.follow(what, &mut || Ok(false), stop, emit, ended)
+        let mut gone = || Ok(selection.container.is_some() && self.selected(project, selection)?.is_empty());
+        self.follow(what, &mut gone, stop, emit, ended)
     }
 
     fn follow(

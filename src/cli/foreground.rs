@@ -12,6 +12,9 @@ use crate::cli::failure::Failure;
 use crate::cli::session;
 use crate::logs::{Line, Stream};
 
+/// The exit status of a container that was removed before it could be asked, as the keeper has it for one that it cannot learn.
+const UNKNOWN: i32 = 255;
+
 /// Stays with a container until it has ended; its exit status. Output from `since` on (nanoseconds since the epoch).
 ///
 /// # Errors
@@ -47,7 +50,7 @@ fn show_output(app: &App, target: &Target, since: i64) -> io::Result<i32> {
     let selection = Selection { container: Some(target.container.clone()), ..Selection::default() };
     let (ended, end) = io::pipe()?;
     let mut end = Some(end);
-    let mut code = 0;
+    let mut code = UNKNOWN;
     let print = &mut |line: Line<'_>| {
         let mut out: Box<dyn Write> = match line.stream {
             Stream::Stdout => Box::new(io::stdout().lock()),

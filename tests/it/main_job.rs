@@ -373,6 +373,25 @@ fn run_gives_the_status_and_leaves_nothing_with_rm() {
 }
 
 #[test]
+fn attach_ends_when_its_container_is_removed() {
+    if !can_run_containers("attach_ends_when_its_container_is_removed") {
+        return;
+    }
+    let idle = shell("echo here; exec sleep 1000");
+    let project = Project::new(&format!("services: {{a: {{{idle}, stop_signal: SIGKILL}}}}\n"));
+    for _ in 0..3 {
+        project.run(&["up", "-d"]).ok();
+        let attached = project.spawn(&["attach", "a"]);
+        // It is about to follow, or does.
+        std::thread::sleep(Duration::from_millis(300));
+        project.run(&["down"]).ok();
+        let code = finish(attached).code;
+        assert!(code == 137 || code == 255, "{code}");
+    }
+    project.assert_nothing_left();
+}
+
+#[test]
 fn following_logs_ends_with_the_last_container() {
     if !can_run_containers("following_logs_ends_with_the_last_container") {
         return;
