@@ -25,8 +25,8 @@ pub mod registry;
 pub mod remote;
 pub mod run;
 pub mod session;
+pub mod stats;
 pub mod system;
-pub mod usage;
 pub mod watch;
 
 use std::collections::BTreeMap;

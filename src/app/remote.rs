@@ -5,13 +5,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use crate::app::pull::chain;
 use crate::app::{App, AppError};
 use crate::base::reason::without_number;
 use crate::base::trash::Trash;
-use crate::compose::{self, Remote, Unfetched, Variable};
+use crate::compose::{self, Remotes, Unfetched, Variable};
 use crate::image::Reference;
 use crate::registry::{self, ArtifactFile, Registries};
 use crate::remote::{self, Address, Repository};
@@ -20,8 +19,6 @@ use crate::ui::tables::SourcedVariable;
 /// The folder of everything that was fetched.
 pub(super) const FETCHED: &str = "projects-fetched";
 const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
-/// Files of one project that lie elsewhere: each is a connection.
-const MOST: usize = 100;
 /// Characters of an address that a folder is called after.
 const LONGEST: usize = 80;
 
@@ -47,7 +44,7 @@ impl App {
     pub fn elsewhere(&self) -> Result<Option<Elsewhere>, AppError> {
         let Some(address) = self.load.files.first().filter(|file| compose::is_remote(file)) else { return Ok(None) };
         let project = self.load(&[])?.project;
-        let mut brought = self.load.remote.as_ref().map(|remote| remote.fetched()).unwrap_or_default();
+        let mut brought = self.load.remotes.as_ref().map(Remotes::addresses).unwrap_or_default();
         brought.retain(|one| !self.load.files.contains(one));
         brought.iter_mut().for_each(|one| *one = remote::without_password(one));
         let tree = compose::load_uninterpolated(&self.load, &self.environment).tree;
@@ -71,19 +68,28 @@ impl App {
     }
 }
 
-/// Fetches what lies elsewhere, each address once.
-#[derive(Debug)]
-pub struct Remotes {
+/// Who fetches what lies elsewhere, to a place below the data directory.
+pub fn remotes(data: &Path, environment: BTreeMap<String, String>) -> Remotes {
+    let fetcher = Fetcher { folder: data.join(FETCHED), trash: Trash::new(data), environment };
+    Remotes::new(move |address| fetcher.fetch(address))
+}
+
+struct Fetcher {
     folder: PathBuf,
     trash: Trash,
     environment: BTreeMap<String, String>,
-    known: Mutex<BTreeMap<String, Result<PathBuf, Unfetched>>>,
 }
 
-impl Remotes {
-    /// With a place below the data directory.
-    pub fn new(data: &Path, environment: BTreeMap<String, String>) -> Self {
-        Self { folder: data.join(FETCHED), trash: Trash::new(data), environment, known: Mutex::default() }
+impl Fetcher {
+    fn fetch(&self, address: &str) -> Result<PathBuf, Unfetched> {
+        let found = match address.strip_prefix("oci://") {
+            Some(name) => self.artifact(name),
+            None => self.repository(address),
+        };
+        found.map_err(|Unfetched { message, help }| {
+            let message = format!("cannot load `{}`: {}", remote::without_password(address), without_number(&message));
+            Unfetched { message, help }
+        })
     }
 
     fn repository(&self, address: &str) -> Result<PathBuf, Unfetched> {
@@ -161,32 +167,6 @@ impl Remotes {
             }
             other => Err(plain(format!("{variable} expects true or false, not `{other}`"))),
         }
-    }
-}
-
-impl Remote for Remotes {
-    fn fetch(&self, address: &str) -> Result<PathBuf, Unfetched> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known.get(address) {
-            return found.clone();
-        }
-        if known.len() >= MOST {
-            return Err(plain(format!("more than {MOST} files of this project lie elsewhere")));
-        }
-        let found = match address.strip_prefix("oci://") {
-            Some(name) => self.artifact(name),
-            None => self.repository(address),
-        };
-        let found = found.map_err(|Unfetched { message, help }| {
-            let message = format!("cannot load `{}`: {}", remote::without_password(address), without_number(&message));
-            Unfetched { message, help }
-        });
-        known.insert(address.to_owned(), found.clone());
-        found
-    }
-
-    fn fetched(&self) -> Vec<String> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 }
 

@@ -1,7 +1,5 @@
 //! `watch`: what changes on this machine goes into containers that run, as `develop.watch` says.
 
-mod pattern;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -14,10 +12,10 @@ use rustix::fs::FlockOperation;
 
 use crate::app::options::{ExecOptions, RestartOptions};
 use crate::app::{App, AppError};
+use crate::build::Ignore;
 use crate::copy::{self, Owners, Symlinks};
 use crate::model::{Hook, Project, WatchAction};
 use crate::spec::Phase;
-use pattern::Patterns;
 
 /// Changes are taken together until nothing has happened for so long.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -31,22 +29,20 @@ struct Rule {
     action: WatchAction,
     target: Option<String>,
     exec: Option<Hook>,
-    ignore: Patterns,
-    include: Patterns,
+    ignore: Ignore,
+    include: Ignore,
     /// Of the build context, and where that is.
-    dockerignore: Option<(PathBuf, Patterns)>,
+    dockerignore: Option<(PathBuf, Ignore)>,
     initial_sync: bool,
 }
 
 /// What a person, and the one who can build, are told.
-pub trait Watching {
+#[derive(Clone, Copy)]
+pub struct Watching<'a> {
     /// One line about what is being done.
-    fn say(&mut self, line: &str);
+    pub say: &'a dyn Fn(&str),
     /// Builds a service's image anew and replaces its containers.
-    ///
-    /// # Errors
-    /// Whatever fails.
-    fn rebuild(&mut self, service: &str) -> Result<(), AppError>;
+    pub rebuild: &'a dyn Fn(&str) -> Result<(), AppError>,
 }
 
 impl App {
@@ -54,7 +50,7 @@ impl App {
     ///
     /// # Errors
     /// Wrong files, nothing to watch, or another `watch` of the same project.
-    pub fn watch(&self, services: &[String], watching: &mut dyn Watching) -> Result<(), AppError> {
+    pub fn watch(&self, services: &[String], watching: Watching<'_>) -> Result<(), AppError> {
         let project = self.load(services)?.project;
         let rules = rules(&project, services);
         if rules.is_empty() {
@@ -63,7 +59,7 @@ impl App {
         }
         let _only = self.watch_lock(&project.name)?;
         let (_watcher, changes) = observe(&rules)?;
-        watching.say("Watch enabled");
+        (watching.say)("Watch enabled");
         for rule in rules.iter().filter(|rule| rule.initial_sync && rule.syncs()) {
             let paths = rule.files(&rule.path);
             self.act(&[(rule, paths)], watching);
@@ -96,12 +92,12 @@ impl App {
     }
 
     /// In docker compose's order: rebuild, sync, restart, exec.
-    fn act(&self, work: &[(&Rule, BTreeSet<PathBuf>)], watching: &mut dyn Watching) {
+    fn act(&self, work: &[(&Rule, BTreeSet<PathBuf>)], watching: Watching<'_>) {
         let mut rebuilt = BTreeSet::new();
         for (rule, _) in work.iter().filter(|(rule, _)| rule.action == WatchAction::Rebuild) {
             if rebuilt.insert(rule.service.as_str()) {
-                watching.say(&format!("Rebuilding service \"{}\" after changes were detected", rule.service));
-                report(watching.rebuild(&rule.service), watching);
+                (watching.say)(&format!("Rebuilding service \"{}\" after changes were detected", rule.service));
+                report((watching.rebuild)(&rule.service), watching);
             }
         }
         let rest: Vec<_> = work.iter().filter(|(rule, _)| !rebuilt.contains(rule.service.as_str())).collect();
@@ -110,7 +106,7 @@ impl App {
         for (rule, paths) in rest {
             if rule.syncs() {
                 let count = paths.len();
-                watching.say(&format!("Syncing service \"{}\" after {count} changes were detected", rule.service));
+                (watching.say)(&format!("Syncing service \"{}\" after {count} changes were detected", rule.service));
                 report(self.sync(rule, paths), watching);
             }
             if matches!(rule.action, WatchAction::Restart | WatchAction::SyncRestart) {
@@ -121,7 +117,7 @@ impl App {
             }
         }
         for service in restarts {
-            watching.say(&format!("Restarting service \"{service}\" after changes were detected"));
+            (watching.say)(&format!("Restarting service \"{service}\" after changes were detected"));
             let options = RestartOptions { services: vec![service], ..RestartOptions::default() };
             report(self.restart(options, &mut |_| {}), watching);
         }
@@ -176,10 +172,10 @@ impl App {
     }
 }
 
-fn report(result: Result<(), AppError>, watching: &mut dyn Watching) {
+fn report(result: Result<(), AppError>, watching: Watching<'_>) {
     if let Err(error) = result {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        watching.say(&format!("{error}{cause}"));
+        (watching.say)(&format!("{error}{cause}"));
     }
 }
 
@@ -192,7 +188,7 @@ fn rules(project: &Project, services: &[String]) -> Vec<Rule> {
         let context = service.build.as_ref().map(|build| PathBuf::from(&build.context));
         let dockerignore = context.and_then(|context| {
             let text = std::fs::read_to_string(context.join(".dockerignore")).ok()?;
-            Some((context, Patterns::new(text.lines().filter(|line| !line.starts_with('#')))))
+            Some((context, Ignore::parse(&text)))
         });
         for watch in service.develop.iter().flat_map(|develop| &develop.watch) {
             rules.push(Rule {
@@ -201,8 +197,8 @@ fn rules(project: &Project, services: &[String]) -> Vec<Rule> {
                 action: watch.action,
                 target: watch.target.clone(),
                 exec: watch.exec.clone(),
-                ignore: Patterns::new(watch.ignore.iter().map(String::as_str)),
-                include: Patterns::new(watch.include.iter().map(String::as_str)),
+                ignore: Ignore::of(watch.ignore.iter().map(String::as_str)),
+                include: Ignore::of(watch.include.iter().map(String::as_str)),
                 dockerignore: dockerignore.clone(),
                 initial_sync: watch.initial_sync,
             });
@@ -225,11 +221,11 @@ impl Rule {
             return false;
         }
         let excluded = self.dockerignore.as_ref().is_some_and(|(context, patterns)| {
-            path.strip_prefix(context).is_ok_and(|inside| patterns.match_path(&inside.to_string_lossy()))
+            path.strip_prefix(context).is_ok_and(|inside| patterns.excludes(&inside.to_string_lossy()))
         });
         !excluded
-            && !self.ignore.match_path(&relative)
-            && (self.include.is_empty() || relative.is_empty() || self.include.match_path(&relative))
+            && !self.ignore.excludes(&relative)
+            && (self.include.is_empty() || relative.is_empty() || self.include.excludes(&relative))
     }
 
     /// The path itself, or the files in a directory, as far as the rule is about them.

@@ -4,22 +4,14 @@ use indexmap::IndexMap;
 
 use super::pattern;
 
-/// What a name means where it is used.
-pub trait Scope {
-    fn get(&self, name: &str) -> Option<&str>;
-}
-
-impl Scope for IndexMap<String, String> {
-    fn get(&self, name: &str) -> Option<&str> {
-        IndexMap::get(self, name).map(String::as_str)
-    }
-}
+/// What names mean where they are used.
+type Scope = IndexMap<String, String>;
 
 /// Replaces variables and takes quotes and escapes away: one word.
 ///
 /// # Errors
 /// A `${` that is not closed, a modifier that is not known, or `${x:?message}` without `x`.
-pub fn word(text: &str, escape: char, scope: &dyn Scope) -> Result<String, String> {
+pub fn word(text: &str, escape: char, scope: &Scope) -> Result<String, String> {
     Ok(Expander { characters: text.chars().collect(), position: 0, escape, scope, raw: false, depth: 0 }.all()?.0)
 }
 
@@ -27,7 +19,7 @@ pub fn word(text: &str, escape: char, scope: &dyn Scope) -> Result<String, Strin
 ///
 /// # Errors
 /// As [`word`].
-pub fn words(text: &str, escape: char, scope: &dyn Scope) -> Result<Vec<String>, String> {
+pub fn words(text: &str, escape: char, scope: &Scope) -> Result<Vec<String>, String> {
     Ok(Expander { characters: text.chars().collect(), position: 0, escape, scope, raw: false, depth: 0 }.all()?.1)
 }
 
@@ -35,7 +27,7 @@ pub fn words(text: &str, escape: char, scope: &dyn Scope) -> Result<Vec<String>,
 ///
 /// # Errors
 /// As [`word`].
-pub fn document(text: &str, escape: char, scope: &dyn Scope) -> Result<String, String> {
+pub fn document(text: &str, escape: char, scope: &Scope) -> Result<String, String> {
     Ok(Expander { characters: text.chars().collect(), position: 0, escape, scope, raw: true, depth: 0 }.all()?.0)
 }
 
@@ -46,7 +38,7 @@ struct Expander<'a> {
     characters: Vec<char>,
     position: usize,
     escape: char,
-    scope: &'a dyn Scope,
+    scope: &'a Scope,
     /// Quotes are ordinary characters.
     raw: bool,
     depth: usize,
@@ -187,7 +179,7 @@ impl Expander<'_> {
             }
             Some(c) if c.is_ascii_alphabetic() || c == '_' => {
                 let name = self.name();
-                Ok(self.scope.get(&name).unwrap_or_default().to_owned())
+                Ok(self.scope.get(&name).cloned().unwrap_or_default())
             }
             // Positional and special parameters of shells: there are none, as in BuildKit.
             Some(c) if c.is_ascii_digit() || "@*#".contains(c) => {
@@ -212,7 +204,7 @@ impl Expander<'_> {
         if name.is_empty() {
             return Err("the name in `${…}` is missing".to_owned());
         }
-        let value = self.scope.get(&name).map(str::to_owned);
+        let value = self.scope.get(&name).cloned();
         match self.next() {
             Some('}') => Ok(value.unwrap_or_default()),
             Some(':') => {

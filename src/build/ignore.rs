@@ -1,10 +1,10 @@
-//! `.dockerignore`: which paths of a context are left out.
+//! Patterns of `.dockerignore`, `--exclude` and `develop.watch`: which paths they mean.
 
 use super::pattern::matches_name;
 
-/// The patterns of a `.dockerignore`, or of `--exclude`.
+/// Patterns in order; the last one that matches counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ignore {
+pub struct Ignore {
     patterns: Vec<Pattern>,
 }
 
@@ -17,23 +17,25 @@ struct Pattern {
 
 impl Ignore {
     /// Reads the text of a `.dockerignore`.
-    pub(super) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         Self { patterns: lines.filter_map(Pattern::parse).collect() }
     }
 
-    pub(super) fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
+    /// From a list, in which `#` begins no comment.
+    pub fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
         Self { patterns: patterns.into_iter().filter_map(Pattern::parse).collect() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
-    /// Whether the path (relative, clean) is left out: the last pattern counts that matches it or a folder above it.
-    pub(super) fn excludes(&self, path: &str) -> bool {
-        let parts: Vec<&str> = path.split('/').collect();
+    /// Whether they mean the path (relative, clean): the last pattern counts that matches it or a folder above it. The empty path
+    /// is the folder that they are about; none of them means it.
+    pub fn excludes(&self, path: &str) -> bool {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let last = self.patterns.iter().rev().find(|pattern| pattern.covers(&parts));
         last.is_some_and(|pattern| !pattern.exception)
     }
@@ -127,6 +129,20 @@ mod tests {
             assert_eq!(ignore.excludes(path), excluded, "{path}");
         }
         assert!(ignore.has_exceptions() && !Ignore::parse("a\n").has_exceptions());
+    }
+
+    #[test]
+    fn patterns_in_a_list() {
+        let ignore = Ignore::of(["#a", "*.[oa]", "gen**", "*"]);
+        assert!(Ignore::of(["#a"]).excludes("#a") && !Ignore::parse("#a").excludes("#a"));
+        assert!(Ignore::of(["*.[oa]"]).excludes("x.o") && Ignore::of(["a/../b"]).excludes("b"));
+        assert!(!ignore.excludes(""), "the folder itself");
+    }
+
+    #[test]
+    fn many_stars_take_no_time() {
+        let pattern = "*a".repeat(2000);
+        assert!(!Ignore::of([pattern.as_str()]).excludes(&format!("{}b", "a".repeat(1500))));
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub use cache::Cache;
 pub use changes::changed_files;
 pub use collect::prune_mounts;
 pub use error::{BuildError, Place};
+pub use ignore::Ignore;
 pub use launcher::{LAUNCHER_ROLE, Launchers, launcher_main};
 pub use request::{
     Dockerfile, Event, FetchRemote, Fetched, FindImage, Network, Outside, Request, Say, Secret, Shell, Source,

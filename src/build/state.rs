@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::args::{self, Scope};
+use super::args;
 use super::cache::Key;
 use super::parse::{Command, Health, Kind};
 use crate::image::{Healthcheck, History, ImageConfig, ImageDocument, MadeLayer};
@@ -220,7 +220,7 @@ impl State {
         Ok(true)
     }
 
-    fn expose(&mut self, words: &[String], escape: char, scope: &dyn Scope) -> Result<(), String> {
+    fn expose(&mut self, words: &[String], escape: char, scope: &IndexMap<String, String>) -> Result<(), String> {
         let mut ports = Vec::new();
         for word in words {
             for word in args::words(word, escape, scope)? {

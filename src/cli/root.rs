@@ -5,12 +5,11 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::app::LoadOptions;
-use crate::app::remote::Remotes;
+use crate::app::remote;
 use crate::cli::failure::Failure;
 use crate::state::Roots;
 use crate::ui::Ansi;
@@ -109,7 +108,7 @@ impl RootArgs {
         let environment = environment();
         let data = roots(&environment, &working_dir).data;
         Ok(LoadOptions {
-            remote: Some(Arc::new(Remotes::new(&data, environment))),
+            remotes: Some(remote::remotes(&data, environment)),
             working_dir,
             files: self.files.clone(),
             project_directory,

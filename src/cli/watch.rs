@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use clap::Args;
 
 use crate::app::watch::Watching;
-use crate::app::{App, AppError};
+use crate::app::{AppError, LoadOptions};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
@@ -43,47 +43,37 @@ pub fn run(args: WatchArgs, context: Context) -> Result<ExitCode, Failure> {
 /// # Errors
 /// Whatever keeps it from watching.
 pub fn watch(context: &Context, services: &[String], quiet: bool) -> Result<(), Failure> {
-    let mut screen = Screen { app: context.app.clone(), quiet };
-    context.app.watch(services, &mut screen).map_err(|error| context.failure(error))
+    let say = |line: &str| show::say(&format!("⦿ {line}"));
+    let rebuild = |service: &str| rebuild(&context.app.load, service, quiet);
+    let watching = Watching { say: &say, rebuild: &rebuild };
+    context.app.watch(services, watching).map_err(|error| context.failure(error))
 }
 
-struct Screen {
-    app: App,
-    quiet: bool,
-}
-
-impl Watching for Screen {
-    fn say(&mut self, line: &str) {
-        show::say(&format!("⦿ {line}"));
+/// By another run of this program: builds start processes before any thread, and we have threads.
+fn rebuild(load: &LoadOptions, service: &str, quiet: bool) -> Result<(), AppError> {
+    let mut command = Command::new("/proc/self/exe");
+    for file in &load.files {
+        command.args(["-f", file]);
     }
-
-    /// By another run of this program: builds start processes before any thread, and we have threads.
-    fn rebuild(&mut self, service: &str) -> Result<(), AppError> {
-        let load = &self.app.load;
-        let mut command = Command::new("/proc/self/exe");
-        for file in &load.files {
-            command.args(["-f", file]);
-        }
-        for profile in &load.profiles {
-            command.args(["--profile", profile]);
-        }
-        for file in &load.env_files {
-            command.arg("--env-file").arg(file);
-        }
-        if let Some(name) = &load.project_name {
-            command.args(["-p", name]);
-        }
-        if let Some(folder) = &load.project_directory {
-            command.arg("--project-directory").arg(folder);
-        }
-        command.args(["up", "-d", "--build", "--no-deps"]);
-        if self.quiet {
-            command.arg("--quiet-build");
-        }
-        let ran = command.arg(service).stdin(Stdio::null()).status();
-        match ran.map_err(|source| AppError::Io { doing: "build the image".to_owned(), source })? {
-            status if status.success() => Ok(()),
-            _ => Err(AppError::Usage(format!("service `{service}` could not be rebuilt; the watch goes on"))),
-        }
+    for profile in &load.profiles {
+        command.args(["--profile", profile]);
+    }
+    for file in &load.env_files {
+        command.arg("--env-file").arg(file);
+    }
+    if let Some(name) = &load.project_name {
+        command.args(["-p", name]);
+    }
+    if let Some(folder) = &load.project_directory {
+        command.arg("--project-directory").arg(folder);
+    }
+    command.args(["up", "-d", "--build", "--no-deps"]);
+    if quiet {
+        command.arg("--quiet-build");
+    }
+    let ran = command.arg(service).stdin(Stdio::null()).status();
+    match ran.map_err(|source| AppError::Io { doing: "build the image".to_owned(), source })? {
+        status if status.success() => Ok(()),
+        _ => Err(AppError::Usage(format!("service `{service}` could not be rebuilt; the watch goes on"))),
     }
 }

@@ -45,7 +45,6 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Sources, Value};
@@ -58,7 +57,7 @@ use select::Disabled;
 
 pub use environment::env_file;
 pub use name::is_project_name;
-pub use remote::{Remote, Unfetched, is_remote};
+pub use remote::{Remotes, Unfetched, is_remote};
 pub use shell::split as split_command;
 pub use short::{VolumeSource, volume_source};
 pub use variables::Variable;
@@ -87,7 +86,7 @@ pub struct LoadOptions {
     pub no_path_resolution: bool,
     pub no_consistency: bool,
     /// Who fetches files that lie elsewhere; without one they are refused.
-    pub remote: Option<Arc<dyn Remote>>,
+    pub remotes: Option<Remotes>,
 }
 
 /// What came of it: no project when there is an error among the diagnostics.

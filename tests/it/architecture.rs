@@ -96,6 +96,51 @@ fn unsafe_lives_in_sys_only() {
     }
 }
 
+/// A trait is for what there are several of. The exceptions: the one seam, which the tests implement too, and what gives types of
+/// others a method.
+#[test]
+fn no_trait_has_one_implementor() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let texts: Vec<String> = rust_files(&src).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let lines = || texts.iter().flat_map(|text| text.lines().map(str::trim));
+    let declared = lines().filter_map(|line| {
+        let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        let at = words.iter().position(|word| *word == "trait").filter(|_| line.ends_with('{'))?;
+        let starts = ["pub", "trait"].iter().any(|start| line.starts_with(start));
+        starts.then(|| words.get(at + 1).copied().unwrap_or_default().to_owned())
+    });
+    for name in declared.filter(|name| name != "Runtime" && name != "At") {
+        let implements = |line: &&str| line.starts_with("impl") && line.contains(&format!("{name} for "));
+        assert!(lines().filter(implements).count() > 1, "one implementor: `trait {name}`");
+    }
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let clone = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["docs", "examples/guestbook", "compose-samples"].map(|folder| clone.join(folder));
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let documents = files.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let anchor = |line: &str| {
+        let title = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>())
+    };
+    for document in documents.chain([clone.join("README.md")]) {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: `{link}`: no such file", document.display());
+            let has = || fs::read_to_string(&target).unwrap().lines().filter_map(anchor).any(|one| one == heading);
+            assert!(heading.is_empty() || has(), "{}: `{link}`: no such heading", document.display());
+        }
+    }
+}
+
 fn modules(src: &Path) -> Vec<String> {
     let entries = fs::read_dir(src).unwrap().map(|entry| entry.unwrap());
     let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
