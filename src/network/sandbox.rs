@@ -183,6 +183,27 @@ fn make(outside: &Netlink, netns: BorrowedFd<'_>, interface: &Interface<'_>) -> 
     outside.send(&batch).map(drop)
 }
 
+/// Takes the connections of containers that have ended off their bridges; those that are gone are fine. The kernel destroys
+/// a namespace some time after its last process: until then it would answer for addresses that another container has.
+///
+/// # Errors
+/// [`NetworkError::Kernel`].
+pub fn cut(links: &[String]) -> Result<(), NetworkError> {
+    let Some(socket) = (!links.is_empty()).then(Netlink::route) else { return Ok(()) };
+    let cut = |socket: &Netlink, link: &String| {
+        let port = LinkMessageBuilder::<LinkBridgePort>::default().name(link).set_port_kind(InfoPortKind::Bridge);
+        // Nothing finds the way to it any more. A disabled port would be enabled again by the very notice of the change;
+        // without a bridge or deleted, it would have us wait for the kernel's grace periods.
+        let port = port.learning(false).flood(false).bcast_flood(false).mcast_flood(false).fdb_flush().build();
+        match socket.send(&netlink::encode(RouteNetlinkMessage::NewLink(port), ACK)) {
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => Err(error),
+            _ => Ok(()),
+        }
+    };
+    let cut = socket.and_then(|socket| links.iter().try_for_each(|link| cut(&socket, link)));
+    cut.map_err(NetworkError::kernel("take a container off its networks"))
+}
+
 fn shared_link(netns: BorrowedFd<'_>, interface: &Interface<'_>, parent: u32, kind: SharedKind) -> LinkMessage {
     macro_rules! finish {
         ($link:expr) => {{

@@ -211,6 +211,29 @@ fn containers_meet_on_their_network_only_and_published_ports_are_reached_from_ev
 }
 
 #[test]
+fn a_container_that_has_ended_does_not_answer_for_its_successor() {
+    let Some(host) = Host::new("cut") else { return };
+    let network = host.network("n", false);
+    // The same container's next run: its address and MAC are the same.
+    let (before, address) = host.container(&network, 1);
+    serve(&before.netns, 80);
+    assert!(ask((address, 80)).is_ok());
+    let link = host.networks().find(&network.name).unwrap().unwrap().endpoints.into_values().next().unwrap().link;
+    sandbox::cut(&[link, "rv-gone".to_owned()]).unwrap();
+    let (after, again) = host.container(&network, 1);
+    assert_eq!(address, again);
+    serve(&after.netns, 81);
+    let gateway = network.subnets[0].gateway;
+    for _ in 0..2 {
+        // A namespace that is still there goes on talking; it would also refuse this port.
+        assert!(sandbox::enter(before.netns.as_fd(), || ask_in_vain((gateway, 9))).is_err());
+        assert!(ask((address, 81)).is_ok());
+    }
+    drop(before);
+    assert!(ask((address, 81)).is_ok());
+}
+
+#[test]
 fn traffic_to_the_outside_carries_the_hosts_address() {
     let Some(host) = Host::new("out") else { return };
     let inner = host.network("inner", false);

@@ -85,6 +85,8 @@ struct Open {
     view: View,
     names: Option<Names>,
     published: Vec<network::Published>,
+    /// Names of the host's ends of its connections to bridges.
+    links: Vec<String>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -258,6 +260,9 @@ impl Host {
         }
         let Some(open) = open else { return };
         self.unpublish(&open.published);
+        if let Err(error) = sandbox::cut(&open.links) {
+            self.warn(&because("the container may still answer for its addresses", &error).message);
+        }
         drop(open);
         self.refresh_zones();
     }

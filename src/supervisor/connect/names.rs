@@ -43,8 +43,10 @@ impl Host {
             forwards: joined.iter().any(|joined| !joined.record.internal),
             links: config.service.container.links.clone(),
         };
+        let bridged = joined.iter().filter(|joined| joined.record.as_bridge().is_some());
+        let links = bridged.map(|joined| joined.link.clone()).collect();
         let mut open =
-            Open { endpoints: endpoints.collect(), view, names: None, published: Vec::new(), tasks: Vec::new() };
+            Open { endpoints: endpoints.collect(), view, names: None, published: Vec::new(), links, tasks: Vec::new() };
         if let Some(sockets) = dns {
             let (zone, seen) = watch::channel(Arc::default());
             let (alive, until) = oneshot::channel();
