@@ -2,6 +2,7 @@
 
 mod agent;
 mod bake;
+mod cache;
 mod remote;
 mod request;
 
@@ -10,8 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::app::{App, AppError};
-use crate::build::{BuildError, Cache, Event, Launchers, Outside, Say, Shell, Site};
-use crate::image::{Digest, Image, LayerStep, Platform, Reference, Store, Workshop};
+use crate::build::{BuildError, Cache, CachePlace, Caches, Event, Launchers, Outside, Say, Shell, Site};
+use crate::image::{Descriptor, Digest, Image, LayerStep, Platform, Reference, Store, Workshop};
 use crate::model::Project;
 use crate::registry::Step;
 
@@ -250,7 +251,13 @@ impl App {
                     scope.spawn(move || {
                         let image = |name: &str, say: Say<'_>| base(name, one.pull, say);
                         let fetch = |url: &str, folder: &Path, keep: bool| self.fetch(url, folder, keep);
-                        let outside = Outside { shell, image: &image, fetch: &fetch, tell };
+                        let open = |place: &CachePlace| self.open_cache(site.workshop, place);
+                        let bring = |place: &CachePlace, layer: &Digest, blob: &Descriptor| {
+                            self.bring_layer(site.workshop, place, layer, blob)
+                        };
+                        let write = |place: &CachePlace, steps| self.write_cache(site.workshop, place, steps);
+                        let caches = Caches { open: &open, bring: &bring, write: &write };
+                        let outside = Outside { shell, image: &image, fetch: &fetch, caches, tell };
                         let broken = one.needs.iter().any(|need| matches!(done.get(need), Some(Err(_))));
                         let built =
                             if broken { Err(BuildError::cancelled()) } else { self.build_one(one, site, &outside) };

@@ -55,11 +55,20 @@ impl App {
     /// What the store says.
     pub fn image_list(&self) -> Result<Vec<ImageRow>, AppError> {
         let mut rows = Vec::new();
-        for image in Store::open(&self.roots.data)?.list()? {
+        let store = Store::open(&self.roots.data)?;
+        for image in store.list()? {
             if image.names.is_empty() {
                 rows.push(row(&image, "<none>", String::new()));
             }
-            rows.extend(image.names.iter().map(|name| row(&image, name, String::new())));
+            let digests = store.registry_digests(&image.id)?;
+            let digest = |repository: &str| {
+                let of_repository = |name: &String| Some(name.strip_prefix(repository)?.strip_prefix('@')?.to_owned());
+                digests.iter().find_map(of_repository)
+            };
+            rows.extend(image.names.iter().map(|name| {
+                let row = row(&image, name, String::new());
+                ImageRow { digest: digest(&row.repository), ..row }
+            }));
         }
         Ok(rows)
     }
@@ -272,6 +281,7 @@ pub(super) fn row(image: &Image, name: &str, container: String) -> ImageRow {
         id: image.id.to_string(),
         size: image.size,
         created: nanoseconds(image.document.created.as_deref()),
+        digest: None,
     }
 }
 

@@ -233,61 +233,6 @@ pub struct LsOptions {
     pub format: ListFormat,
 }
 
-/// `image …`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImageCommand {
-    /// An archive of `docker save` or an OCI layout (directory or archive); `None` reads standard input.
-    Load {
-        input: Option<PathBuf>,
-        quiet: bool,
-    },
-    /// A root file system as a tar archive; `-` is standard input.
-    Import {
-        file: PathBuf,
-        reference: Option<String>,
-        changes: Vec<String>,
-    },
-    List {
-        quiet: bool,
-        format: ListFormat,
-    },
-    Remove {
-        references: Vec<String>,
-        force: bool,
-    },
-    Tag {
-        source: String,
-        target: String,
-    },
-    /// `None` writes to standard output.
-    Save {
-        references: Vec<String>,
-        output: Option<PathBuf>,
-        oci: bool,
-        compression: Compression,
-    },
-    Pull {
-        reference: String,
-        platform: Option<String>,
-        quiet: bool,
-    },
-    Push {
-        reference: String,
-        quiet: bool,
-    },
-    Inspect {
-        references: Vec<String>,
-    },
-    History {
-        reference: String,
-        no_trunc: bool,
-    },
-    /// Without a question.
-    Prune {
-        all: bool,
-    },
-}
-
 /// `attach`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttachOptions {

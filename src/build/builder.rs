@@ -1,15 +1,16 @@
 //! One image: its stages in threads, each waiting for what it needs of the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::cache::{Cache, Key};
+use super::cache::{Cache, Key, Step};
 use super::changes;
 use super::context::{self, Opened};
 use super::error::{BuildError, SourceText};
 use super::graph::{Graph, Inputs, Origin, graph};
+use super::imports::Imports;
 use super::launcher::Launchers;
 use super::network::StepNetwork;
 use super::parse::{ParseError, parse};
@@ -20,7 +21,7 @@ use super::state::State;
 use super::tree::Tree;
 use crate::engine::cgroup::Hierarchies;
 use crate::engine::view;
-use crate::image::{Digest, Image, Workshop};
+use crate::image::{CachedStep, Digest, Image, Workshop};
 
 /// What all builds of one run share.
 pub struct Site<'a> {
@@ -44,6 +45,13 @@ impl<'a> Site<'a> {
         let network = StepNetwork::new(networks(data));
         let (steps, mounted, hierarchies) = (AtomicU32::new(0), AtomicBool::new(false), OnceLock::new());
         Self { workshop, cache, launchers, data, network, steps, mounted, shared_network: OnceLock::new(), hierarchies }
+    }
+
+    /// Tells that a step begins.
+    pub(super) fn begin(&self, outside: &Outside<'_>, title: String) -> u32 {
+        let step = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        (outside.tell)(Event::Begin { step, title });
+        step
     }
 
     /// Where cache mounts lie, for a step that has one.
@@ -89,6 +97,9 @@ pub(super) struct Builder<'a> {
     /// What was copied from the context.
     used: Mutex<BTreeSet<String>>,
     pub(super) remotes: Remotes,
+    pub(super) imports: Imports<'a>,
+    /// What the steps have made.
+    steps: Mutex<BTreeMap<Key, CachedStep>>,
 }
 
 /// A stage's end, for those who wait for it.
@@ -138,13 +149,12 @@ pub fn check(request: &Request) -> Result<Vec<String>, BuildError> {
 /// # Errors
 /// What is wrong with the Dockerfile, or what failed.
 pub fn build(site: &Site<'_>, outside: &Outside<'_>, request: &Request) -> Result<Digest, BuildError> {
-    let prefix = if request.name.is_empty() { String::new() } else { format!("{} ", request.name) };
-    let step = site.steps.fetch_add(1, Ordering::Relaxed) + 1;
-    (outside.tell)(Event::Begin { step, title: format!("[{prefix}internal] load build definition and context") });
+    let step = site.begin(outside, format!("[{}internal] load build definition and context", request.prefix()));
     let Definition { context, source, escape, graph, inputs, warnings } = define(request)?;
     warnings.into_iter().for_each(|warning| (outside.tell)(Event::Warning(warning)));
     (outside.tell)(Event::Done { step });
     let stages = graph.stages.iter().map(|_| Outcome::default()).collect();
+    let imports = Imports::open(site, outside, request);
     let builder = Builder {
         site,
         workshop: site.workshop,
@@ -161,13 +171,17 @@ pub fn build(site: &Site<'_>, outside: &Outside<'_>, request: &Request) -> Resul
         context_tree: OnceLock::new(),
         used: Mutex::default(),
         remotes: Remotes::default(),
+        imports,
+        steps: Mutex::default(),
     };
     let built = builder.all();
     // Also after a failure: what was made need not be made again.
     let kept = site.cache.keep();
     let state = built?;
     kept?;
-    builder.export(&state)
+    let id = builder.export(&state)?;
+    builder.export_cache()?;
+    Ok(id)
 }
 
 impl Builder<'_> {
@@ -219,9 +233,13 @@ impl Builder<'_> {
     }
 
     pub(super) fn begin(&self, title: String) -> u32 {
-        let step = self.site.steps.fetch_add(1, Ordering::Relaxed) + 1;
-        (self.outside.tell)(Event::Begin { step, title });
-        step
+        self.site.begin(self.outside, title)
+    }
+
+    pub(super) fn note_step(&self, key: &Key, made: &Step) {
+        let step =
+            CachedStep { key: key.digest().clone(), layer: made.layer.diff_id.clone(), created: made.created.clone() };
+        lock(&self.steps).insert(key.clone(), step);
     }
 
     /// The time that new layers get, RFC 3339.
@@ -237,7 +255,9 @@ impl Builder<'_> {
             let message = format!("`{name}` is this machine's own file system, which no image can be built on");
             return Err(BuildError::new(message).help("begin with an image, or with `FROM scratch`"));
         }
-        let document = image.document;
+        let mut document = image.document;
+        // That was about the other image.
+        document.build_cache.clear();
         let platform = format!("{}/{}", document.os, document.architecture);
         if !document.architecture.is_empty() && !super::same_platform(&platform, &self.request.platform) {
             let message = format!("`{name}` is an image for `{platform}`, which cannot be built on here");
@@ -252,7 +272,7 @@ impl Builder<'_> {
     fn find_image(&self, name: &str) -> Result<Image, BuildError> {
         let (begun, tell) = (OnceLock::new(), self.outside.tell);
         let say = |text: String| {
-            let step = *begun.get_or_init(|| self.begin(format!("[{}internal] pull {name}", self.prefix())));
+            let step = *begun.get_or_init(|| self.begin(format!("[{}internal] pull {name}", self.request.prefix())));
             tell(Event::Line { step, text });
         };
         let found = (self.outside.image)(name, &say);
@@ -263,11 +283,6 @@ impl Builder<'_> {
             });
         }
         found
-    }
-
-    /// What stands before the names of steps.
-    pub(super) fn prefix(&self) -> String {
-        if self.request.name.is_empty() { String::new() } else { format!("{} ", self.request.name) }
     }
 
     /// A stage's beginning from an additional context.
@@ -316,13 +331,18 @@ impl Builder<'_> {
     }
 
     fn export(&self, state: &State) -> Result<Digest, BuildError> {
-        let step = self.begin(format!("[{}internal] export the image", self.prefix()));
+        let step = self.begin(format!("[{}internal] export the image", self.request.prefix()));
         let mut document = state.document.clone();
         document.config.labels.extend(self.request.labels.clone());
         document.rootfs.kind = "layers".to_owned();
         document.rootfs.diff_ids = state.layers.iter().map(|layer| layer.diff_id.clone()).collect();
         if document.created.is_none() {
             document.created = Some(self.now());
+        }
+        if self.request.inline_cache {
+            let steps = lock(&self.steps);
+            let in_image = |step: &&CachedStep| document.rootfs.diff_ids.contains(&step.layer);
+            document.build_cache = steps.values().filter(in_image).cloned().collect();
         }
         // The cache leaves out a step that another build of this run is just asking it for.
         self.workshop.store(&state.layers)?;
@@ -341,6 +361,20 @@ impl Builder<'_> {
 }
 
 impl Builder<'_> {
+    fn export_cache(&self) -> Result<(), BuildError> {
+        let steps: Vec<CachedStep> = lock(&self.steps).values().cloned().collect();
+        for place in &self.request.cache_to {
+            let step = self.begin(format!("[{}internal] export the cache to {place}", self.request.prefix()));
+            let exported = (self.outside.caches.write)(place, steps.clone());
+            (self.outside.tell)(match &exported {
+                Ok(()) => Event::Done { step },
+                Err(error) => Event::Failed { step, message: error.message.clone() },
+            });
+            exported?;
+        }
+        Ok(())
+    }
+
     /// For the hint that the context has changed.
     fn note_context(&self, image: &Digest) -> Result<(), BuildError> {
         let Source::Folder(path) = &self.request.context else { return Ok(()) };

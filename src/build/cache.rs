@@ -22,6 +22,10 @@ impl Key {
         Self(Digest::finish(hash))
     }
 
+    pub fn digest(&self) -> &Digest {
+        &self.0
+    }
+
     /// 64 digits.
     pub fn hex(&self) -> &str {
         self.0.hex()
@@ -42,6 +46,8 @@ pub struct Step {
     /// RFC 3339.
     pub created: String,
     pub cached: bool,
+    /// It is written down in the store.
+    kept: bool,
 }
 
 /// A step in the making: others that want the same one wait for it.
@@ -58,7 +64,8 @@ impl<'a> Cache<'a> {
         Self { workshop, making: Mutex::default() }
     }
 
-    /// The layer that the step makes: as an earlier build (unless `fresh`) or another part of this one has made it, or made now.
+    /// The layer that the step makes: as an earlier build (unless `fresh`), a build elsewhere (`bring`) or another part of this
+    /// one has made it, or made now.
     ///
     /// # Errors
     /// Those of `make`, and of the store.
@@ -66,6 +73,7 @@ impl<'a> Cache<'a> {
         &self,
         key: &Key,
         fresh: bool,
+        bring: impl FnOnce() -> Option<(MadeLayer, String)>,
         make: impl FnOnce() -> Result<(MadeLayer, String), BuildError>,
     ) -> Result<Step, BuildError> {
         let making = Arc::clone(lock(&self.making).entry(key.clone()).or_default());
@@ -77,8 +85,10 @@ impl<'a> Cache<'a> {
         let step = match found {
             Some(step) => step,
             None => {
-                let (layer, created) = make()?;
-                Step { layer, created, cached: false }
+                let brought = if fresh { None } else { bring() };
+                let cached = brought.is_some();
+                let (layer, created) = brought.map_or_else(make, Ok)?;
+                Step { layer, created, cached, kept: false }
             }
         };
         *making = Some(step.clone());
@@ -89,10 +99,10 @@ impl<'a> Cache<'a> {
         let Some(StepRecord { layer, created }) = self.workshop.of().step(&key.0) else { return Ok(None) };
         let held = self.workshop.hold(&[layer])?.and_then(|layers| layers.into_iter().next());
         let Some(layer) = held else { return Ok(None) };
-        Ok(Some(Step { layer, created, cached: true }))
+        Ok(Some(Step { layer, created, cached: true, kept: true }))
     }
 
-    /// Moves all layers that were made into the store, and writes down what made them.
+    /// Moves all layers that were made or brought into the store, and writes down what made them.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -100,7 +110,7 @@ impl<'a> Cache<'a> {
         let steps: BTreeMap<Key, Step> = lock(&self.making)
             .iter()
             .filter_map(|(key, making)| Some((key.clone(), making.try_lock().ok()?.clone()?)))
-            .filter(|(_, step)| !step.cached)
+            .filter(|(_, step)| !step.kept)
             .collect();
         let layers: Vec<MadeLayer> = steps.values().map(|step| step.layer.clone()).collect();
         self.workshop.store(&layers)?;

@@ -17,6 +17,7 @@ mod copy;
 mod error;
 pub mod graph;
 mod ignore;
+mod imports;
 mod launcher;
 mod mounts;
 mod network;
@@ -39,7 +40,8 @@ pub use error::{BuildError, Place};
 pub use ignore::Ignore;
 pub use launcher::{LAUNCHER_ROLE, Launchers, launcher_main};
 pub use request::{
-    Dockerfile, Event, FetchRemote, Fetched, FindImage, Network, Outside, Request, Say, Secret, Shell, Source,
+    BringLayer, CachePlace, Caches, Dockerfile, Event, FetchRemote, Fetched, FindImage, Network, OpenCache, Outside,
+    Request, Say, Secret, Shell, Source, WriteCache,
 };
 
 /// This machine, as images name it.

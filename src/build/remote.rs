@@ -57,7 +57,7 @@ impl Builder<'_> {
     }
 
     fn fetch(&self, url: &str, keep_git_dir: bool) -> Result<Fetched, BuildError> {
-        let step = self.begin(format!("[{}internal] fetch {url}", self.prefix()));
+        let step = self.begin(format!("[{}internal] fetch {url}", self.request.prefix()));
         let folder = self.workshop.folder()?;
         let fetched = (self.outside.fetch)(url, &folder, keep_git_dir);
         (self.outside.tell)(match &fetched {

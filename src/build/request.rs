@@ -1,11 +1,12 @@
 //! What is to be built: everything that the caller decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::error::BuildError;
-use crate::image::{Image, Reference};
+use crate::image::{CacheOffer, CachedStep, Descriptor, Digest, Image, MadeLayer, Reference};
 use crate::spec::container::Ulimit;
 
 /// One image to build.
@@ -40,6 +41,53 @@ pub struct Request {
     pub platform: String,
     /// Nothing in the image is younger: seconds since the epoch.
     pub source_date_epoch: Option<i64>,
+    /// Where steps are looked for that were made elsewhere.
+    pub cache_from: Vec<CachePlace>,
+    /// Where all steps are written to, for elsewhere.
+    pub cache_to: Vec<CachePlace>,
+    /// The image says which steps have made its layers.
+    pub inline_cache: bool,
+}
+
+impl Request {
+    /// What stands before the names of steps.
+    pub(super) fn prefix(&self) -> String {
+        if self.name.is_empty() { String::new() } else { format!("{} ", self.name) }
+    }
+}
+
+/// A cache of steps beside this machine's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CachePlace {
+    /// At a registry.
+    Name(Reference),
+    /// An OCI layout.
+    Folder(PathBuf),
+}
+
+impl fmt::Display for CachePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(&name.familiar()),
+            Self::Folder(folder) => folder.display().fmt(f),
+        }
+    }
+}
+
+/// Opens a cache elsewhere, without its layers.
+pub type OpenCache<'a> = dyn Fn(&CachePlace) -> Result<CacheOffer, BuildError> + Sync + 'a;
+
+/// Brings a layer that a cache elsewhere has as this blob.
+pub type BringLayer<'a> = dyn Fn(&CachePlace, &Digest, &Descriptor) -> Result<MadeLayer, BuildError> + Sync + 'a;
+
+/// Writes steps to a cache elsewhere; their layers are in the store.
+pub type WriteCache<'a> = dyn Fn(&CachePlace, Vec<CachedStep>) -> Result<(), BuildError> + Sync + 'a;
+
+/// How the builder reaches caches elsewhere.
+pub struct Caches<'a> {
+    pub open: &'a OpenCache<'a>,
+    pub bring: &'a BringLayer<'a>,
+    pub write: &'a WriteCache<'a>,
 }
 
 /// A context.
@@ -138,5 +186,6 @@ pub struct Outside<'a> {
     pub shell: Option<&'a Shell<'a>>,
     pub image: &'a FindImage<'a>,
     pub fetch: &'a FetchRemote<'a>,
+    pub caches: Caches<'a>,
     pub tell: &'a (dyn Fn(Event) + Sync),
 }

@@ -153,10 +153,14 @@ impl<'a> StageBuilder<'a> {
     ) -> Result<Step, BuildError> {
         self.step += 1;
         let step = self.builder.begin(self.title(title, self.step));
-        let made = self.builder.cache.step(key, self.fresh, || {
+        let bring = || self.builder.imports.bring(key, step);
+        let made = self.builder.cache.step(key, self.fresh, bring, || {
             let layer = make(self, &Told { step })?;
             Ok((layer, self.builder.now()))
         });
+        if let Ok(made) = &made {
+            self.builder.note_step(key, made);
+        }
         let tell = self.builder.outside.tell;
         match &made {
             Ok(made) if made.cached => tell(Event::Cached { step }),

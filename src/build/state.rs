@@ -39,6 +39,7 @@ impl State {
             config: ImageConfig::default(),
             rootfs: Default::default(),
             history: Vec::new(),
+            build_cache: Vec::new(),
         };
         let mut state = Self::new(Vec::new(), Key::of(&[b"scratch"]), document);
         state.config().working_dir = "/".to_owned();

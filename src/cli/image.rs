@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{ArgAction, Subcommand};
 
 use crate::app::AppError;
-use crate::app::options::{ImageCommand, ListFormat};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
 use crate::cli::values;
 use crate::image::{Compression, Format, Loaded};
+use crate::ui::format::RowFormat;
 use crate::ui::{human, tables};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -42,9 +42,12 @@ pub enum ImageArgs {
         /// Ids only
         #[arg(short, long)]
         quiet: bool,
-        /// `table` or `json`
-        #[arg(long, default_value = "table", value_parser = values::list_format)]
-        format: ListFormat,
+        /// Whole ids
+        #[arg(long)]
+        no_trunc: bool,
+        /// `table`, `json` (one object a line), or a template such as `{{.Repository}}`, `table` before it for a head
+        #[arg(long, default_value = "table", value_parser = values::row_format)]
+        format: RowFormat,
     },
     /// Remove images
     #[command(visible_alias = "remove")]
@@ -94,14 +97,27 @@ pub enum ImageArgs {
     Inspect {
         #[arg(required = true, value_name = "IMAGE")]
         references: Vec<String>,
+        /// `json`, or a template such as `{{.Id}}`
+        #[arg(short, long, value_parser = values::row_format)]
+        format: Option<RowFormat>,
     },
     /// Show how an image came about
     History {
         #[arg(value_name = "IMAGE")]
         reference: String,
+        /// Ids only
+        #[arg(short, long)]
+        quiet: bool,
         /// Whole ids and instructions
         #[arg(long)]
         no_trunc: bool,
+        /// Sizes and times for people; `--human=false`: bytes and dates
+        #[arg(short = 'H', long, num_args = 0..=1, require_equals = true, default_value_t = true,
+            default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+        human: bool,
+        /// `table`, `json` (one object a line), or a template such as `{{.CreatedBy}}`, `table` before it for a head
+        #[arg(long, default_value = "table", value_parser = values::row_format)]
+        format: RowFormat,
     },
     /// Remove images without a name
     Prune {
@@ -112,26 +128,6 @@ pub enum ImageArgs {
         #[arg(short, long)]
         force: bool,
     },
-}
-
-impl ImageArgs {
-    pub fn options(self) -> ImageCommand {
-        match self {
-            Self::Load { input, quiet } => ImageCommand::Load { input, quiet },
-            Self::Import { file, reference, change } => ImageCommand::Import { file, reference, changes: change },
-            Self::Ls { quiet, format } => ImageCommand::List { quiet, format },
-            Self::Rm { references, force } => ImageCommand::Remove { references, force },
-            Self::Tag { source, target } => ImageCommand::Tag { source, target },
-            Self::Save { references, output, format, compression } => {
-                ImageCommand::Save { references, output, oci: format == "oci", compression }
-            }
-            Self::Pull { reference, platform, quiet } => ImageCommand::Pull { reference, platform, quiet },
-            Self::Push { reference, quiet } => ImageCommand::Push { reference, quiet },
-            Self::Inspect { references } => ImageCommand::Inspect { references },
-            Self::History { reference, no_trunc } => ImageCommand::History { reference, no_trunc },
-            Self::Prune { all, .. } => ImageCommand::Prune { all },
-        }
-    }
 }
 
 /// # Errors
@@ -146,28 +142,28 @@ pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
     {
         return Ok(ExitCode::SUCCESS);
     }
-    let done = match args.options() {
-        ImageCommand::Load { input, quiet } => context.app.image_load(input.as_deref()).map(|loaded| {
+    let done = match args {
+        ImageArgs::Load { input, quiet } => context.app.image_load(input.as_deref()).map(|loaded| {
             let line = |one: Loaded| match one.names.is_empty() {
                 true => vec![format!("Loaded image ID: {}", one.id)],
                 false => one.names.iter().map(|name| format!("Loaded image: {name}")).collect(),
             };
             if quiet { Vec::new() } else { loaded.into_iter().flat_map(line).collect() }
         }),
-        ImageCommand::Import { file, reference, changes } => {
-            context.app.image_import(&file, reference.as_deref(), &changes).map(|id| vec![id.to_string()])
+        ImageArgs::Import { file, reference, change } => {
+            context.app.image_import(&file, reference.as_deref(), &change).map(|id| vec![id.to_string()])
         }
-        ImageCommand::List { quiet, format } => return list(context, quiet, format),
-        ImageCommand::Remove { references, force } => remove(context, &references, force),
-        ImageCommand::Tag { source, target } => context.app.image_tag(&source, &target).map(|()| Vec::new()),
-        ImageCommand::Save { references, output, oci, compression } => {
+        ImageArgs::Ls { quiet, no_trunc, format } => return list(context, quiet, no_trunc, &format),
+        ImageArgs::Rm { references, force } => remove(context, &references, force),
+        ImageArgs::Tag { source, target } => context.app.image_tag(&source, &target).map(|()| Vec::new()),
+        ImageArgs::Save { references, output, format, compression } => {
             if output.is_none() && io::stdout().is_terminal() {
                 return Err(Failure::new("an archive is not written to a terminal").help("use `-o FILE`, or a pipe"));
             }
-            let format = if oci { Format::Oci } else { Format::Docker };
+            let format = if format == "oci" { Format::Oci } else { Format::Docker };
             context.app.image_save(&references, output.as_deref(), format, compression).map(|()| Vec::new())
         }
-        ImageCommand::Pull { reference, platform, quiet } => {
+        ImageArgs::Pull { reference, platform, quiet } => {
             let pulled = show::with_progress(context.progress, "Pulling", |news| {
                 context.app.image_pull(&reference, platform.as_deref(), quiet, news)
             });
@@ -176,22 +172,32 @@ pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
                 vec![format!("Digest: {}", pulled.digest), format!("Status: {what} {name}"), name]
             })
         }
-        ImageCommand::Push { reference, quiet } => {
+        ImageArgs::Push { reference, quiet } => {
             let pushed = show::with_progress(context.progress, "Pushing", |news| {
                 context.app.image_push(&reference, quiet, news)
             });
             pushed.map(|digest| vec![format!("Digest: {digest}")])
         }
-        ImageCommand::Inspect { references } => {
+        ImageArgs::Inspect { references, format } => {
             let found = references.iter().map(|reference| context.app.image_inspect(reference));
             let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| context.failure(error))?;
-            return show::lines([format!("{:#}", serde_json::Value::Array(found))]);
+            return match format {
+                None | Some(RowFormat::Table) => show::text(&tables::inspected(&found)),
+                Some(format) => show::text(&format.render(&found, "ID").map_err(Failure::new)?),
+            };
         }
-        ImageCommand::History { reference, no_trunc } => {
+        ImageArgs::History { reference, quiet, no_trunc, human, format } => {
             let rows = context.app.image_history(&reference).map_err(|error| context.failure(error))?;
-            return show::text(&tables::image_history(&rows, no_trunc, show::now()));
+            let style = tables::HistoryStyle { no_trunc, human, now: show::now() };
+            if quiet {
+                return show::lines(rows.iter().map(|row| row.shown_id(no_trunc)));
+            }
+            return show::text(&match format {
+                RowFormat::Table => tables::image_history(&rows, style),
+                format => format.render(&tables::history_objects(&rows, style), "IMAGE").map_err(Failure::new)?,
+            });
         }
-        ImageCommand::Prune { all } => context.app.image_prune(all).map(|(removed, freed)| {
+        ImageArgs::Prune { all, .. } => context.app.image_prune(all).map(|(removed, freed)| {
             let mut lines: Vec<_> = removed.untagged.iter().map(|name| format!("Untagged: {name}")).collect();
             lines.extend(removed.deleted.iter().map(|id| format!("Deleted: {id}")));
             lines.push(format!("Total reclaimed space: {}", human::size(freed)));
@@ -208,14 +214,17 @@ const fn prune_question(all: bool) -> &'static str {
     }
 }
 
-fn list(context: &Context, quiet: bool, format: ListFormat) -> Result<ExitCode, Failure> {
+fn list(context: &Context, quiet: bool, no_trunc: bool, format: &RowFormat) -> Result<ExitCode, Failure> {
     let rows = context.app.image_list().map_err(|error| context.failure(error))?;
     if quiet {
-        return show::lines(rows.iter().map(|row| row.id.trim_start_matches("sha256:").chars().take(12).collect()));
+        return show::lines(rows.iter().map(|row| row.shown_id(no_trunc)));
     }
     show::text(&match format {
-        ListFormat::Table => tables::image_ls(&rows, show::now()),
-        ListFormat::Json => tables::images_json(&rows),
+        RowFormat::Table => tables::image_ls(&rows, no_trunc, show::now()),
+        format => {
+            let objects = tables::image_objects(&rows, no_trunc, show::now());
+            format.render(&objects, "IMAGE ID").map_err(Failure::new)?
+        }
     })
 }
 

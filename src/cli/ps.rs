@@ -92,7 +92,9 @@ pub fn run(args: PsArgs, context: &Context) -> Result<ExitCode, Failure> {
         .collect();
     let text = match &format {
         RowFormat::Table => tables::ps(&rows, options.no_trunc, show::now()),
-        format => format.render(&tables::ps_objects(&rows, options.no_trunc, show::now())).map_err(Failure::new)?,
+        format => format
+            .render(&tables::ps_objects(&rows, options.no_trunc, show::now()), "CONTAINER ID")
+            .map_err(Failure::new)?,
     };
     show::text(&text)
 }

@@ -28,6 +28,9 @@ pub fn run(args: &RegistryArgs, context: &Context) -> Result<ExitCode, Failure> 
         show::warn(&format!("everybody who can reach {addr} can pull the images of this machine, and push"));
     }
     let address = server.address().unwrap_or(*addr);
+    if context.app.dry_run {
+        return show::lines([format!("would be a registry on {address}")]);
+    }
     show::lines([format!("registry on {address}: push to {address}/NAME, end with Ctrl-C")])?;
     let failed = server.run();
     failed.map_err(|error| Failure::new(format!("the registry cannot go on: {error}")))?;

@@ -58,7 +58,7 @@ pub fn run(args: StatsArgs, context: &Context) -> Result<ExitCode, Failure> {
         let samples = meter.sample().map_err(|error| context.failure(error))?;
         let text = match &args.format {
             RowFormat::Table => stats::stats(&samples, args.no_trunc),
-            format => format.render(&stats::stats_objects(&samples)).map_err(Failure::new)?,
+            format => format.render(&stats::stats_objects(&samples), "CONTAINER ID").map_err(Failure::new)?,
         };
         let written = write!(out, "{}{text}", if clears { HOME } else { "" }).and_then(|()| out.flush());
         match written {

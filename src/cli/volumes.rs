@@ -35,7 +35,7 @@ pub fn run(args: VolumesArgs, context: &Context) -> Result<ExitCode, Failure> {
     }
     let text = match &args.format {
         RowFormat::Table => tables::volumes(&rows),
-        format => format.render(&tables::volume_objects(&rows)).map_err(Failure::new)?,
+        format => format.render(&tables::volume_objects(&rows), "CONTAINER ID").map_err(Failure::new)?,
     };
     show::text(&text)
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::cached::CachedStep;
 use super::digest::Digest;
 use super::manifest::Platform;
 
@@ -29,6 +30,14 @@ pub struct ImageDocument {
     pub rootfs: RootFs,
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
+    /// What a build that finds the image elsewhere need not do again (`cache_to: [type=inline]`).
+    #[serde(
+        rename = "rcompose.cache.v0",
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub build_cache: Vec<CachedStep>,
 }
 
 impl ImageDocument {

@@ -183,6 +183,7 @@ fn image(root: &Path, id: Digest, folder: &Path) -> Image {
         config,
         rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
         history: Vec::new(),
+        build_cache: Vec::new(),
     };
     Image {
         id,

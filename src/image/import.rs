@@ -52,6 +52,7 @@ impl Store {
             config,
             rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![layer.diff_id.clone()] },
             history: vec![history],
+            build_cache: Vec::new(),
         };
         let config = serde_json::to_vec(&document).map_err(std::io::Error::from).map_err(cannot("write", &folder))?;
         let layers = vec![IncomingLayer { diff_id: layer.diff_id, member: String::new(), blob: None }];

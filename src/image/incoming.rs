@@ -150,12 +150,12 @@ fn incoming(
     Ok(Incoming { id, config, names, digest: None, layers })
 }
 
-fn blob_path(digest: &Digest) -> String {
+pub(super) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
 /// A small blob of a layout, checked.
-fn blob(source: &Source, descriptor: &Descriptor) -> Result<(String, Vec<u8>), Error> {
+pub(super) fn blob(source: &Source, descriptor: &Descriptor) -> Result<(String, Vec<u8>), Error> {
     let path = blob_path(&descriptor.digest);
     let bytes = source.bytes(&path)?;
     let found = Digest::of(&bytes);

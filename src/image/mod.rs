@@ -6,6 +6,7 @@
 mod archive;
 mod attributes;
 mod blobs;
+mod cached;
 mod changes;
 mod commit;
 mod compression;
@@ -38,6 +39,7 @@ mod tests;
 mod unpack;
 mod workshop;
 
+pub use cached::{CacheImage, CacheOffer, CachedStep, NoCache};
 pub use commit::Commit;
 pub use compression::Compression;
 pub use config::{Healthcheck, History, ImageConfig, ImageDocument, RootFs};

@@ -18,6 +18,7 @@ use super::error::{Error, cannot};
 use super::intake::Intake;
 use super::layer::Layer;
 use super::reference::Reference;
+use super::staging::Staging;
 use super::store::Store;
 use crate::base::disk::{self, Durability};
 
@@ -75,6 +76,14 @@ impl<'a> Workshop<'a> {
         self.store
     }
 
+    pub(super) fn boot(&self) -> &str {
+        self.intake.boot()
+    }
+
+    pub(super) fn staging(&self) -> &Staging {
+        &self.intake.staging
+    }
+
     /// Begins a layer.
     ///
     /// # Errors
@@ -114,7 +123,7 @@ impl<'a> Workshop<'a> {
             diff_id: archived.diff_id.clone(),
             size: archived.size,
             archive_size: archived.archive_size,
-            boot: self.intake.boot().to_owned(),
+            boot: self.boot().to_owned(),
             displaced: Vec::new(),
         };
         let record = folder.join("layer.json");

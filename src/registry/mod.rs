@@ -7,6 +7,7 @@
 mod artifact;
 mod auth;
 mod blob;
+mod cache;
 mod client;
 mod credentials;
 mod endpoint;

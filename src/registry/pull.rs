@@ -82,7 +82,7 @@ impl Registries {
     }
 
     /// The manifest of the one image that is meant.
-    fn image_manifest(
+    pub(super) fn image_manifest(
         &self,
         endpoint: &Endpoint,
         name: &Reference,
@@ -131,7 +131,7 @@ impl Registries {
 }
 
 /// A registry's failure that went through the store, as it was.
-fn unwrapped(error: image::Error) -> Error {
+pub(super) fn unwrapped(error: image::Error) -> Error {
     match error {
         image::Error::Unpack { layer, source: UnpackError::Read(source) } => match source.downcast::<Error>() {
             Ok(error) => error,

@@ -43,14 +43,31 @@ impl Registries {
     pub fn push(&self, store: &Store, name: &Reference, told: PushTold<'_>) -> Result<(Digest, u64), Error> {
         let image = store.resolve(&name.familiar())?;
         let (config, document) = store.document(&image.id)?;
+        let pushed = self.push_parts(store, name, &config, &document.rootfs.diff_ids, told)?;
+        store.note_pushed(name, &pushed.0)?;
+        Ok(pushed)
+    }
+
+    /// Pushes an image of this configuration, which the store need not have, and of these layers, which it has.
+    ///
+    /// # Errors
+    /// The registry refuses or cannot be reached.
+    pub fn push_parts(
+        &self,
+        store: &Store,
+        name: &Reference,
+        config: &[u8],
+        layers: &[Digest],
+        told: PushTold<'_>,
+    ) -> Result<(Digest, u64), Error> {
         // Mirrors are only read from.
         let endpoints = self.endpoints(name.registry())?;
         let endpoint = endpoints.last().ok_or_else(|| super::settings::setting("registry-mirrors", "no server"))?;
         let push = Push { registries: self, endpoint, store, name, told };
-        let layers = push.layers(&document.rootfs.diff_ids)?;
-        let config_blob = Descriptor::new(CONFIG, image.id, config.len() as u64);
+        let layers = push.layers(layers)?;
+        let config_blob = Descriptor::new(CONFIG, Digest::of(config), config.len() as u64);
         if !push.exists(&config_blob)? {
-            push.upload(&config_blob, &Content::Bytes(&config))?;
+            push.upload(&config_blob, &Content::Bytes(config))?;
         }
         let manifest = OciManifest { schema_version: 2, media_type: MANIFEST.to_owned(), config: config_blob, layers };
         let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
@@ -61,7 +78,6 @@ impl Registries {
             let request = agent.put(&url).header("content-type", MANIFEST);
             with(request, authorization).send(bytes.as_slice())
         })?;
-        store.note_pushed(name, &digest)?;
         Ok((digest, bytes.len() as u64))
     }
 }

@@ -59,11 +59,11 @@ impl RowFormat {
         }
     }
 
-    /// The rows as text. The command prints its own table itself.
+    /// The rows as text; `id` is what a table calls their `.ID`. The command prints its own table itself.
     ///
     /// # Errors
     /// When a template names a field that rows do not have.
-    pub fn render(&self, rows: &[Value]) -> Result<String, String> {
+    pub fn render(&self, rows: &[Value], id: &str) -> Result<String, String> {
         let Self::Template { parts, table } = self else {
             return Ok(rows.iter().map(|row| format!("{row}\n")).collect());
         };
@@ -71,7 +71,7 @@ impl RowFormat {
         if !*table {
             return Ok(lines.iter().map(|line| format!("{line}\n")).collect());
         }
-        let head = head(parts);
+        let head = head(parts, id);
         let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
         let rows: Vec<Vec<String>> = lines.iter().map(cells).collect();
         let head: Vec<&str> = head.split('\t').collect();
@@ -228,14 +228,14 @@ fn text(value: &Value) -> String {
 }
 
 /// The head of a table: the field of each action in docker's words.
-fn head(parts: &[Part]) -> String {
+fn head(parts: &[Part], id: &str) -> String {
     let title = |calls: &[Call]| {
         let fields = calls.iter().flat_map(|call| &call.arguments);
         let mut field = fields.filter_map(|term| match term {
             Term::Field(path) => path.last(),
             Term::Value(_) => None,
         });
-        field.next_back().map(|name| heading(name)).unwrap_or_default()
+        field.next_back().map(|name| heading(name, id)).unwrap_or_default()
     };
     let word = |part: &Part| match part {
         Part::Text(text) => text.clone(),
@@ -244,11 +244,12 @@ fn head(parts: &[Part]) -> String {
     parts.iter().map(word).collect()
 }
 
-fn heading(field: &str) -> String {
+fn heading(field: &str, id: &str) -> String {
     match field {
-        "ID" => "CONTAINER ID".to_owned(),
+        "ID" => id.to_owned(),
         "CreatedAt" => "CREATED AT".to_owned(),
-        "RunningFor" => "CREATED".to_owned(),
+        "CreatedBy" => "CREATED BY".to_owned(),
+        "RunningFor" | "CreatedSince" => "CREATED".to_owned(),
         "ExitCode" => "EXIT CODE".to_owned(),
         "LocalVolumes" => "LOCAL VOLUMES".to_owned(),
         "CPUPerc" => "CPU %".to_owned(),
@@ -273,7 +274,7 @@ mod tests {
             json!({
             "Name": "x-a-1", "State": "exited", "Publishers": []}),
         ];
-        RowFormat::parse(template)?.render(&rows)
+        RowFormat::parse(template)?.render(&rows, "CONTAINER ID")
     }
 
     #[test]
@@ -303,7 +304,7 @@ mod tests {
         #[test]
         fn no_template_panics(text in "[{}.a-zA-Z |\"`\\\\]{0,30}|\\PC{0,20}") {
             if let Ok(format) = RowFormat::parse(&text) {
-                let _ = format.render(&[json!({"a": 1})]);
+                let _ = format.render(&[json!({"a": 1})], "ID");
             }
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::spec::container::NetworkMode;
@@ -280,16 +281,27 @@ pub struct ImageRow {
     pub size: u64,
     /// Nanoseconds since the epoch; `None`: the image does not say.
     pub created: Option<i64>,
+    /// Of its manifest at the registry; `None`: nobody knows it.
+    pub digest: Option<String>,
 }
 
 impl ImageRow {
     fn short_id(&self) -> String {
-        self.id.strip_prefix("sha256:").unwrap_or(&self.id).chars().take(12).collect()
+        self.shown_id(false)
+    }
+
+    /// Its id, with `no_trunc` the whole of it.
+    pub fn shown_id(&self, no_trunc: bool) -> String {
+        shown_id(&self.id, no_trunc)
     }
 
     fn created_ago(&self, now: i64) -> String {
         self.created.map_or_else(|| "N/A".to_owned(), |created| ago(created, now))
     }
+}
+
+fn shown_id(id: &str, no_trunc: bool) -> String {
+    if no_trunc { id.to_owned() } else { id.strip_prefix("sha256:").unwrap_or(id).chars().take(12).collect() }
 }
 
 /// The `images` table: the images of a project's containers.
@@ -332,29 +344,85 @@ pub struct HistoryRow {
     pub comment: String,
 }
 
+impl HistoryRow {
+    /// Its id, with `no_trunc` the whole of it.
+    pub fn shown_id(&self, no_trunc: bool) -> String {
+        if self.id.is_empty() { "<missing>".to_owned() } else { shown_id(&self.id, no_trunc) }
+    }
+}
+
+/// How a history is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryStyle {
+    pub no_trunc: bool,
+    /// Sizes and times for people.
+    pub human: bool,
+    /// Nanoseconds since the epoch.
+    pub now: i64,
+}
+
 /// The `image history` table.
-pub fn image_history(rows: &[HistoryRow], no_trunc: bool, now: i64) -> String {
+pub fn image_history(rows: &[HistoryRow], style: HistoryStyle) -> String {
+    let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let created = if style.human { "CreatedSince" } else { "CreatedAt" };
+    let cells = |row: &Value| ["ID", created, "CreatedBy", "Size", "Comment"].map(|key| text(row, key)).to_vec();
+    let rows: Vec<_> = history_objects(rows, style).iter().map(cells).collect();
+    let created = if style.human { "CREATED" } else { "CREATED AT" };
+    table(&["IMAGE", created, "CREATED BY", "SIZE", "COMMENT"], &rows, 10)
+}
+
+/// What `image history --format json` and templates show of each step.
+pub fn history_objects(rows: &[HistoryRow], style: HistoryStyle) -> Vec<Value> {
+    let HistoryStyle { no_trunc, human: for_people, now } = style;
     let short = |text: &str, length: usize| match no_trunc || text.chars().count() <= length {
         true => text.to_owned(),
         false => text.chars().take(length - 1).chain(['…']).collect(),
     };
-    let cells = |row: &HistoryRow| {
-        let id =
-            if no_trunc { row.id.clone() } else { row.id.trim_start_matches("sha256:").chars().take(12).collect() };
-        let created = row.created.map_or_else(|| "N/A".to_owned(), |created| ago(created, now));
-        let id = if id.is_empty() { "<missing>".to_owned() } else { id };
-        vec![id, created, short(&row.created_by.replace('\t', " "), 45), human::size(row.size), row.comment.clone()]
+    let object = |row: &HistoryRow| {
+        let size = if for_people { human::size(row.size) } else { row.size.to_string() };
+        let since = row.created.map_or_else(|| "N/A".to_owned(), |created| ago(created, now));
+        json!({"Comment": row.comment, "CreatedAt": row.created.map(second).unwrap_or_default(),
+            "CreatedBy": short(&row.created_by.replace('\t', " "), 45), "CreatedSince": since,
+            "ID": row.shown_id(no_trunc), "Size": size})
     };
-    table(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows.iter().map(cells).collect::<Vec<_>>(), 10)
+    rows.iter().map(object).collect()
+}
+
+/// RFC 3339 without a fraction.
+fn second(nanoseconds: i64) -> String {
+    let at = jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default();
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// The `image ls` table: everything in the store.
-pub fn image_ls(rows: &[ImageRow], now: i64) -> String {
+pub fn image_ls(rows: &[ImageRow], no_trunc: bool, now: i64) -> String {
     let cells = |row: &ImageRow| {
-        vec![row.repository.clone(), row.tag.clone(), row.short_id(), row.created_ago(now), human::size(row.size)]
+        let (id, size) = (row.shown_id(no_trunc), human::size(row.size));
+        vec![row.repository.clone(), row.tag.clone(), id, row.created_ago(now), size]
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();
     table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows, 10)
+}
+
+/// What `image ls --format json` and templates show of each image.
+pub fn image_objects(rows: &[ImageRow], no_trunc: bool, now: i64) -> Vec<Value> {
+    let object = |row: &ImageRow| {
+        let created = row.created.map_or_else(|| "N/A".to_owned(), created_at);
+        json!({"Containers": "N/A", "CreatedAt": created, "CreatedSince": row.created_ago(now),
+            "Digest": row.digest.as_deref().unwrap_or("<none>"), "ID": row.shown_id(no_trunc),
+            "Repository": row.repository, "SharedSize": "N/A", "Size": human::size(row.size), "Tag": row.tag,
+            "UniqueSize": "N/A", "VirtualSize": human::size(row.size)})
+    };
+    rows.iter().map(object).collect()
+}
+
+/// What `image inspect` prints.
+pub fn inspected(found: &[Value]) -> String {
+    let mut text = Vec::new();
+    let four = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let written = found.serialize(&mut serde_json::Serializer::with_formatter(&mut text, four));
+    debug_assert!(written.is_ok(), "a vector takes everything");
+    String::from_utf8_lossy(&text).into_owned() + "\n"
 }
 
 /// A volume in `volumes`.

@@ -114,6 +114,7 @@ fn images_look_as_docker_compose_prints_them() {
         id: "sha256:abdd3706e645d2e558c88de38b55dac789527f65e3597d873803e1c16532bf4a".to_owned(),
         size: 2_065_221,
         created: Some(NOW - 34 * 60 * SECOND),
+        digest: None,
     };
     let expected = "\
 CONTAINER               REPOSITORY          TAG                 PLATFORM            IMAGE ID            SIZE                CREATED
@@ -124,7 +125,7 @@ clioracle-long-name-1   busybox             latest              linux/amd64     
 REPOSITORY   TAG       IMAGE ID       CREATED          SIZE
 busybox      latest    abdd3706e645   34 minutes ago   2.07MB
 ";
-    assert_eq!(image_ls(&[row], NOW), expected);
+    assert_eq!(image_ls(&[row], false, NOW), expected);
 }
 
 #[test]

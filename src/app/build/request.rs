@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::app::AppError;
 use crate::app::build::BuildOptions;
-use crate::build::{BuildError, Dockerfile, Network, Request, Secret, Source, platform};
+use crate::app::build::cache::Entry;
+use crate::build::{BuildError, CachePlace, Dockerfile, Network, Request, Secret, Source, platform};
 use crate::image::Reference;
 use crate::model::{Build, Project};
 use crate::remote::Address;
@@ -95,6 +96,8 @@ pub(super) fn plan(
     let epoch = epoch.map(|text| text.parse::<i64>().map_err(|_| planner.wrong("SOURCE_DATE_EPOCH", text)));
     let ulimits = build.ulimits.iter();
     let (agents, keys) = planner.agents()?;
+    let (cache_from, _) = planner.caches("cache_from", &build.cache_from, "src", warnings)?;
+    let (cache_to, inline_cache) = planner.caches("cache_to", &build.cache_to, "dest", warnings)?;
     let request = Request {
         name: name.to_owned(),
         dockerfile: planner.dockerfile(&context),
@@ -115,6 +118,9 @@ pub(super) fn plan(
         allowed,
         platform: platform(),
         source_date_epoch: epoch.transpose()?,
+        cache_from,
+        cache_to,
+        inline_cache,
     };
     let pull = build.pull || options.pull;
     let pushed = service.is_some_and(|service| service.image.as_deref().is_some_and(|image| !image.is_empty()));
@@ -160,8 +166,6 @@ impl Planner<'_> {
         }
         let on = |value: &Option<String>| value.as_deref().is_some_and(|value| !matches!(value, "" | "false"));
         for (attribute, given, why) in [
-            ("cache_from", !build.cache_from.is_empty(), "layers are found in this machine's own cache"),
-            ("cache_to", !build.cache_to.is_empty(), "layers are kept in this machine's own cache"),
             ("provenance", on(&build.provenance), "attestations are not made"),
             ("sbom", on(&build.sbom), "attestations are not made"),
         ] {
@@ -170,6 +174,31 @@ impl Planner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Where other caches are, and whether one of them is the image itself.
+    fn caches(
+        &self,
+        attribute: &str,
+        texts: &[String],
+        path_key: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<(Vec<CachePlace>, bool), AppError> {
+        let (mut places, mut inline) = (Vec::new(), false);
+        for text in texts {
+            let entry = Entry::parse(text, &self.project.working_dir, path_key);
+            match entry.map_err(|message| self.error(attribute, &message))? {
+                Entry::Place(place) => places.push(place),
+                Entry::Inline => inline = true,
+                Entry::Unknown(kind) => {
+                    let name = self.name;
+                    warnings.push(format!(
+                        "`services.{name}.build.{attribute}`: `type={kind}` has no effect; there are `registry`, `local` and `inline`"
+                    ));
+                }
+            }
+        }
+        Ok((places, inline))
     }
 
     fn source(&self, text: &str) -> Source {

@@ -1,6 +1,7 @@
 //! Images from Dockerfiles, as a person has them built.
 
 mod bases;
+mod cache;
 mod commit;
 pub(crate) mod remote;
 mod rootless;
@@ -161,7 +162,7 @@ fn the_same_inputs_give_the_same_image() {
         }
         assert!(command.output().unwrap().status.success());
         let listed = project.run(&["image", "ls", "--format", "json"]).ok().out;
-        let images: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+        let images: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let name = format!("{}-web", project.name);
         images.iter().find(|image| image["Repository"] == name.as_str()).unwrap()["ID"].as_str().unwrap().to_owned()
     };
@@ -169,6 +170,36 @@ fn the_same_inputs_give_the_same_image() {
     assert_eq!(build(Some("1000000000")), first);
     assert_ne!(build(Some("1000000001")), first);
     assert_ne!(build(None), build(None), "without it, images tell when they were made");
+}
+
+#[test]
+fn images_and_their_history_are_shown_as_asked() {
+    let Some(project) = project("services: {web: {build: .}}", "FROM base\nRUN echo x > /x\nENV A=b\n") else { return };
+    let name = format!("{}-web:latest", project.name);
+    project.run(&["build"]).ok();
+    let out = |arguments: &[&str]| project.run(arguments).ok().out;
+    let id = out(&["image", "inspect", "-f", "{{.Id}}", &name]);
+    assert!(id.starts_with("sha256:") && id.len() == 72, "{id}");
+    let short = id.get(7..19).unwrap();
+    let inspected = out(&["image", "inspect", &name]);
+    assert!(inspected.starts_with("[\n    {\n        \"Id\": \"sha256:"), "{inspected}");
+    let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(out(&["image", "history", "-q", &name])), [short, "<missing>", "<missing>"]);
+    assert_eq!(lines(out(&["image", "history", "-q", "--no-trunc", &name]))[0], id.trim());
+    let format = "table {{.ID}}\t{{.CreatedBy}}\t{{.Size}}";
+    let history = lines(out(&["image", "history", "-H=false", "--format", format, &name]));
+    assert_eq!(history[0], "IMAGE          CREATED BY                              SIZE");
+    assert_eq!(history[2], "<missing>      RUN /bin/sh -c echo x > /x # buildkit   2");
+    let one: serde_json::Value =
+        serde_json::from_str(&lines(out(&["image", "history", "--format", "json", &name]))[0]).unwrap();
+    assert_eq!((&one["CreatedBy"], &one["Size"], &one["ID"]), (&"ENV A=b".into(), &"0B".into(), &short.into()));
+    let listed = out(&["--dry-run", "image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.Digest}}"]);
+    assert!(listed.contains(&format!("{name} {short} <none>\n")), "{listed}");
+    assert!(out(&["image", "ls", "--no-trunc", "--format", "table {{.ID}}"]).starts_with("IMAGE ID\n"));
+    let serve = out(&["--dry-run", "registry", "serve", "--addr", "127.0.0.1:0"]);
+    assert!(serve.starts_with("would be a registry on 127.0.0.1:"), "{serve}");
+    let wrong = project.run(&["image", "ls", "--format", "{{.Nothing}}"]).fails(1).err;
+    assert!(wrong.contains("there is no field `.Nothing`"), "{wrong}");
 }
 
 #[test]
