@@ -5,6 +5,7 @@ mod cdi;
 pub mod cgroup;
 pub mod lower;
 pub mod processes;
+pub mod runtimes;
 pub mod seccomp;
 pub mod spec;
 pub mod users;

@@ -10,6 +10,7 @@ mod fault;
 mod hooks;
 mod inroot;
 mod mounts;
+mod other;
 mod reaper;
 mod restrict;
 mod run;
@@ -21,8 +22,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use hooks::{HookError, run_hook, state_json};
+pub use other::other_runtime;
 pub use reaper::{REAPER_ROLE, reaper_main};
-pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, WAITING};
+pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, MOVED, WAITING};
 pub use run::{Inherited, Streams, prepare_binds};
 pub use spawn::spawn;
 
@@ -37,7 +39,7 @@ pub struct Launch {
     pub namespaces: Vec<Namespace>,
     pub cgroup: CgroupEntry,
     pub stdio: Stdio,
-    /// Run by the child, in order; the last one is [`Step::Exec`].
+    /// Run by the child, in order; the last one is [`Step::Exec`], or [`Step::OtherRuntime`].
     pub steps: Vec<Step>,
 }
 
@@ -307,6 +309,14 @@ pub enum Step {
     /// it before it is as confined as its program, and has let go of all that is the host's. After it only a session, a filter
     /// and [`Step::Exec`].
     Rebirth,
+    /// Another OCI runtime makes the container from `bundle`, with the root that is mounted by now. The last step, in place of
+    /// [`Step::Exec`]: the container's process is another one, which is reported ([`MOVED`]).
+    OtherRuntime {
+        program: PathBuf,
+        arguments: Vec<String>,
+        bundle: PathBuf,
+        id: String,
+    },
     /// `execve(2)`. `argv[0]` without a slash is looked up in `PATH` of `env`.
     Exec {
         argv: Vec<CString>,

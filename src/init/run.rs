@@ -11,7 +11,7 @@ use rustix::process::DumpableBehavior;
 use super::fault::{At, Fault, fault};
 use super::restrict::{self, Masks};
 use super::{Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
-use super::{console, exec, hooks, mounts, reaper};
+use super::{console, exec, hooks, mounts, other, reaper};
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::scheduling;
 use crate::sys::security;
@@ -22,6 +22,8 @@ pub(crate) const ABOUT_TO_EXECUTE: u8 = b'x';
 pub(crate) const FAILED: u8 = b'f';
 /// [`Step::Rendezvous`] has been reached.
 pub(crate) const MOUNTED: u8 = b'm';
+/// The container's process is another one: its pid follows (4 bytes, native order), and then the rest of the report.
+pub(crate) const MOVED: u8 = b'p';
 /// [`Step::AwaitStart`] has been reached.
 pub(crate) const WAITING: u8 = b'w';
 
@@ -301,6 +303,9 @@ impl Child<'_> {
                 Ok(())
             }
             Step::Rebirth => self.rebirth(),
+            Step::OtherRuntime { program, arguments, bundle, id } => {
+                other::run(other::Wanted { program, arguments, bundle, id }, self.inherited.streams, self.status)
+            }
             _ => self.process(step),
         }
     }

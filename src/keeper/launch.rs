@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use crate::init::Launch;
 use crate::init::LaunchFailure;
 use crate::init::{self, Inherited, Streams};
-use crate::init::{ABOUT_TO_EXECUTE, FAILED};
+use crate::init::{ABOUT_TO_EXECUTE, FAILED, MOVED};
 use crate::init::{Stdio, Step};
 use crate::sys::message::{self, Wait};
 use crate::sys::process::{Child, SingleThreaded};
@@ -35,6 +35,8 @@ pub(crate) struct Starting {
     ends: Ends,
     slots: Vec<OwnedFd>,
     v1: Vec<usize>,
+    /// How the container's process ended, when that was seen before its start was reported.
+    pub(crate) early: Option<i32>,
 }
 
 /// Our ends of the child's standard streams.
@@ -64,6 +66,11 @@ impl Launcher {
 
     /// Clones the child, which then waits for [`Starting::release`].
     pub(crate) fn begin(&self, launch: &Launch, slots: Vec<OwnedFd>) -> Result<(Child, Box<Starting>), LaunchFailure> {
+        if launch.steps.iter().any(|step| matches!(step, Step::OtherRuntime { .. })) {
+            // What it makes becomes our child when it has ended.
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+                .map_err(|error| failed(None, &error.into(), "becoming the parent of what another runtime makes"))?;
+        }
         let binds = init::prepare_binds(launch, &slots)?;
         let before = |error: &io::Error| failed(None, error, "making the process");
         let pipe = |flags| pipe_with(PipeFlags::CLOEXEC | flags).map_err(|error| before(&error.into()));
@@ -87,7 +94,7 @@ impl Launcher {
         // A process that was born anew is in its groups already.
         let reborn = launch.steps.iter().any(|step| matches!(step, Step::Rebirth));
         let v1 = if reborn { Vec::new() } else { launch.cgroup.v1.clone() };
-        Ok((child, Box::new(Starting { go, status, report: Vec::new(), ends, slots, v1 })))
+        Ok((child, Box::new(Starting { go, status, report: Vec::new(), ends, slots, v1, early: None })))
     }
 
     fn streams(&self, stdio: Stdio) -> io::Result<(Theirs, Ends)> {
@@ -169,13 +176,20 @@ impl Starting {
                 Err(error) => return Some(Err(failed(None, &error.into(), "reading the report"))),
             }
         }
-        let executed = self.report.first() == Some(&ABOUT_TO_EXECUTE);
-        let rest = self.report.get(usize::from(executed)..).unwrap_or_default();
+        let report = self.report.get(self.moved().map_or(0, |_| 1 + size_of::<i32>())..).unwrap_or_default();
+        let executed = report.first() == Some(&ABOUT_TO_EXECUTE);
+        let rest = report.get(usize::from(executed)..).unwrap_or_default();
         Some(match rest.split_first() {
             Some((&FAILED, failure)) => Err(postcard::from_bytes(failure).unwrap_or_else(|_| unreported())),
             None if executed => self.started(),
             _ => Err(unreported()),
         })
+    }
+
+    /// The container's process, when that is not the one that was cloned.
+    pub(crate) fn moved(&self) -> Option<i32> {
+        let (_, rest) = self.report.split_first().filter(|(first, _)| **first == MOVED)?;
+        rest.first_chunk().map(|pid| i32::from_ne_bytes(*pid))
     }
 
     fn started(&mut self) -> Result<Started, LaunchFailure> {

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Resource, WaitOptions};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, WaitOptions};
 
 use super::channel::{Outbox, decode, encode};
 use super::handle::take_stdin;
@@ -328,7 +329,19 @@ impl Keeper {
         for id in ids {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             let Stage::Starting(starting) = &mut entry.stage else { continue };
-            let Some(outcome) = starting.outcome() else { continue };
+            let mut outcome = starting.outcome();
+            if let Some(pid) = starting.moved().filter(|pid| *pid != entry.process.pid) {
+                match follow(pid) {
+                    Ok(pidfd) => {
+                        entry.pidfd = pidfd;
+                        entry.process.start_time = process::start_time(pid).unwrap_or_default();
+                        entry.process.pid = pid;
+                    }
+                    Err(failure) => outcome = Some(Err(failure)),
+                }
+            }
+            let early = starting.early;
+            let Some(outcome) = outcome else { continue };
             let pidfd = entry.pidfd.try_clone();
             let process = entry.process.clone();
             match (outcome, pidfd) {
@@ -341,6 +354,9 @@ impl Keeper {
                     self.held.insert(format!("stdio:{id}"), all);
                     if let Some(input) = started.input {
                         self.held.insert(format!("stdin:{id}"), vec![input]);
+                    }
+                    if let Some(code) = early {
+                        self.ended(&id, Some(code));
                     }
                 }
                 (outcome, pidfd) => {
@@ -360,17 +376,29 @@ impl Keeper {
 
     /// Collects children that have ended.
     fn reap(&mut self) {
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let pid = pid.as_raw_nonzero().get();
-            let code = process::exit_code(status.as_raw());
+        // First only looked at: until it is reaped its pid is its own, also in a report that has not been read yet.
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Ok(Some(pid)) = waitid(Id::All, ended).map(|status| status.pid()) {
+            // Its report is complete now: what was executed and ended at once is told in that order.
+            self.reports();
+            let Ok(Some((_, status))) = rustix::process::waitpid(Pid::from_raw(pid.as_raw()), WaitOptions::NOHANG)
+            else {
+                break;
+            };
+            let (pid, code) = (pid.as_raw(), process::exit_code(status.as_raw()));
             if self.supervision.reaped(pid, code) {
                 continue;
             }
-            // Its report is complete now: what was executed and ended at once is told in that order.
-            self.reports();
-            let ours = |entry: &&mut Entry| matches!(entry.stage, Stage::Running) && entry.process.pid == pid;
-            if let Some(id) = self.entries.values_mut().find(ours).map(|entry| entry.process.id.clone()) {
-                self.ended(&id, Some(code));
+            let Some(entry) = self.entries.values_mut().find(|entry| entry.lives() && entry.process.pid == pid) else {
+                continue;
+            };
+            match &mut entry.stage {
+                Stage::Running => {
+                    let id = entry.process.id.clone();
+                    self.ended(&id, Some(code));
+                }
+                Stage::Starting(starting) => starting.early = Some(code),
+                Stage::Adopted { .. } | Stage::Ended(_) => {}
             }
         }
     }
@@ -468,6 +496,16 @@ impl Keeper {
             _ => {}
         }
     }
+}
+
+/// A pidfd of a child that another one has left to us.
+fn follow(pid: i32) -> Result<OwnedFd, LaunchFailure> {
+    let pid = Pid::from_raw(pid).ok_or(Errno::SRCH);
+    pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())).map_err(|error| LaunchFailure {
+        step: None,
+        errno: error.raw_os_error(),
+        detail: "the container's process has ended before it was started".to_owned(),
+    })
 }
 
 /// What a poll can report.

@@ -27,6 +27,9 @@ pub struct ContainerSpec {
     pub domainname: Option<String>,
     pub tty: bool,
     pub stdin_open: bool,
+    /// Another OCI runtime by name; `None`: the engine makes the container itself.
+    #[serde(default)]
+    pub runtime: Option<String>,
     /// An init that reaps and forwards signals becomes pid 1.
     pub init: bool,
     pub read_only: bool,

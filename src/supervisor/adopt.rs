@@ -34,6 +34,7 @@ impl Host {
                 (None, Some(run)) if self.still_runs(record, run) => self.adopt(record, run),
                 _ => {
                     self.kill_group(id);
+                    self.forget_other(&record.config).await;
                     self.remove_group(id);
                     self.disconnect(id);
                     self.detach_volumes(&record.config);

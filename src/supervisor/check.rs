@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::runtimes;
 use crate::network::ports::{Holder, PortError};
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
@@ -41,6 +42,7 @@ impl Host {
                     problems.push(because(what, &error));
                 }
             }
+            problems.extend(check_runtime(new));
             problems.extend(self.check_ports(new));
             problems.extend(self.check_name(new));
         }
@@ -94,6 +96,13 @@ impl Host {
         }
         problems
     }
+}
+
+/// Another runtime that is asked for is there.
+fn check_runtime(new: &NewContainer) -> Option<RuntimeError> {
+    let name = new.service.container.runtime.as_ref()?;
+    let error = runtimes::find(name).err()?;
+    Some(because(format!("service `{}`", new.service.name), &error))
 }
 
 /// Host ports that more than one of the new containers would have.

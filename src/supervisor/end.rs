@@ -34,6 +34,9 @@ impl Host {
         // Orphans of the first process, where it had no pid namespace of its own, end with it.
         self.kill_group(id);
         self.disconnect(id);
+        if let Ok(record) = self.load(id) {
+            self.forget_other(&record.config).await;
+        }
         let drained = self.drain(id);
         drained.await;
         self.remove_group(id);

@@ -12,6 +12,7 @@ mod failure;
 mod host;
 mod leave;
 mod link;
+mod other;
 mod output;
 mod process;
 mod serve;

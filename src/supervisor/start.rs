@@ -37,10 +37,10 @@ use crate::supervisor::link::{LaunchError, Watched};
 use crate::sys::userns::Ids;
 
 /// What the launch of a container is made from, and what must be taken back when it fails.
-struct Prepared {
-    lowered: Lowered,
+pub(super) struct Prepared {
+    pub(super) lowered: Lowered,
     /// The program's name, for messages.
-    program: String,
+    pub(super) program: String,
 }
 
 impl Host {
@@ -58,6 +58,7 @@ impl Host {
             Ok(()) => self.observe_one(id),
             Err(error) => {
                 self.disconnect(id);
+                self.forget_other(&record.config).await;
                 self.remove_group(id);
                 self.detach_volumes(&record.config);
                 Err(error)
@@ -87,7 +88,10 @@ impl Host {
         let cgroup = self.make_group(&spec, group)?;
         let saved = crate::base::disk::replace_json(&folder.join("spec.json"), &spec, Durability::Kill);
         saved.map_err(|error| because("cannot write the runtime specification", &error))?;
-        let prepared = self.lower(config, &spec, root, &cgroup, connected)?;
+        let prepared = match &config.service.container.runtime {
+            Some(name) => self.hand_over(config, name, &spec, root, &cgroup, connected).await?,
+            None => self.lower(config, &spec, root, &cgroup, connected)?,
+        };
         let watched = Watched { exit_file: self.dir.exit_file(id), oom: cgroup.oom_counter().map(OomSource::Counter) };
         let steps = prepared.lowered.launch.steps.clone();
         // It may have ended before we hear of its start, and no run ends before it begins.
@@ -380,6 +384,7 @@ pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> Runt
             },
             _ => because(format!("cannot execute `{program}` ({detail})"), &cause),
         },
+        Some(Step::OtherRuntime { .. }) => failure(detail.clone()),
         Some(Step::Bind { target, .. }) if matches!(*errno, libc::ENOTDIR | libc::EINVAL) => RuntimeError {
             message: format!(
                 "cannot mount at `{target}`: one of source and target is a directory, the other one a file"

@@ -19,6 +19,8 @@ pub struct Hierarchies {
     pub(super) v2: Option<V2>,
     /// Mount point by controller.
     pub(super) v1: BTreeMap<String, PathBuf>,
+    /// Mount points of v1 hierarchies without a controller.
+    pub(super) named: Vec<PathBuf>,
     /// Some or all of what is mounted is not this user's to use.
     pub(super) partial: bool,
 }
@@ -106,6 +108,9 @@ impl Hierarchies {
                 }
                 Some("cgroup") => {
                     for option in after.nth(1).unwrap_or_default().split(',') {
+                        if option.starts_with("name=") {
+                            found.named.push(point.clone());
+                        }
                         if V1_CONTROLLERS.contains(&option) {
                             found.v1.entry(option.to_owned()).or_insert_with(|| point.clone());
                         }
@@ -149,5 +154,6 @@ mod tests {
         assert_eq!(hybrid.v2.unwrap().mount, Path::new("/sys/fs/cgroup/unified"));
         let controllers: Vec<_> = hybrid.v1.keys().map(String::as_str).collect();
         assert_eq!(controllers, ["cpu", "cpuacct"]);
+        assert_eq!(hybrid.named, [Path::new("/sys/fs/cgroup/systemd")]);
     }
 }

@@ -461,7 +461,19 @@ impl Cgroup {
 /// What the kernel says, other than that a group is in use.
 pub fn remove_empty(hierarchies: &Hierarchies, path: &str) -> Result<(), CgroupError> {
     check(path)?;
-    let mounts = hierarchies.v2.iter().map(|v2| &v2.mount).chain(hierarchies.v1.values());
+    remove_upwards(hierarchies.v2.iter().map(|v2| &v2.mount).chain(hierarchies.v1.values()), path)
+}
+
+/// The same in hierarchies without a controller, where other runtimes make groups (systemd's, on a machine with v1).
+///
+/// # Errors
+/// As there.
+pub fn remove_named(hierarchies: &Hierarchies, path: &str) -> Result<(), CgroupError> {
+    check(path)?;
+    remove_upwards(hierarchies.named.iter(), path)
+}
+
+fn remove_upwards<'a>(mounts: impl Iterator<Item = &'a PathBuf>, path: &str) -> Result<(), CgroupError> {
     for mount in mounts {
         for ancestor in Path::new(path).ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
             let directory = mount.join(ancestor);

@@ -76,7 +76,7 @@ fn denying_devices() -> LinuxResources {
 
 /// Without cgroup2, to exercise v1 on a hybrid machine.
 fn v1_only(hierarchies: &Hierarchies) -> Hierarchies {
-    Hierarchies { v2: None, v1: hierarchies.v1.clone(), partial: false }
+    Hierarchies { v2: None, v1: hierarchies.v1.clone(), named: Vec::new(), partial: false }
 }
 
 fn check_devices(hierarchies: &Hierarchies, name: &str) {

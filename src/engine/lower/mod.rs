@@ -6,6 +6,7 @@
 mod exec;
 mod lifecycle;
 mod mounts;
+mod other;
 mod restrict;
 mod scheduling;
 mod unsupported;
@@ -41,6 +42,7 @@ pub use lifecycle::Lifecycle;
 pub use lifecycle::hooks;
 pub use mounts::MOUNT_OPTIONS;
 pub use mounts::mapping_lines;
+pub use other::{Handover, bundle, lower_other};
 pub use scheduling::cpus;
 
 /// Where a container's root comes from.

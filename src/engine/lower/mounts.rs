@@ -141,6 +141,22 @@ pub(super) fn mounts(
     Ok(())
 }
 
+/// Whether it is one of ours that shows an image.
+pub(super) fn is_image(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some(IMAGE)
+}
+
+/// Only the mounts that show images.
+pub(super) fn images(spec: &Spec) -> Result<Vec<Step>, LowerError> {
+    let mounts = spec.mounts().iter().flatten().filter(|mount| is_image(mount));
+    let steps = mounts.map(|mount| {
+        let target = text(mount.destination())?;
+        let options = Options::parse(mount, &target)?;
+        image(mount, target, &options)
+    });
+    steps.collect()
+}
+
 /// A user namespace with the mount's own mapping, or else with the container's.
 fn id_map(spec: &Spec, mount: &Mount, options: &Options, target: &str, slots: &mut Slots) -> Result<IdMap, LowerError> {
     let linux = spec.linux().as_ref();

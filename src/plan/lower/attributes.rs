@@ -1,6 +1,7 @@
 //! Attributes that nothing honours yet.
 
 use super::Lowering;
+use super::service::is_builtin;
 use crate::model::Service;
 use crate::plan::PullPolicy;
 
@@ -19,8 +20,8 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ("pre_start", |s| !s.pre_start.is_empty(), "hooks are not run"),
     (
         "runtime",
-        |s| s.runtime.as_deref().is_some_and(|runtime| !matches!(runtime, "" | "runc")),
-        "there is one engine, the built-in one",
+        |s| s.runtime.as_deref().is_some_and(|runtime| !is_builtin(runtime)) && s.init == Some(true),
+        "`init: true` is there with the built-in engine only",
     ),
     ("storage_opt", |s| !s.storage_opt.is_empty(), "the root file system has no options"),
     ("use_api_socket", |s| s.use_api_socket, "there is no engine socket to hand in"),

@@ -143,6 +143,7 @@ impl Lowering<'_> {
             domainname: service.domainname.clone(),
             tty: service.tty,
             stdin_open: service.stdin_open,
+            runtime: service.runtime.clone().filter(|name| !is_builtin(name)),
             init: service.init.unwrap_or(false),
             read_only: service.read_only,
             privileged: service.privileged,
@@ -374,6 +375,11 @@ const LEAST_MEMORY: u64 = 6 << 20;
 /// `vendor.com/class=name`.
 fn is_cdi_name(text: &str) -> bool {
     !text.starts_with('/') && text.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
+}
+
+/// Names under which Docker has its default runtime, whose place the engine takes.
+pub(super) fn is_builtin(runtime: &str) -> bool {
+    matches!(runtime, "" | "runc" | "io.containerd.runc.v2")
 }
 
 fn capability(name: &str) -> String {

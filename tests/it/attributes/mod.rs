@@ -7,6 +7,7 @@ mod life;
 mod logging;
 mod provider;
 mod resources;
+mod runtime;
 mod volumes;
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.

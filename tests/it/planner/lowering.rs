@@ -134,7 +134,8 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("deploy: {mode: replicated-job}", "/scale", "1"),
     ("cpu_count: 2", "/container/resources/cpus", "null"),
     ("cpu_percent: 20", "/container/resources/cpus", "null"),
-    ("runtime: runc", "/scale", "1"),
+    ("runtime: runc", "/container/runtime", "null"),
+    ("runtime: kata", "/container/runtime", r#""kata""#),
     ("userns_mode: host", "/scale", "1"),
     ("userns_mode: private", "/scale", "1"),
     ("deploy: {restart_policy: {max_attempts: 3}}", "/restart", r#""no""#),
@@ -164,7 +165,7 @@ const REFUSED: &[&str] = &[
     "pre_stop: [{command: []}]",
     "pull_policy: sometimes",
     "pull_policy: every_5",
-    "runtime: kata",
+    "runtime: kata\n    init: true",
     "storage_opt: {size: 1g}",
     "use_api_socket: true",
     "volumes: [{type: bind, source: /h, target: /c, bind: {recursive: readonly}}]",
@@ -246,7 +247,7 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:16: a hook needs a command
         compose.yaml:6:18: `services.a.pull_policy` is `sometimes`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
         compose.yaml:6:18: `services.a.pull_policy` is `every_5`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
-        compose.yaml:6:14: `services.a.runtime` is not supported yet: there is one engine, the built-in one
+        compose.yaml:6:14: `services.a.runtime` is not supported yet: `init: true` is there with the built-in engine only
         compose.yaml:6:18: `services.a.storage_opt` is not supported yet: the root file system has no options
         compose.yaml:6:21: `services.a.use_api_socket` is not supported yet: there is no engine socket to hand in
         compose.yaml:6:70: `recursive: readonly` needs `read_only: true`

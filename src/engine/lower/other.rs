@@ -1,0 +1,82 @@
+//! A container that another OCI runtime makes: we mount its root where nobody else sees it, and hand over a bundle.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use crate::engine::cgroup;
+use crate::engine::lower::mounts::{self, is_image};
+use crate::engine::lower::{LowerError, Lowered, Root, Slots, root, stdio};
+use crate::engine::runtimes::OtherRuntime;
+use crate::init::{Launch, Namespace, NamespaceKind, Step};
+
+/// What others must know: nothing that we ask for is newer but words that older ones may pass over.
+const VERSION: &str = "1.0.2";
+
+/// What a launch by another runtime needs besides the specification.
+#[derive(Debug)]
+pub struct Handover<'a> {
+    pub runtime: &'a OtherRuntime,
+    pub id: &'a str,
+    pub root: Root,
+    /// A folder for the bundle and for what the runtime writes down.
+    pub bundle: &'a Path,
+    /// What the runtime is called in; the container stays there, or below it.
+    pub cgroup: cgroup::Entry,
+    pub stdin: bool,
+}
+
+/// The launch. [`bundle`] says what must lie in the folder by then.
+///
+/// # Errors
+/// Mounts of images that cannot be had.
+pub fn lower_other(spec: &Spec, handover: Handover<'_>) -> Result<Lowered, LowerError> {
+    let process = spec.process().as_ref().ok_or(LowerError::Missing("process"))?;
+    let mut slots = Slots::default();
+    let cgroup = slots.cgroup(handover.cgroup);
+    let mut steps = vec![Step::IsolateMounts { slave: true }];
+    root(handover.root, None, &mut slots, &mut steps)?;
+    steps.extend(mounts::images(spec)?);
+    let OtherRuntime { program, arguments } = handover.runtime.clone();
+    let (bundle, id) = (handover.bundle.to_owned(), handover.id.to_owned());
+    steps.push(Step::OtherRuntime { program, arguments, bundle, id });
+    let launch = Launch {
+        namespaces: vec![Namespace::New(NamespaceKind::Mount)],
+        cgroup,
+        stdio: stdio(process, handover.stdin, None),
+        steps,
+    };
+    Ok(Lowered { launch, descriptors: slots.0 })
+}
+
+/// The specification as the other runtime gets it: only words of the standard, and paths that it can follow.
+///
+/// # Errors
+/// What it could not do from where it runs.
+pub fn bundle(spec: &Spec, root: &Root, network: Option<PathBuf>, group: PathBuf) -> Result<Spec, LowerError> {
+    let mut spec = spec.clone();
+    spec.set_version(VERSION.to_owned());
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    mounts.retain(|mount| !is_image(mount));
+    let shared = mounts
+        .iter()
+        .find(|mount| mount.options().iter().flatten().any(|option| matches!(option.as_str(), "shared" | "rshared")));
+    if let Some(mount) = shared {
+        let target = mount.destination().display();
+        return Err(LowerError::Unsupported(format!("mounts: {target}: shared propagation with another runtime")));
+    }
+    spec.set_mounts(Some(mounts));
+    if let (Root::Overlay { at, .. } | Root::Bind(at), Some(wanted)) = (root, spec.root_mut()) {
+        wanted.set_path(at.clone());
+    }
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_cgroups_path(Some(group));
+    }
+    let namespaces = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut());
+    for namespace in namespaces.into_iter().flatten().filter(|it| it.typ() == LinuxNamespaceType::Network) {
+        if namespace.path().is_none() {
+            namespace.set_path(network.clone());
+        }
+    }
+    Ok(spec)
+}

@@ -1,0 +1,119 @@
+//! Containers that another OCI runtime makes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::shell;
+use crate::support::{Project, Ran, can_run_containers, eventually, kill, needs_root};
+
+/// A project in which `runtime: other` is a program that notes its calls and hands them to runc.
+struct Other {
+    project: Project,
+    path: String,
+}
+
+impl Other {
+    fn new(test: &str, compose: &str) -> Option<Self> {
+        if !can_run_containers(test) || needs_root(test, "what runtimes can do depends on the host") {
+            return None;
+        }
+        if Command::new("runc").arg("--version").output().is_err() {
+            println!("{test}: skipped: no runc");
+            return None;
+        }
+        let project = Project::new(compose);
+        let folder = project.folder();
+        let script = format!("#!/bin/sh\necho \"$@\" >> '{}/calls'\nexec runc \"$@\"\n", folder.display());
+        fs::write(folder.join("other"), script).unwrap();
+        fs::set_permissions(folder.join("other"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        Some(Self { project, path })
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        self.project.command(args).env("PATH", &self.path).output().unwrap().into()
+    }
+
+    fn calls(&self, verb: &str) -> usize {
+        let calls = fs::read_to_string(self.project.folder().join("calls")).unwrap_or_default();
+        calls.lines().filter(|line| line.split(' ').any(|word| word == verb)).count()
+    }
+
+    fn down(&self) {
+        self.run(&["down", "-t", "0"]).ok();
+        self.project.assert_nothing_left();
+    }
+}
+
+#[test]
+fn another_runtime_makes_the_container_and_all_else_stays_ours() {
+    let script = shell("echo out; echo err >&2; trap 'exit 7' TERM; while :; do sleep 0.05; done");
+    let compose = format!(
+        "services:\n  a: {{{}, runtime: other, mem_limit: 48m, environment: {{A: one}}}}\n  b: {{{}}}\n",
+        script.replace("SIGKILL", "SIGTERM"),
+        shell("exec sleep 1000")
+    );
+    let Some(other) = Other::new("another_runtime_makes_the_container_and_all_else_stays_ours", &compose) else {
+        return;
+    };
+    let project = &other.project;
+    other.run(&["up", "-d"]).ok();
+    assert_eq!((other.calls("create"), other.calls("start")), (1, 1));
+    let logs = || project.run(&["logs", "--no-log-prefix", "a"]).ok().out;
+    eventually("its output", || (logs().contains("out\n") && logs().contains("err\n")).then_some(()));
+    let inside = project.run(&["exec", "-T", "a", "sh", "-c", "echo $A; tr '\\0' ' ' < /proc/1/cmdline"]).ok();
+    assert!(inside.out.starts_with("one\nsh -c "), "{}", inside.out);
+    let found = project.run(&["exec", "-T", "b", "getent", "hosts", "a"]).ok();
+    assert!(found.out.contains("172.") || found.out.contains("192.") || found.out.contains("10."), "{}", found.out);
+    let stats = project.run(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}"]).ok();
+    assert!(stats.out.lines().any(|line| line.contains("-a-1") && line.ends_with("/ 48MiB")), "{}", stats.out);
+    project.run(&["pause", "a"]).ok();
+    project.run(&["unpause", "a"]).ok();
+    // It is nobody's child by then, and is found all the same.
+    for role in ["keeper", "supervisor"] {
+        project.role(role).into_iter().for_each(|pid| kill(pid, Signal::SIGKILL));
+    }
+    other.run(&["up", "-d"]).ok();
+    assert_eq!(other.calls("create"), 1, "it went on");
+    other.run(&["restart", "a"]).ok();
+    assert_eq!((other.calls("create"), other.calls("delete")), (2, 1));
+    other.run(&["stop", "a"]).ok();
+    assert_eq!(project.container("a")["ExitCode"], 7);
+    other.down();
+}
+
+#[test]
+fn another_runtime_gives_a_terminal() {
+    let compose =
+        format!("services:\n  a: {{{}, runtime: other, tty: true}}\n", shell("tty; stty size; exec sleep 1000"));
+    let Some(other) = Other::new("another_runtime_gives_a_terminal", &compose) else { return };
+    other.run(&["up", "-d"]).ok();
+    let logs = || other.project.run(&["logs", "--no-log-prefix"]).ok().out;
+    eventually("its output", || logs().contains("24 80").then_some(()));
+    assert!(logs().contains("/dev/pts/0"), "{}", logs());
+    other.down();
+}
+
+#[test]
+fn what_another_runtime_complains_about_is_told() {
+    let compose = "services:\n  a: {image: rcompose/host, command: [/not/there], runtime: other}\n";
+    let Some(other) = Other::new("what_another_runtime_complains_about_is_told", compose) else { return };
+    let up = other.run(&["up", "-d"]).fails(1);
+    assert!(up.err.contains("`other ") && up.err.contains("/not/there"), "{}", up.err);
+    other.down();
+}
+
+#[test]
+fn a_runtime_that_is_not_there_is_told_before_anything_is_made() {
+    if !can_run_containers("a_runtime_that_is_not_there_is_told_before_anything_is_made") {
+        return;
+    }
+    let project = Project::new("services:\n  a: {image: rcompose/host, runtime: no-such-runtime}\n");
+    let up = project.run(&["up", "-d"]).fails(1);
+    assert!(up.err.contains("there is no runtime `no-such-runtime`"), "{}", up.err);
+    assert!(project.ps().is_empty());
+    project.down();
+}
