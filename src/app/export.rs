@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::app::{App, AppError};
@@ -17,6 +18,12 @@ pub(super) struct Kept {
     /// What it has changed of its image; `None`: it was never started.
     pub(super) upper: Option<PathBuf>,
     pub(super) image: Digest,
+}
+
+/// A file for an archive, which may hold secrets: for its owner alone, as docker makes it.
+pub(super) fn create(path: &Path) -> Result<File, AppError> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.map_err(AppError::io(format!("create `{}`", path.display())))
 }
 
 impl App {
@@ -41,7 +48,7 @@ impl App {
             store.export(&root, &mut out).map_err(AppError::io("write the archive"))?;
             return Ok(name);
         };
-        let file = File::create(path).map_err(AppError::io(format!("create `{}`", path.display())))?;
+        let file = create(path)?;
         let mut out = BufWriter::with_capacity(1 << 16, file);
         let written = store.export(&root, &mut out).and_then(|()| out.flush());
         if written.is_err() {

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::app::change::News;
+use crate::app::export::create;
 use crate::app::options::RemoveImages;
 use crate::app::pull::with_layers;
 use crate::app::{App, AppError};
@@ -104,7 +105,7 @@ impl App {
             Some(path) => {
                 // Names that lead nowhere leave a file that is there as it is.
                 references.iter().try_for_each(|name| store.resolve(name).map(drop))?;
-                let mut file = File::create(path).map_err(AppError::io(format!("create `{}`", path.display())))?;
+                let mut file = create(path)?;
                 store.save(references, format, compression, &mut file)?;
                 file.flush().map_err(AppError::io(format!("write `{}`", path.display())))
             }

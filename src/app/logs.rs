@@ -1,7 +1,7 @@
 //! Containers' output, straight from the disk.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -25,7 +25,8 @@ pub struct Ended {
     /// As in front of its lines.
     pub name: String,
     pub service: String,
-    pub code: i32,
+    /// `None`: it was removed before it could be asked.
+    pub code: Option<i32>,
     /// Its policy starts it again.
     pub restarting: bool,
 }
@@ -151,6 +152,7 @@ impl App {
         let Followed { project, selection, shown, ends_since, query } = what;
         let dir = self.roots.project(project);
         let mut told = BTreeSet::new();
+        let mut running = BTreeMap::new();
         let pending = RefCell::new(Vec::new());
         let mut look = || -> io::Result<Scan> {
             // The end comes first: what is over by then is complete in the sources that are looked up after it.
@@ -165,6 +167,10 @@ impl App {
                     pending.borrow_mut().push(end);
                 }
             }
+            let gone = |(id, end)| (!records.iter().any(|record| record.config.id == id)).then_some(end);
+            pending.borrow_mut().extend(std::mem::take(&mut running).into_iter().filter_map(gone));
+            let runs = records.iter().filter(|record| record.state.run.is_some());
+            running.extend(runs.map(|record| (record.config.id.clone(), removed(project, record))));
             let sources = records.iter().map(|record| source(&dir, project, record)).collect();
             Ok(Scan { sources, over })
         };
@@ -211,7 +217,13 @@ fn end_of(project: &str, record: &ContainerRecord) -> Option<(Ended, i64)> {
     let service = &record.config.service;
     let restarting = !record.state.stopped_by_user && service.restart.wants_restart(exit.code, record.state.restarts);
     let name = short_name(project, &record.config.name);
-    Some((Ended { name, service: service.name.clone(), code: exit.code, restarting }, exit.at))
+    Some((Ended { name, service: service.name.clone(), code: Some(exit.code), restarting }, exit.at))
+}
+
+/// The end of a container of which nothing is left to ask.
+fn removed(project: &str, record: &ContainerRecord) -> Ended {
+    let name = short_name(project, &record.config.name);
+    Ended { name, service: record.config.service.name.clone(), code: None, restarting: false }
 }
 
 fn source(dir: &ProjectDir, project: &str, record: &ContainerRecord) -> Source {

@@ -15,6 +15,7 @@ use crate::app::logs::{Ended, Selection};
 use crate::app::options::UpOptions;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, INTERRUPTED};
+use crate::cli::foreground::UNKNOWN;
 use crate::cli::show;
 use crate::cli::watch;
 use crate::control::Reply;
@@ -229,14 +230,15 @@ impl Screen {
 
     fn ended(&mut self, ended: &Ended) {
         let options = &self.attachment.options;
+        let code = ended.code.unwrap_or(UNKNOWN);
         let wanted = options.exit_code_from.as_ref();
         if wanted == Some(&ended.service) && self.code.is_none() {
-            self.code = Some(u8::try_from(ended.code).unwrap_or(1));
+            self.code = Some(u8::try_from(code).unwrap_or(1));
         }
-        let aborts = options.abort_on_exit || (options.abort_on_failure && ended.code != 0);
+        let aborts = options.abort_on_exit || (options.abort_on_failure && code != 0);
         if aborts && self.interrupts == 0 {
             if wanted.is_none() {
-                self.code.get_or_insert(u8::try_from(ended.code).unwrap_or(1));
+                self.code.get_or_insert(u8::try_from(code).unwrap_or(1));
             }
             show::say("Aborting on container exit...");
             self.interrupts = 1;

@@ -13,7 +13,7 @@ use crate::cli::session;
 use crate::logs::{Line, Stream};
 
 /// The exit status of a container that was removed before it could be asked, as the keeper has it for one that it cannot learn.
-const UNKNOWN: i32 = 255;
+pub(super) const UNKNOWN: i32 = 255;
 
 /// Stays with a container until it has ended; its exit status. Output from `since` on (nanoseconds since the epoch).
 ///
@@ -63,7 +63,7 @@ fn show_output(app: &App, target: &Target, since: i64) -> io::Result<i32> {
         out.flush()
     };
     let over = &mut |over: Ended| {
-        code = over.code;
+        code = over.code.unwrap_or(UNKNOWN);
         end = None;
         Ok(())
     };

@@ -53,6 +53,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use rustix::fs::Mode;
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -184,7 +185,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let context = || Context::new(&cli.root);
+    let context = || {
+        // What is made for containers, by us and by the processes that we start, is for users of all kinds in them. What is written
+        // for the caller, by the commands without a context, goes by the caller's umask.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        Context::new(&cli.root)
+    };
     // The roots are those of whom this process was before.
     let context_of_layers = || {
         let context = context()?;

@@ -168,7 +168,10 @@ pub fn line(line: &str) -> bool {
 /// The line that ends a container's output.
 pub fn end(ended: &Ended) -> String {
     let restarting = if ended.restarting { " (restarting)" } else { "" };
-    format!("{} exited with code {}{restarting}", ended.name, ended.code)
+    match ended.code {
+        Some(code) => format!("{} exited with code {code}{restarting}", ended.name),
+        None => format!("{} was removed", ended.name),
+    }
 }
 
 /// Says something on standard error that is no warning.

@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{Project, can_run_containers, eventually, finish, free_port, needs_root};
@@ -389,6 +390,51 @@ fn attach_ends_when_its_container_is_removed() {
         assert!(code == 137 || code == 255, "{code}");
     }
     project.assert_nothing_left();
+}
+
+#[test]
+fn up_ends_when_somebody_takes_the_project_down() {
+    if !can_run_containers("up_ends_when_somebody_takes_the_project_down") {
+        return;
+    }
+    let idle = shell("echo here; exec sleep 1000");
+    let project = Project::new(&format!("services: {{a: {{{idle}, stop_signal: SIGKILL}}}}\n"));
+    for _ in 0..5 {
+        let attached = project.spawn(&["up"]);
+        let there = || project.run(&["ps", "-q", "--status", "running"]).out;
+        eventually("the container runs", || (there().trim().len() == 64).then_some(()));
+        project.run(&["down"]).ok();
+        let done = finish(attached);
+        assert_eq!(done.code, 0, "{}", done.err);
+        assert!(done.out.contains("a-1 exited with code 137") || done.out.contains("a-1 was removed"), "{}", done.out);
+    }
+    project.assert_nothing_left();
+}
+
+#[test]
+fn the_umask_of_the_caller_is_not_the_containers() {
+    if !can_run_containers("the_umask_of_the_caller_is_not_the_containers") {
+        return;
+    }
+    for mask in ["077", "000"] {
+        let sleeps = shell("exec sleep 1000");
+        let project = Project::new(&format!("services: {{a: {{{sleeps}, user: '65534'}}}}\n"));
+        let masked = |args: &[&str]| {
+            let command = project.command(args);
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("umask {mask}; exec \"$@\""), "sh"]).arg(command.get_program());
+            shell.args(command.get_args()).current_dir(project.folder());
+            let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+            finish(shell.env_clear().envs(variables).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        };
+        masked(&["up", "-d"]).ok();
+        let modes = project.run(&["exec", "-T", "a", "stat", "-c", "%a", "/", "/etc/hosts", "/etc/resolv.conf"]).ok();
+        assert_eq!(modes.out, "755\n644\n644\n", "umask {mask}");
+        masked(&["config", "-o", "mine.yaml"]).ok();
+        let mode = project.folder().join("mine.yaml").metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if mask == "077" { 0o600 } else { 0o666 }, "the caller's own file, umask {mask}");
+        project.down();
+    }
 }
 
 #[test]
