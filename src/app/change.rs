@@ -116,7 +116,10 @@ impl App {
     /// When the state cannot be read, or nothing can be planned.
     pub fn plan(&self, up: &Up) -> Result<Plan, AppError> {
         let observed = self.observe(&up.project.name, &up.change.kind.images())?;
-        Ok(plan::plan(&up.change, &observed)?)
+        Ok(plan::plan(
+            &Change { requested_at: up.change.requested_at.max(observed.latest()), ..up.change.clone() },
+            &observed,
+        )?)
     }
 
     /// # Errors

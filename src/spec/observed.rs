@@ -20,6 +20,18 @@ pub struct Observed {
     pub images: BTreeMap<String, String>,
 }
 
+impl Observed {
+    /// The latest time at which a container was created, started or ended.
+    pub fn latest(&self) -> i64 {
+        let times = self.containers.iter().map(|container| match container.phase {
+            Phase::Created => container.created_at,
+            Phase::Running { started_at, .. } => started_at.max(container.created_at),
+            Phase::Exited(exit) => exit.at.max(container.created_at),
+        });
+        times.max().unwrap_or(0)
+    }
+}
+
 /// One container, running or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerState {

@@ -123,10 +123,20 @@ impl ContainerRecord {
         self.state.run.is_some() && self.exit_file.is_none()
     }
 
+    /// The latest time that is written down (nanoseconds since the epoch).
+    pub(crate) fn latest(&self) -> i64 {
+        let started = self.state.run.as_ref().map(|run| run.started_at);
+        let ended = [self.state.exit.map(|exit| exit.at), self.exit_file.map(|exit| exit.at)];
+        ended.into_iter().chain([started]).flatten().fold(self.config.created_at, i64::max)
+    }
+
     fn phase(&self, alive: impl Fn(&RunState) -> bool) -> Phase {
         let written =
             self.exit_file.map(|exit| Exit { code: exit.code.unwrap_or(UNKNOWN_STATUS), oom: exit.oom, at: exit.at });
-        match (&self.state.run, written.or(self.state.exit)) {
+        // No run ends before it begins, whatever was done to the machine's clock meanwhile.
+        let began = self.state.run.as_ref().map_or(i64::MIN, |run| run.started_at);
+        let ended = written.or(self.state.exit).map(|exit| Exit { at: exit.at.max(began), ..exit });
+        match (&self.state.run, ended) {
             (Some(run), _) if alive(run) => Phase::Running {
                 pid: run.pid,
                 started_at: run.started_at,

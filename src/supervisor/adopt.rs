@@ -27,6 +27,7 @@ impl Host {
         let records = self.dir.load().map_err(|error| because("cannot read the project's containers", &error))?;
         for record in &records {
             let id = &record.config.id;
+            self.seen(record.latest());
             self.note_cgroup_parent(&record.config);
             let known = processes.iter().find(|process| process.id == id.as_str());
             let taken = match (known, &record.state.run) {
@@ -130,7 +131,7 @@ impl Host {
                 pid: process.pid,
                 start_time: process.start_time,
                 boot_id: self.boot_id.clone(),
-                started_at: crate::supervisor::create::now(),
+                started_at: self.now(),
             },
         }
     }

@@ -48,7 +48,7 @@ impl Host {
             number,
             service,
             image_id: image.id.to_string(),
-            created_at: now(),
+            created_at: self.now(),
             volumes,
         };
         let folder = self.dir.container(&id);
@@ -289,11 +289,6 @@ fn health(check: &Healthcheck) -> Option<HealthSpec> {
         start_period: time(check.start_period, 0),
         start_interval: time(check.start_interval, 5),
     })
-}
-
-/// Nanoseconds since the epoch.
-pub(super) fn now() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 fn random_bytes() -> std::io::Result<[u8; 32]> {

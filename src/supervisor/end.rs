@@ -53,6 +53,7 @@ impl Host {
                 Exit { code: record.code.unwrap_or(255), oom: record.oom, at: record.at }
             }
         };
+        self.seen(exit.at);
         // Whoever follows the logs knows by this that they are complete.
         let mut state = found.state.clone();
         state.run = None;

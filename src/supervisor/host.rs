@@ -84,6 +84,8 @@ pub(super) struct Parts {
     pub(super) ends: Mutex<mpsc::UnboundedReceiver<(String, ExitRecord)>>,
     /// Who follows the containers' lives.
     pub(super) watchers: RefCell<Vec<mpsc::UnboundedSender<control::Event>>>,
+    /// The latest time in the project's records.
+    pub(super) latest: Cell<i64>,
     /// Makes the ids of processes inside containers.
     pub(super) next_process: Cell<u64>,
 }
@@ -99,6 +101,23 @@ impl std::ops::Deref for Host {
 impl Host {
     pub(super) fn new(parts: Parts) -> Self {
         Self(Rc::new(parts))
+    }
+
+    /// Nanoseconds since the epoch, but later than all that the project's records say: times are compared to tell what came first,
+    /// and the machine's clock may have been set back.
+    pub(super) fn now(&self) -> i64 {
+        self.latest.set(machine_now().max(self.latest.get().saturating_add(1)));
+        self.latest.get()
+    }
+
+    /// The same for when something was asked for: what has been done since then by the machine's clock counts as done.
+    pub(super) fn requested(&self, at: i64) -> i64 {
+        if self.latest.get() > machine_now() { self.now() } else { at }
+    }
+
+    /// Takes in a time of the records.
+    pub(super) fn seen(&self, at: i64) {
+        self.latest.set(self.latest.get().max(at));
     }
 
     /// An image by reference or id.
@@ -227,6 +246,11 @@ impl Host {
             images: images.collect(),
         })
     }
+}
+
+/// Nanoseconds since the epoch.
+fn machine_now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 impl Runtime for Host {

@@ -181,6 +181,7 @@ fn host(
         started: Notify::new(),
         ends: Mutex::new(ends),
         watchers: RefCell::default(),
+        latest: Cell::new(0),
         next_process: Cell::new(0),
         project,
         dir,

@@ -205,7 +205,7 @@ impl Shared {
     }
 
     /// Begins a change, or joins it when it is the one under way.
-    fn begin(self: &Rc<Self>, change: Change, wait: Option<Wait>, resumed: bool) -> Result<Joined, Failed> {
+    fn begin(self: &Rc<Self>, mut change: Change, wait: Option<Wait>, resumed: bool) -> Result<Joined, Failed> {
         let (tell, updates) = mpsc::unbounded_channel();
         if let Some(current) = &*self.current.borrow()
             && current.requested_at == change.requested_at
@@ -214,6 +214,9 @@ impl Shared {
             return Ok(Joined { outcome: current.outcome.clone(), updates });
         }
         let requested_at = change.requested_at;
+        if !resumed {
+            change.requested_at = self.host.requested(requested_at);
+        }
         let journal = serde_json::to_value(&change)
             .map_err(|error| Failed { message: format!("the change cannot be written down: {error}"), help: None })?;
         let (progress, mut news) = mpsc::unbounded_channel();

@@ -30,7 +30,6 @@ use crate::state::ContainerConfig;
 use crate::state::ContainerRecord;
 use crate::state::RunState;
 use crate::supervisor::connect::Connected;
-use crate::supervisor::create::now;
 use crate::supervisor::failure::{because, failure};
 use crate::supervisor::host::{Host, Live};
 use crate::supervisor::link::{LaunchError, Watched};
@@ -95,7 +94,7 @@ impl Host {
         let watched = Watched { exit_file: self.dir.exit_file(id), oom: cgroup.oom_counter().map(OomSource::Counter) };
         let steps = prepared.lowered.launch.steps.clone();
         // It may have ended before we hear of its start, and no run ends before it begins.
-        let started_at = now();
+        let started_at = self.now();
         let launch = self.link.launch(id.as_str(), prepared.lowered.launch, &prepared.lowered.descriptors, watched);
         let launched = launch.await.map_err(|error| explain(error, &steps, &prepared.program))?;
         let run = RunState {

@@ -106,10 +106,12 @@ impl<'a> Page<'a> {
 
     fn excerpt(&mut self, place: &'a Place, gutter: usize, mark: &str, colour: Colour, note: Option<&str>) {
         let pad = " ".repeat(gutter);
+        let at = place.to_string();
+        let at = visible(&at);
         let arrow = self.paint("-->", Colour::Blue);
         let Some(source) = self.source(place) else {
             let note = note.map(|note| format!(" ({note})")).unwrap_or_default();
-            self.line(&format!("{pad}{arrow} {place}{note}"));
+            self.line(&format!("{pad}{arrow} {at}{note}"));
             return;
         };
         let bar = self.paint("|", Colour::Blue);
@@ -121,7 +123,7 @@ impl<'a> Page<'a> {
         let marks = self.paint(&mark.repeat(length), colour);
         let note = note.map(|note| format!(" {note}")).unwrap_or_default();
         let number = self.paint(&format!("{:>gutter$}", place.line), Colour::Blue);
-        self.line(&format!("{pad}{arrow} {place}"));
+        self.line(&format!("{pad}{arrow} {at}"));
         self.line(&format!("{number} {bar} {source}"));
         if column < MAX_WIDTH {
             self.line(&format!("{pad} {bar} {before}{marks}{note}"));
@@ -171,6 +173,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn names_of_files_do_nothing_to_the_terminal() {
+        let place = Place { file: Arc::new("/a\u{1b}[2J".into()), line: 1, column: 1, length: 1 };
+        let diagnostic = Diagnostic::error("x", Some(place.clone()), "m").related(place, "n");
+        assert_eq!(render(&[diagnostic], false).matches("/a\\u{1b}[2J").count(), 2);
+    }
 
     #[test]
     fn the_spot_is_marked_and_the_other_place_shown() {

@@ -180,6 +180,53 @@ fn both_killed_while_running_the_next_command_takes_over() {
     project.down();
 }
 
+/// The machine's clock was a day ahead when the containers were made.
+#[test]
+fn a_clock_that_was_set_back_keeps_nothing_from_being_done() {
+    if !can_run_containers("a_clock_that_was_set_back_keeps_nothing_from_being_done") {
+        return;
+    }
+    let sleeps = "image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL";
+    let project = Project::new(&format!("services:\n  a: {{{sleeps}}}\n  b: {{{sleeps}, restart: always}}\n"));
+    project.run(&["up", "-d"]).ok();
+    let containers = project.root().join("data/projects").join(&project.name).join("containers");
+    for container in std::fs::read_dir(containers).unwrap().map(|entry| entry.unwrap().path()) {
+        for (file, time) in [("config.json", "/created_at"), ("state.json", "/run/started_at")] {
+            let text = std::fs::read(container.join(file)).unwrap();
+            let mut record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let time = record.pointer_mut(time).unwrap();
+            *time = (time.as_i64().unwrap() + 24 * 3600 * 1_000_000_000).into();
+            std::fs::write(container.join(file), serde_json::to_vec(&record).unwrap()).unwrap();
+        }
+    }
+    // The next one reads what is on disk.
+    let supervisor = project.role("supervisor")[0];
+    kill(supervisor, SIGKILL);
+    eventually("the next supervisor", || project.role("supervisor").first().filter(|pid| **pid != supervisor).copied());
+    let pid = |service: &str| {
+        let ran = project.run(&["top", service]).ok().out;
+        ran.lines().nth(1).map(|line| line.split_whitespace().nth(3).unwrap().to_owned())
+    };
+    let before = pid("a");
+    project.run(&["restart", "a"]).ok();
+    assert_ne!(pid("a"), before, "`restart`");
+    let before = pid("b").unwrap();
+    kill(before.parse().unwrap(), SIGKILL);
+    eventually("its policy starts it again", || pid("b").filter(|now| *now != before));
+    let ids = || project.run(&["ps", "-q"]).ok().out.lines().map(str::to_owned).collect::<Vec<_>>();
+    let before = ids();
+    let plan = project.run(&["up", "--dry-run", "--force-recreate"]).ok();
+    assert!(format!("{}{}", plan.out, plan.err).contains("create"), "{} {}", plan.out, plan.err);
+    project.run(&["up", "-d", "--force-recreate"]).ok();
+    let after = ids();
+    assert!(after.len() == 2 && after.iter().all(|id| !before.contains(id)), "{before:?} {after:?}");
+    project.run(&["stop"]).ok();
+    project.run(&["start"]).ok();
+    assert_eq!(project.container("a")["State"], "running");
+    project.down();
+    project.assert_nothing_left();
+}
+
 /// The machine crashes in the middle of `up`: both processes are killed at a random moment. The next `up` converges,
 /// `down` leaves nothing.
 #[test]
