@@ -55,10 +55,10 @@ fn fails_inside(project: &Project, service: &str, script: &str) -> bool {
     project.run(&["exec", "-T", service, "sh", "-c", script]).code != 0
 }
 
-/// A shell command that connects, prints what it is told, and gives up after a second.
+/// A shell command that connects, prints what it is told, and gives up after three, by when a lost packet has been sent again.
 fn connect(host: &str, port: u16) -> String {
     format!(
-        "python3 -c \"import socket; print(socket.create_connection(('{host}', {port}), 1).recv(99).decode())\" 2>/dev/null"
+        "python3 -c \"import socket; print(socket.create_connection(('{host}', {port}), 3).recv(99).decode())\" 2>/dev/null"
     )
 }
 
