@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::app::image::image_names;
+use crate::app::image::{image_names, images_of};
 use crate::app::options::{DownOptions, KillOptions, RestartOptions, RmOptions, StartOptions, StopOptions, UpOptions};
 use crate::app::project::{Decided, known, lower};
 use crate::app::pull::{Images, chosen};
@@ -132,7 +132,8 @@ impl App {
         let DownOptions { services, volumes, remove_orphans, timeout, images } = options;
         let of_services = match (&project, images) {
             (Some(project), Some(which)) => image_names(project, &services, which),
-            _ => Vec::new(),
+            (None, Some(which)) => images_of(&name, &self.observe(&name, &[])?, &services, which),
+            (_, None) => Vec::new(),
         };
         let orphans = self.orphans(remove_orphans)?;
         let exists = self.exists(&name)?;

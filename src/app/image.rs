@@ -13,6 +13,7 @@ use crate::app::{App, AppError};
 use crate::control::Reply;
 use crate::image::{Compression, Digest, Format, Image, Loaded, Platform, Reference, Removed, Store};
 use crate::model::Project;
+use crate::spec::Observed;
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::userns;
 use crate::ui::tables::{HistoryRow, ImageRow};
@@ -262,6 +263,18 @@ pub(super) fn image_names(project: &Project, services: &[String], which: RemoveI
     let names = wanted.filter_map(|(name, service)| match service.image.as_deref().filter(|image| !image.is_empty()) {
         Some(image) => (which == RemoveImages::All).then(|| image.to_owned()),
         None => service.build.is_some().then(|| format!("{}-{name}", project.name)),
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The same of a project that is what exists of it.
+pub(super) fn images_of(project: &str, there: &Observed, services: &[String], which: RemoveImages) -> Vec<String> {
+    let wanted = there.containers.iter().map(|container| &container.service);
+    let wanted = wanted.filter(|service| services.is_empty() || services.contains(&service.name));
+    let names = wanted.filter_map(|service| {
+        let image = &service.container.image;
+        let built = *image == format!("{project}-{}", service.name);
+        (built || which == RemoveImages::All).then(|| image.clone())
     });
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }

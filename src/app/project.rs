@@ -1,14 +1,11 @@
 //! Which project a verb is about.
 
 use crate::app::{App, AppError};
-use crate::base::diagnostic::{Diagnostic, Severity};
+use crate::base::diagnostic::Diagnostic;
 use crate::compose;
 use crate::model::Project;
 use crate::plan::{self, WantedImage};
 use crate::spec::ProjectSpec;
-
-/// Code of the diagnostic that says that there is no Compose file.
-const NO_FILE: &str = "no-compose-file";
 
 /// A loaded project as the host is to have it.
 #[derive(Debug)]
@@ -48,23 +45,25 @@ impl App {
         lower(self.load(services)?)
     }
 
-    /// The project's name, and its file's content where there is a file. With `-p` none is needed.
+    /// The project's name, and its file's content. With `-p` and without `-f` a project is what exists of it, whatever file the
+    /// current folder has; by `COMPOSE_PROJECT_NAME` it is where there is no file that can be loaded.
     ///
     /// # Errors
     /// [`AppError::Input`].
     pub fn locate(&self) -> Result<(String, Option<Project>), AppError> {
-        let given = self.load.project_name.clone().or_else(|| self.environment.get("COMPOSE_PROJECT_NAME").cloned());
-        match (self.load(&[]), given) {
+        let by_name = |name: &str| match compose::is_project_name(name) {
+            true => Ok((name.to_owned(), None)),
+            false => Err(AppError::Usage(format!(
+                "invalid project name `{name}`: it must consist only of lower-case letters, digits, hyphens and \
+                 underscores, and start with a letter or digit"
+            ))),
+        };
+        if let (Some(name), true) = (&self.load.project_name, self.load.files.is_empty()) {
+            return by_name(name);
+        }
+        match (self.load(&[]), self.environment.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty())) {
             (Ok(Loaded { project, .. }), _) => Ok((project.name.clone(), Some(project))),
-            (Err(AppError::Input(problems)), Some(name)) if is_missing_file(&problems) => {
-                match compose::is_project_name(&name) {
-                    true => Ok((name, None)),
-                    false => Err(AppError::Usage(format!(
-                        "invalid project name `{name}`: it must consist only of lower-case letters, digits, hyphens \
-                         and underscores, and start with a letter or digit"
-                    ))),
-                }
-            }
+            (Err(AppError::Input(_)), Some(name)) => by_name(name),
             (Err(error), _) => Err(error),
         }
     }
@@ -101,8 +100,4 @@ pub(super) fn known(project: Option<&Project>, services: &[String]) -> Result<()
         Some(service) => Err(AppError::NoService { service: service.clone() }),
         None => Ok(()),
     }
-}
-
-fn is_missing_file(problems: &[Diagnostic]) -> bool {
-    problems.iter().any(|problem| problem.severity == Severity::Error && problem.code == NO_FILE)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +19,9 @@ pub enum Durability {
     /// A power loss: the file and its folder are synced as well. For what is worth something after a reboot.
     PowerLoss,
 }
+
+/// The least that a kernel has for a page.
+const PAGE: usize = 4096;
 
 /// Files that this process has replaced.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
@@ -61,12 +64,34 @@ fn swap(new: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-/// [`replace`] with the value as JSON.
+/// [`replace`] with the value as JSON. On a full disk a small file that is there is written over: what ends must be written down,
+/// or nothing could be ended to make room.
 ///
 /// # Errors
 /// As [`replace`].
 pub fn replace_json<T: Serialize>(path: &Path, value: &T, durability: Durability) -> io::Result<()> {
-    replace(path, &serde_json::to_vec(value)?, durability)
+    let text = serde_json::to_vec(value)?;
+    match replace(path, &text, durability) {
+        Err(error)
+            if durability == Durability::Kill
+                && matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+        {
+            overwrite(path, text).map_err(|_| error)
+        }
+        other => other,
+    }
+}
+
+/// Writes over a file without needing room. One page at the most, of which no kill leaves half; what was longer before ends with
+/// spaces.
+fn overwrite(path: &Path, mut text: Vec<u8>) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).max(text.len());
+    if size > PAGE {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    text.resize(size, b' ');
+    file.write_all_at(&text, 0)
 }
 
 /// Reads a JSON file; `None` when there is no such file, or an empty one: a power loss leaves those of what was written without
@@ -128,6 +153,19 @@ mod tests {
             }
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_written_over_is_read_as_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record.json");
+        for value in ["long, then short", "short", "longer than before and than that"] {
+            let text = serde_json::to_vec(value).unwrap();
+            fs::write(&path, if path.exists() { fs::read(&path).unwrap() } else { text.clone() }).unwrap();
+            overwrite(&path, text).unwrap();
+            assert_eq!(read_json::<String>(&path).unwrap().as_deref(), Some(value));
+        }
+        assert!(overwrite(&path, vec![b' '; PAGE + 1]).is_err());
     }
 
     #[test]

@@ -157,7 +157,14 @@ impl Host {
     pub(super) fn change_record(&self, change: impl FnOnce(&mut ProjectRecord)) -> Result<(), RuntimeError> {
         let mut record = self.record.borrow_mut();
         change(&mut record);
-        self.dir.write_record(&record).map_err(|error| because("cannot write the project's record", &error))
+        let written = match self.dir.write_record(&record) {
+            // What was removed is still there, and may be what takes the room.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                self.trash.empty().and_then(|()| self.dir.write_record(&record))
+            }
+            written => written,
+        };
+        written.map_err(|error| because("cannot write the project's record", &error))
     }
 
     pub(super) fn observe_one(&self, id: &ContainerId) -> Result<ContainerState, RuntimeError> {

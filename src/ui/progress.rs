@@ -1,5 +1,6 @@
 //! Progress of a change: a live region on a terminal, plain lines, JSON lines, or nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ pub enum ProgressMode {
 }
 
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+/// Columns that a name leaves for what is said of it.
+const LEAST: usize = 10;
 
 /// Renders events as they come.
 pub struct Progress<W: Write> {
@@ -154,6 +158,7 @@ impl<W: Write> Progress<W> {
         let done = self.tasks.iter().filter(|task| task.took.is_some()).count();
         let all = done == self.tasks.len();
         let head = format!("[+] {} {done}/{}", self.title, self.tasks.len());
+        let head = cut(&head, columns).into_owned();
         let head = if colour && all { Colour::Blue.paint(&head) } else { head };
         let mut text = String::new();
         if self.drawn > 0 {
@@ -191,19 +196,32 @@ fn task_line(task: &Task, ids: usize, columns: usize, spinner: Option<&&str>, co
     };
     let took = task.took.unwrap_or_else(|| now.saturating_duration_since(task.since));
     let timer = format!("{:.1}s", took.as_secs_f64());
-    // ` M ID  STATUS TEXT … TIMER `; text is cut so that the line stays one line.
-    let fixed = 3 + ids + 2;
-    let room = columns.saturating_sub(fixed + timer.len() + 2);
+    // ` M ID  STATUS TEXT … TIMER `; text is cut so that the line stays one line, and where that is not enough the name, then
+    // the time.
+    let others = 5 + timer.len() + 2;
+    let ids = ids.min(columns.saturating_sub(others + LEAST).max(columns / 2));
+    let (timer, room) = match columns.saturating_sub(others + ids) {
+        0 => (String::new(), columns.saturating_sub(5 + ids + 2)),
+        room => (timer, room),
+    };
     let first_line = event.text.lines().next().unwrap_or_default();
     let plain = if first_line.is_empty() { event.status.clone() } else { format!("{} {first_line}", event.status) };
     let plain: String = plain.chars().take(room).collect();
     let fill = " ".repeat(room.saturating_sub(plain.chars().count()) + 1);
-    let id = &event.id;
+    let id = cut(&event.id, ids);
     if !colour {
         return format!(" {mark} {id:ids$}  {plain}{fill}{timer} ");
     }
     let status = if event.state == ProgressState::Working { plain } else { paint.paint(&plain) };
     format!(" {} {id:ids$}  {status}{fill}{}", paint.paint(mark), Colour::Blue.paint(&format!("{timer} ")))
+}
+
+/// A text, or as much of it as fits.
+fn cut(text: &str, width: usize) -> Cow<'_, str> {
+    match text.chars().count() > width {
+        true => Cow::Owned(text.chars().take(width.saturating_sub(1)).chain(['…']).collect()),
+        false => Cow::Borrowed(text),
+    }
 }
 
 fn json_line(event: &ProgressEvent) -> serde_json::Value {
@@ -258,6 +276,29 @@ mod tests {
             ✔ Container x-web-1  Started                          0.2s \x1b[K\n \
             ✔ Network x          Created                          0.0s \x1b[K\n\x1b[J\x1b[?25h";
         assert_eq!(last, expected);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        for (columns, expected) in [
+            (60, " ✔ Container a-project-with-a-very-long-s…  Started    0.0s "),
+            (40, " ✔ Container a-project…  Started   0.0s "),
+            (20, " ✔ Container…  Star  "),
+        ] {
+            let mut out = Vec::new();
+            let mut progress =
+                Progress::new(ProgressMode::Terminal { colour: false }, "Running", (columns, 9), &mut out);
+            let started = event("Container a-project-with-a-very-long-service-1", "Started", ProgressState::Done);
+            progress.event(started, Instant::now()).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches("\u{1b}[?25l")).collect();
+            let line = lines[1].trim_end_matches("\u{1b}[K");
+            assert_eq!(line, expected);
+            assert!(
+                line.chars().count() <= columns && lines[0].trim_end_matches("\u{1b}[K").chars().count() <= columns,
+                "{text:?}"
+            );
+        }
     }
 
     #[test]

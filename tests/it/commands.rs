@@ -35,6 +35,32 @@ fn a_folder_entered_through_a_link_is_called_as_the_link_is() {
 }
 
 #[test]
+fn a_project_that_is_named_is_what_exists_of_it() {
+    if !can_run_containers("a_project_that_is_named_is_what_exists_of_it") {
+        return;
+    }
+    let project = Project::new(&format!("services:\n  a: {{{IDLE}}}\n  b: {{{IDLE}}}\n"));
+    let name = project.name.clone();
+    let files = [format!("services:\n  z: {{{IDLE}}}\n"), "services: [".to_owned()];
+    for file in files {
+        project.write("compose.yaml", &format!("services:\n  a: {{{IDLE}}}\n  b: {{{IDLE}}}\n"));
+        project.run(&["up", "-d"]).ok();
+        project.write("compose.yaml", &file);
+        assert_eq!(beside(&project, &name, &["ps", "-q"]).ok().out.lines().count(), 2);
+        beside(&project, &name, &["exec", "-T", "a", "true"]).ok();
+        beside(&project, &name, &["stop", "a"]).ok();
+        assert_eq!(beside(&project, &name, &["ps", "--services"]).ok().out, "b\n");
+        beside(&project, &name, &["down"]).ok();
+        assert_eq!(beside(&project, &name, &["ps", "-a", "-q"]).ok().out, "");
+    }
+    // By the variable a file that cannot be loaded is left out.
+    project.run(&["ps"]).ok();
+    project.write("compose.yaml", &format!("services:\n  a: {{{IDLE}}}\n"));
+    beside(&project, &name, &["-f", "compose.yaml", "ps", "nosuch"]).fails(1);
+    project.assert_nothing_left();
+}
+
+#[test]
 fn run_takes_volumes_ports_files_and_entrypoints() {
     if !can_run_containers("run_takes_volumes_ports_files_and_entrypoints") {
         return;

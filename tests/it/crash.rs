@@ -180,6 +180,54 @@ fn both_killed_while_running_the_next_command_takes_over() {
     project.down();
 }
 
+/// A disk of a few MiB of memory.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: std::path::PathBuf) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(&at).status();
+        assert!(mounted.unwrap().success());
+        Self(at)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_nobody_from_ending_what_fills_it() {
+    let test = "a_full_disk_keeps_nobody_from_ending_what_fills_it";
+    if !can_run_containers(test) || needs_root(test, "it mounts a small disk") {
+        return;
+    }
+    let fills = "while :; do head -c 100000 /dev/zero | tr '\\0' x; echo; done";
+    let project = Project::new(&format!(
+        "services:
+  a: {{image: rcompose/host, command: [sh, -c, {}], stop_signal: SIGKILL}}
+  b: {{image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL, restart: always}}
+",
+        serde_json::to_string(fills).unwrap()
+    ));
+    let disk = SmallDisk::mount(project.root());
+    project.run(&["up", "-d"]).ok();
+    eventually("the disk is full", || {
+        let free = rustix::fs::statvfs(&disk.0).unwrap().f_bavail;
+        (free == 0).then_some(())
+    });
+    project.run(&["ps"]).ok();
+    project.run(&["stop", "b"]).ok();
+    assert_eq!(project.container("b")["State"], "exited");
+    project.run(&["down"]).ok();
+    assert_eq!(project.run(&["ps", "-a", "-q"]).ok().out, "");
+    drop(disk);
+    project.assert_nothing_left();
+}
+
 /// The machine's clock was a day ahead when the containers were made.
 #[test]
 fn a_clock_that_was_set_back_keeps_nothing_from_being_done() {

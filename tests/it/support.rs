@@ -159,25 +159,27 @@ impl Project {
         self.give(&self.folder().join(file));
     }
 
-    /// `rcompose -p NAME ARGS`, not started yet.
+    /// `rcompose ARGS` about this project, not started yet.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         self.command_of(&self.binary(), args)
     }
 
     fn command_of(&self, binary: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(binary);
-        command.args(["-p", &self.name]).args(args);
+        command.args(args);
         if let Some(user) = &self.user {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
         }
         command.current_dir(self.folder()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.path()).env("RCOMPOSE_ROOT", self.root());
+        // Not `-p`, with which the file would be left out by what is about containers.
+        command.env("COMPOSE_PROJECT_NAME", &self.name);
         command.stdin(Stdio::null());
         command
     }
 
-    /// Runs `rcompose -p NAME ARGS` to its end.
+    /// Runs `rcompose ARGS` to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.command(args).output().unwrap().into()
     }
@@ -187,7 +189,7 @@ impl Project {
         self.command_of(binary, args).output().unwrap().into()
     }
 
-    /// Starts `rcompose -p NAME ARGS`, output to pipes.
+    /// Starts `rcompose ARGS`, output to pipes.
     pub(crate) fn spawn(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
