@@ -289,7 +289,13 @@ fn hooks(spec: &mut Spec, wanted: &[CdiHook]) -> Result<(), CdiError> {
         let hook = hook.build()?;
         let with = |known: &Option<Vec<Hook>>| Some(known.iter().flatten().cloned().chain([hook.clone()]).collect());
         match cdi.hook_name.as_str() {
-            "prestart" | "createRuntime" => hooks.set_create_runtime(with(hooks.create_runtime())),
+            "prestart" => {
+                #[allow(deprecated, reason = "CDI files still name it")]
+                let prestart = with(hooks.prestart());
+                #[allow(deprecated, reason = "CDI files still name it")]
+                hooks.set_prestart(prestart)
+            }
+            "createRuntime" => hooks.set_create_runtime(with(hooks.create_runtime())),
             "createContainer" => hooks.set_create_container(with(hooks.create_container())),
             "startContainer" => hooks.set_start_container(with(hooks.start_container())),
             "poststart" => hooks.set_poststart(with(hooks.poststart())),

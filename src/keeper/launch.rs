@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use crate::init::Launch;
 use crate::init::LaunchFailure;
 use crate::init::{self, Inherited, Streams};
-use crate::init::{ABOUT_TO_EXECUTE, FAILED, MOVED};
+use crate::init::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, MOVED};
 use crate::init::{Stdio, Step};
 use crate::sys::message::{self, Wait};
 use crate::sys::process::{Child, SingleThreaded};
@@ -153,7 +153,16 @@ impl Starting {
         Ok(())
     }
 
-    /// Lets the child run its steps.
+    /// Whether it waits at [`Step::Rendezvous`]; told once.
+    pub(crate) fn take_mounted(&mut self) -> bool {
+        let mounted = self.report.first() == Some(&MOUNTED);
+        if mounted {
+            self.report.remove(0);
+        }
+        mounted
+    }
+
+    /// Lets the child run its steps, or go on with them.
     pub(crate) fn release(&mut self) {
         // A child that was killed meanwhile shows in its report.
         let _ = rustix::io::write(&self.go, b"g");

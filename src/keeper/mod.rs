@@ -52,6 +52,8 @@ pub enum Request {
     Finish,
     /// Exit at once, as if killed: the supervisor starts another one and hands it everything.
     Leave,
+    /// A process that has been reported as [`Event::Mounted`] may go on.
+    GoOn { id: String },
 }
 
 /// Where to look whether the kernel killed for want of memory, when the process has ended.
@@ -88,6 +90,11 @@ pub enum Event {
     Exited {
         id: String,
         record: ExitRecord,
+    },
+    /// The mounts of a starting process are made ([`crate::init::Step::Rendezvous`]); it waits for [`Request::GoOn`].
+    Mounted {
+        id: String,
+        pid: i32,
     },
 }
 

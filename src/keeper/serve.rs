@@ -317,6 +317,11 @@ impl Keeper {
                 let stage = Stage::Adopted { since: None };
                 self.entries.insert(id, Entry { process, pidfd, exit_file, oom, stage });
             }
+            Request::GoOn { id } => {
+                if let Some(Entry { stage: Stage::Starting(starting), .. }) = self.entries.get_mut(&id) {
+                    starting.release();
+                }
+            }
             Request::Finish => self.finish = true,
             Request::Leave => self.done = true,
         }
@@ -340,7 +345,13 @@ impl Keeper {
                     Err(failure) => outcome = Some(Err(failure)),
                 }
             }
+            let mounted = starting.take_mounted();
             let early = starting.early;
+            if mounted {
+                let pid = entry.process.pid;
+                self.tell(&Event::Mounted { id, pid }, &[]);
+                continue;
+            }
             let Some(outcome) = outcome else { continue };
             let pidfd = entry.pidfd.try_clone();
             let process = entry.process.clone();

@@ -36,6 +36,7 @@ impl Host {
         self.disconnect(id);
         if let Ok(record) = self.load(id) {
             self.forget_other(&record.config).await;
+            self.run_poststop_hooks(&record.config).await;
         }
         let drained = self.drain(id);
         drained.await;

@@ -83,6 +83,8 @@ struct Inner {
     outside: Outside,
     keeper: RefCell<Rc<KeeperHandle>>,
     launching: RefCell<HashMap<String, Answer>>,
+    /// Who waits until the mounts of a starting process are made.
+    mounting: RefCell<HashMap<String, oneshot::Sender<i32>>>,
     /// Who waits for the end of a process that is no container.
     waiting: RefCell<HashMap<String, oneshot::Sender<ExitRecord>>>,
     /// Copies of everything the keeper holds, for its successor.
@@ -113,6 +115,7 @@ impl Link {
             outside,
             keeper: RefCell::new(Rc::new(keeper)),
             launching: RefCell::default(),
+            mounting: RefCell::default(),
             waiting: RefCell::default(),
             held: RefCell::default(),
             finished: Cell::new(false),
@@ -217,6 +220,21 @@ impl Link {
         Ok(Launched { process, streams })
     }
 
+    /// The pid of a process whose mounts are made, and that waits for [`Link::go_on`]. To be asked for before it is launched.
+    pub(super) fn mounted(&self, id: &str) -> oneshot::Receiver<i32> {
+        let (tell, told) = oneshot::channel();
+        self.0.mounting.borrow_mut().insert(id.to_owned(), tell);
+        told
+    }
+
+    /// Lets it run the rest of its steps.
+    ///
+    /// # Errors
+    /// When the keeper cannot be reached.
+    pub(super) fn go_on(&self, id: &str) -> io::Result<()> {
+        self.keeper().send(&Request::GoOn { id: id.to_owned() }, &[])
+    }
+
     /// The end of a process that is no container. To be asked for before the process is launched: it may end at once.
     pub(super) fn end_of(&self, id: &str) -> oneshot::Receiver<ExitRecord> {
         let (tell, told) = oneshot::channel();
@@ -318,8 +336,15 @@ impl Link {
                 }
             }
             Event::LaunchFailed { id, failure } => {
+                self.0.mounting.borrow_mut().remove(&id);
                 if let Some(tell) = self.0.launching.borrow_mut().remove(&id) {
                     let _ = tell.send(Err(failure));
+                }
+            }
+            Event::Mounted { id, pid } => {
+                // When nobody waits any more, the launch has been given up.
+                if let Some(tell) = self.0.mounting.borrow_mut().remove(&id) {
+                    let _ = tell.send(pid);
                 }
             }
             Event::Exited { id, record } => match self.0.waiting.borrow_mut().remove(&id) {
@@ -351,6 +376,7 @@ impl Link {
     fn start_keeper(&self, binary: PathBuf) -> io::Result<()> {
         // Dropping the senders ends the launches that the dead keeper will never answer.
         self.0.launching.borrow_mut().clear();
+        self.0.mounting.borrow_mut().clear();
         let options = SpawnOptions {
             binary,
             project: self.0.project.clone(),

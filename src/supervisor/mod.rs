@@ -9,6 +9,7 @@ mod create;
 mod end;
 mod events;
 mod failure;
+mod hooks;
 mod host;
 mod leave;
 mod link;

@@ -13,7 +13,7 @@ use crate::base::ids::ContainerId;
 use crate::control;
 use crate::engine;
 use crate::engine::cgroup::Cgroup;
-use crate::engine::lower::{Extras, Lowered, Root};
+use crate::engine::lower::{Extras, Lifecycle, Lowered, Root};
 use crate::engine::spec::{HostMount, ImageConfig, ImageMount, Request};
 use crate::engine::users::UserDatabase;
 use crate::image::Image;
@@ -96,7 +96,15 @@ impl Host {
         // It may have ended before we hear of its start, and no run ends before it begins.
         let started_at = self.now();
         let launch = self.link.launch(id.as_str(), prepared.lowered.launch, &prepared.lowered.descriptors, watched);
-        let launched = launch.await.map_err(|error| explain(error, &steps, &prepared.program))?;
+        let launched = if steps.iter().any(|step| matches!(step, Step::Rendezvous)) {
+            let mounted = self.link.mounted(id.as_str());
+            let (launched, hooked) = tokio::join!(launch, self.run_hooks_at_creation(id, &spec, mounted));
+            // The launch of a container whose hook failed fails, too.
+            hooked.and(launched.map_err(|error| explain(error, &steps, &prepared.program)))
+        } else {
+            launch.await.map_err(|error| explain(error, &steps, &prepared.program))
+        };
+        let launched = launched?;
         let run = RunState {
             pid: launched.process.pid,
             start_time: launched.process.start_time,
@@ -117,6 +125,9 @@ impl Host {
             return Err(error);
         }
         self.note("start", config, &[]);
+        if config.service.container.runtime.is_none() {
+            self.run_poststart_hooks(id, &spec, launched.process.pid).await;
+        }
         self.tell(&control::Event::Started { container: config.name.clone(), service: config.service.name.clone() });
         Ok(())
     }
@@ -201,7 +212,10 @@ impl Host {
             stdin: container.stdin_open,
             terminal: None,
             init: container.init,
-            lifecycle: None,
+            lifecycle: spec
+                .hooks()
+                .is_some()
+                .then(|| Lifecycle { state: self.state_for_hooks(&config.id, spec), gate: None }),
         };
         let lowered =
             engine::lower::lower(spec, extras).map_err(|error| because("the container cannot be set up", &error))?;

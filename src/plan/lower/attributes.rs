@@ -23,7 +23,11 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         |s| s.runtime.as_deref().is_some_and(|runtime| !is_builtin(runtime)) && s.init == Some(true),
         "`init: true` is there with the built-in engine only",
     ),
-    ("storage_opt", |s| !s.storage_opt.is_empty(), "the root file system has no options"),
+    (
+        "storage_opt",
+        |s| !s.storage_opt.is_empty(),
+        "a container's root has no quota of its own (in Docker only where it lies on xfs with project quotas)",
+    ),
     ("use_api_socket", |s| s.use_api_socket, "there is no engine socket to hand in"),
     (
         "deploy.resources.reservations.generic_resources",

@@ -194,3 +194,65 @@ fn devices_of_cdi_files_are_there() {
     assert!(up.err.contains("no CDI file"), "{}", up.err);
     project.down();
 }
+
+/// Each of the six kinds, with what it gets to read, in the order of the specification; one that fails ends the start.
+#[test]
+fn hooks_of_cdi_files_are_run() {
+    let test = "hooks_of_cdi_files_are_run";
+    if !can_run_containers(test) || needs_root(test, "the files of this test are root's") {
+        return;
+    }
+    let vendor = format!("h{}.example", std::process::id());
+    let project = Project::new(&format!(
+        "services:\n  a: {{{}, devices: ['{vendor}/gpu=one'], volumes: ['./hooks:/hooks']}}\n",
+        shell("echo program >> /hooks/log; exec sleep 1000")
+    ));
+    let hooks = project.folder().join("hooks");
+    std::fs::create_dir(&hooks).unwrap();
+    std::fs::create_dir_all("/etc/cdi").unwrap();
+    let file = CdiFile(format!("/etc/cdi/{vendor}.yaml").into());
+    let hook = |kind: &str, folder: &str, then: &str| {
+        let script = format!("read -r state; echo $0 $state >> {folder}/log; {then}");
+        format!("{{hookName: {kind}, path: /bin/sh, args: [sh, -c, {script:?}, {kind}]}}")
+    };
+    let outside = hooks.display().to_string();
+    let write = |poststop: &str, create: &str| {
+        let of = [
+            hook("prestart", &outside, ""),
+            hook("createRuntime", &outside, create),
+            hook("createContainer", &outside, ""),
+            hook("startContainer", "/hooks", ""),
+            hook("poststart", &outside, ""),
+            hook("poststop", &outside, poststop),
+        ];
+        let text = format!(
+            "cdiVersion: 0.6.0\nkind: {vendor}/gpu\ndevices: [{{name: one, containerEdits: {{hooks: [{}]}}}}]\n",
+            of.join(", ")
+        );
+        std::fs::write(&file.0, text).unwrap();
+    };
+    write("", "");
+    project.run(&["up", "-d"]).ok();
+    let log = || std::fs::read_to_string(hooks.join("log")).unwrap_or_default();
+    let seen = || log().lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>();
+    eventually("all but the last one", || (seen().len() == 6).then_some(()));
+    assert_eq!(seen()[..4], ["prestart", "createRuntime", "createContainer", "startContainer"], "{}", log());
+    for kind in ["program", "poststart"] {
+        assert!(seen().contains(&kind.to_owned()), "{}", log());
+    }
+    for (kind, status) in [("createRuntime", "creating"), ("startContainer", "created"), ("poststart", "running")] {
+        let log = log();
+        let line = log.lines().find_map(|line| line.strip_prefix(&format!("{kind} "))).unwrap();
+        let state: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(state["status"], status);
+        assert!(state["pid"].as_i64().unwrap() > 0 && state["id"].as_str().unwrap().len() == 64, "{line}");
+    }
+    project.run(&["down", "-t", "0"]).ok();
+    assert_eq!(seen().last().unwrap(), "poststop", "{}", log());
+    write("", "echo no such device >&2; exit 3");
+    let up = project.run(&["up", "-d"]).fails(1);
+    assert!(up.err.contains("hook") && up.err.contains("no such device"), "{}", up.err);
+    assert_eq!(seen().iter().filter(|kind| *kind == "program").count(), 1, "{}", log());
+    drop(file);
+    project.down();
+}
