@@ -3,9 +3,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use crate::base::units::{Nanoseconds, parse_duration};
 use crate::oci::error::OciError;
 
 pub(super) const HELP: &str = "\
@@ -26,6 +28,7 @@ Commands:
   pause ID       Stop all processes of a container for a while
   resume ID      Undo pause
   update ID      Change limits
+  events ID      Print what a container uses, again and again, and that memory ran out
   spec           Write a config.json to start from
   features       Print what the runtime can do as JSON
 
@@ -46,6 +49,7 @@ exec:           -p/--process FILE, -d/--detach, -t/--tty, -u/--user UID[:GID], -
 list, ps:       -f/--format table|json; list: -q/--quiet
 update:         -r/--resources FILE (- for standard input), --memory, --memory-reservation, --memory-swap, --cpu-period,
                 --cpu-quota, --cpu-share, --cpuset-cpus, --cpuset-mems, --pids-limit, --blkio-weight
+events:         --stats (print once), --interval TIME (5s)
 spec:           -b/--bundle DIR, --rootless
 ";
 
@@ -135,6 +139,7 @@ pub(super) enum Command {
     Pause { id: String },
     Resume { id: String },
     Update { id: String, changes: Changes },
+    Events { id: String, interval: Duration, once: bool },
     Exec(ExecOptions),
 }
 
@@ -186,7 +191,8 @@ fn command(name: &OsStr, parser: &mut Parser) -> Result<Command, OciError> {
         "spec" => spec(parser)?,
         "features" => nothing_more(parser, Command::Features)?,
         "help" => Command::Help,
-        "checkpoint" | "restore" | "events" => return Err(OciError::Unsupported(name.display().to_string())),
+        "events" => events(parser)?,
+        "checkpoint" | "restore" => return Err(OciError::Unsupported(name.display().to_string())),
         _ => return Err(OciError::Usage(format!("`{}` is not a command", name.display()))),
     })
 }
@@ -254,6 +260,25 @@ fn kill(parser: &mut Parser) -> Result<Command, OciError> {
         }
     }
     Ok(Command::Kill { id: id.ok_or_else(missing_id)?, signal: signal.unwrap_or_else(|| "TERM".to_owned()), all })
+}
+
+fn events(parser: &mut Parser) -> Result<Command, OciError> {
+    let (mut id, mut interval, mut once) = (None, Duration::from_secs(5), false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("stats") => once = true,
+            Arg::Long("interval") => {
+                let given = text(parser)?;
+                interval = parse_duration(&given)
+                    .map(Nanoseconds::to_duration)
+                    .filter(|interval| !interval.is_zero())
+                    .ok_or_else(|| OciError::Usage(format!("`{given}` is not an interval such as `5s`")))?;
+            }
+            Arg::Value(value) if id.is_none() => id = Some(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Events { id: id.ok_or_else(missing_id)?, interval, once })
 }
 
 fn delete(parser: &mut Parser) -> Result<Command, OciError> {

@@ -14,6 +14,7 @@ mod create;
 mod dbus;
 mod delete;
 mod error;
+mod events;
 mod exec;
 mod features;
 mod group;
@@ -77,6 +78,7 @@ fn run(global: &Global, command: Command) -> Outcome {
         Command::Pause { id } => group::pause(global, &id).map(|()| 0),
         Command::Resume { id } => group::resume(global, &id).map(|()| 0),
         Command::Update { id, changes } => group::update(global, &id, &changes).map(|()| 0),
+        Command::Events { id, interval, once } => events::events(global, &id, interval, once).map(|()| 0),
         Command::Exec(options) => exec::exec(global, &options),
     }
 }

@@ -5,6 +5,9 @@ use oci_spec::runtime::LinuxCpu;
 use oci_spec::runtime::LinuxMemory;
 use oci_spec::runtime::LinuxResources;
 
+/// The first takes 1 to 1000 and is there with the scheduler BFQ, the second one 1 to 10000; runc, too, looks for them in this order.
+const WEIGHTS_V2: [&str; 2] = ["io.bfq.weight", "io.weight"];
+
 /// What real-time processes may use of each period, in microseconds.
 pub(super) const RT_RUNTIME: &str = "cpu.rt_runtime_us";
 
@@ -15,8 +18,8 @@ pub(super) struct Write {
     pub(super) value: String,
     /// The kernel may have been built without it; then it is left out and somebody is told.
     pub(super) optional: bool,
-    /// Where `file` is not there: another of the same meaning.
-    pub(super) otherwise: Option<&'static str>,
+    /// Where `file` is not there: another of the same meaning, and its value.
+    pub(super) otherwise: Option<(&'static str, String)>,
 }
 
 /// Limits of one controller.
@@ -80,6 +83,18 @@ pub(super) fn of(resources: &LinuxResources) -> Vec<Limits> {
         limits
     }));
     all.retain(Limits::is_asked);
+    all
+}
+
+/// The same for a group that exists, where taking a limit away is a change, too.
+pub(super) fn of_update(resources: &LinuxResources) -> Vec<Limits> {
+    let mut all = of(resources);
+    if resources.pids().as_ref().is_some_and(|pids| pids.limit() < 0) {
+        let mut limits = Limits::new("pids", "pids_limit");
+        limits.v1("pids.max", "max");
+        limits.v2("pids.max", "max");
+        all.push(limits);
+    }
     all
 }
 
@@ -163,15 +178,17 @@ fn io(io: &LinuxBlockIo) -> Limits {
     let mut limits = Limits::new("io", "blkio_config");
     if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
         // There only with an I/O scheduler that knows weights.
-        limits.v1.push(weight_write(["blkio.weight", "blkio.bfq.weight"], weight.to_string()));
-        limits.v2.push(weight_write(["io.weight", "io.bfq.weight"], weight_v2(weight).to_string()));
+        limits.v1.push(weight_write(["blkio.weight", "blkio.bfq.weight"], [weight.to_string(), weight.to_string()]));
+        limits.v2.push(weight_write(WEIGHTS_V2, [weight.to_string(), weight_v2(weight).to_string()]));
     }
     for device in io.weight_device().iter().flatten() {
         let number = format!("{}:{}", device.major(), device.minor());
         let weight = device.weight().unwrap_or_default();
         let files = ["blkio.weight_device", "blkio.bfq.weight_device"];
-        limits.v1.push(weight_write(files, format!("{number} {weight}")));
-        limits.v2.push(weight_write(["io.weight", "io.bfq.weight"], format!("{number} {}", weight_v2(weight))));
+        let values = [format!("{number} {weight}"), format!("{number} {weight}")];
+        limits.v1.push(weight_write(files, values));
+        let values = [format!("{number} {weight}"), format!("{number} {}", weight_v2(weight))];
+        limits.v2.push(weight_write(WEIGHTS_V2, values));
     }
     let throttles = [
         ("blkio.throttle.read_bps_device", "rbps", io.throttle_read_bps_device()),
@@ -188,8 +205,8 @@ fn io(io: &LinuxBlockIo) -> Limits {
     limits
 }
 
-fn weight_write([file, otherwise]: [&'static str; 2], value: String) -> Write {
-    Write { file: file.into(), value, optional: true, otherwise: Some(otherwise) }
+fn weight_write([file, other]: [&'static str; 2], [value, other_value]: [String; 2]) -> Write {
+    Write { file: file.into(), value, optional: true, otherwise: Some((other, other_value)) }
 }
 
 /// 10 to 1000 as 1 to 10000.
@@ -238,6 +255,53 @@ mod tests {
              v2 pids.max=100
         "#]]
         .assert_eq(&lines.collect::<String>());
+    }
+
+    /// What runc writes for the same numbers, so what Docker's users get.
+    #[test]
+    fn block_io_is_written_as_runc_does() {
+        let resources: LinuxResources = serde_json::from_value(serde_json::json!({"blockIO": {
+            "weight": 300,
+            "weightDevice": [{"major": 8, "minor": 0, "weight": 1000}],
+            "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1048576}],
+            "throttleWriteBpsDevice": [{"major": 8, "minor": 16, "rate": 2097152}],
+            "throttleReadIOPSDevice": [{"major": 8, "minor": 0, "rate": 100}],
+            "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 200}]}}))
+        .unwrap();
+        let one = |write: &Write| {
+            let other = write.otherwise.as_ref().map_or(String::new(), |(file, value)| format!(" or {file}={value}"));
+            format!("{}={}{other}\n", write.file, write.value)
+        };
+        let limits = of(&resources).remove(0);
+        let text: String = limits.v1.iter().chain(&limits.v2).map(one).collect();
+        expect_test::expect![[r#"
+            blkio.weight=300 or blkio.bfq.weight=300
+            blkio.weight_device=8:0 1000 or blkio.bfq.weight_device=8:0 1000
+            blkio.throttle.read_bps_device=8:0 1048576
+            blkio.throttle.write_bps_device=8:16 2097152
+            blkio.throttle.read_iops_device=8:0 100
+            blkio.throttle.write_iops_device=8:0 200
+            io.bfq.weight=300 or io.weight=2930
+            io.bfq.weight=8:0 1000 or io.weight=8:0 10000
+            io.max=8:0 rbps=1048576
+            io.max=8:16 wbps=2097152
+            io.max=8:0 riops=100
+            io.max=8:0 wiops=200
+        "#]]
+        .assert_eq(&text);
+        assert_eq!([10, 100, 500, 1000].map(weight_v2), [1, 910, 4950, 10_000]);
+    }
+
+    #[test]
+    fn taking_a_limit_away_is_a_change() {
+        let pids = LinuxPidsBuilder::default().limit(-1).build().unwrap();
+        let resources = LinuxResourcesBuilder::default().pids(pids).build().unwrap();
+        assert_eq!(of(&resources), []);
+        let update = of_update(&resources).remove(0);
+        assert_eq!(
+            (update.v1.first().unwrap().value.as_str(), update.v2.first().unwrap().value.as_str()),
+            ("max", "max")
+        );
     }
 
     #[test]

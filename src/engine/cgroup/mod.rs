@@ -184,7 +184,7 @@ impl Cgroup {
         resources: &LinuxResources,
     ) -> Result<Vec<String>, CgroupError> {
         let mut left_out = Vec::new();
-        for limits in &limits::of(resources) {
+        for limits in &limits::of_update(resources) {
             self.apply(hierarchies, path, limits, &mut left_out)?;
         }
         Ok(left_out)
@@ -248,9 +248,9 @@ impl Cgroup {
             }
         };
         for wanted in writes {
-            let mut file = directory.join(&wanted.file);
-            if let Some(otherwise) = wanted.otherwise.filter(|_| !file.exists()) {
-                file = directory.join(otherwise);
+            let (mut file, mut value) = (directory.join(&wanted.file), &wanted.value);
+            if let Some((otherwise, other)) = wanted.otherwise.as_ref().filter(|_| !file.exists()) {
+                (file, value) = (directory.join(otherwise), other);
             }
             if wanted.optional && !file.exists() {
                 left_out.push(format!("`{}` is not offered by this kernel; the limit is left out", wanted.file));
@@ -259,7 +259,7 @@ impl Cgroup {
             if wanted.file == limits::RT_RUNTIME {
                 allow_realtime(&directory, &wanted.value)?;
             }
-            match write(limits.attribute, &file, &wanted.value) {
+            match write(limits.attribute, &file, value) {
                 Err(CgroupError::Refused { source, .. }) if wanted.optional && is_unsupported(&source) => {
                     left_out.push(format!("`{}` is not offered by this device; the limit is left out", wanted.file));
                 }

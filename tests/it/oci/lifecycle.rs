@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::bundle::{Bundle, cannot_run, text};
+use crate::support::eventually;
 
 #[test]
 fn a_container_is_created_started_and_deleted() {
@@ -253,4 +254,37 @@ fn descriptors_are_handed_over_only_when_asked() {
     };
     assert_eq!(with("0"), "");
     assert_eq!(with("2"), "3\n4\n");
+}
+
+#[test]
+fn what_a_container_uses_is_told_in_runcs_words_and_limits_are_taken_away_again() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("events", "dd if=/dev/zero of=/dev/null bs=1k count=2000; exec sleep 1000");
+    bundle.config["linux"]["cgroupsPath"] = json!(format!("/{}", bundle.id));
+    bundle.config["linux"]["resources"] = json!({"pids": {"limit": 20}, "memory": {"limit": 64 << 20}});
+    bundle.create();
+    bundle.start();
+    let id = bundle.id.clone();
+    let stats = || -> Value {
+        let event: Value = serde_json::from_str(&bundle.ok(&["events", "--stats", &id])).unwrap();
+        assert_eq!((event["type"].as_str(), event["id"].as_str()), (Some("stats"), Some(id.as_str())));
+        event["data"].clone()
+    };
+    eventually("processor time", || (stats()["cpu"]["usage"]["total"].as_u64()? > 0).then_some(()));
+    let seen = stats();
+    assert_eq!((seen["pids"]["limit"].as_u64(), seen["memory"]["usage"]["limit"].as_u64()), (Some(20), Some(64 << 20)));
+    assert!(seen["pids"]["current"].as_u64().unwrap() >= 1 && seen["memory"]["usage"]["usage"].as_u64().unwrap() > 0);
+    bundle.ok(&["update", "--pids-limit", "-1", &id]);
+    assert_eq!(stats()["pids"]["limit"], 0, "0 is none");
+    // Without --stats it goes on until the end.
+    let following = bundle.command(&["events", "--interval", "50ms", &id]).stdout(std::process::Stdio::piped()).spawn();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    bundle.ok(&["kill", &id, "KILL"]);
+    let told = following.unwrap().wait_with_output().unwrap();
+    assert!(told.status.success() && String::from_utf8(told.stdout).unwrap().lines().count() >= 2);
+    bundle.wait();
+    bundle.fails(&["events", "--stats", &id]);
+    bundle.ok(&["delete", &id]);
 }
