@@ -6,22 +6,26 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use crate::control::CONTROL;
 use crate::control::Connection;
 use crate::control::Reply;
 use crate::control::Request;
 use crate::keeper;
+use crate::keeper::CONTROL;
 use crate::keeper::Program;
 use crate::keeper::SpawnOptions;
 use crate::state::ProjectDir;
 use crate::state::Roots;
+use crate::sys::peer::{self, Listener};
 use crate::sys::process::{self, start_time};
 
 /// How often a supervisor may vanish during one request before we give up.
 const ATTEMPTS: u32 = 5;
+/// How long a socket may be held by a keeper that has ended.
+const TAKE_OVER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -31,6 +35,10 @@ pub enum SessionError {
     Start { project: String, source: io::Error },
     #[error("cannot talk to the supervisor of project `{project}`")]
     Talk { project: String, source: io::Error },
+    #[error(
+        "`{}` is held by {who}, not by the keeper of project `{project}`: nothing is said to it; stop what has that folder mounted, and remove the socket", path.display()
+    )]
+    Impostor { project: String, path: PathBuf, who: String },
     #[error("the supervisor of project `{project}` ended {ATTEMPTS} times without an answer; see `{log}`")]
     Gone { project: String, log: PathBuf },
 }
@@ -59,23 +67,49 @@ impl Session {
     /// # Errors
     /// When the socket is there but cannot be used.
     pub fn connect(&self) -> Result<Option<Connection>, SessionError> {
-        let Some(connection) = self.connect_to_any()? else { return Ok(None) };
+        let Some(connection) = self.connect_to_ours()? else { return Ok(None) };
         let talk = |source| SessionError::Talk { project: self.project.clone(), source };
         match std::fs::read_to_string(self.dir.program()) {
             Ok(theirs) if theirs != process::program().map_err(talk)? => {}
             _ => return Ok(Some(connection)),
         }
         replace(connection).map_err(talk)?;
-        self.connect_to_any()
+        self.connect_to_ours()
     }
 
-    fn connect_to_any(&self) -> Result<Option<Connection>, SessionError> {
+    /// Connects where this project's keeper listens, and tells nobody else anything.
+    fn connect_to_ours(&self) -> Result<Option<Connection>, SessionError> {
+        let deadline = Instant::now() + TAKE_OVER;
+        loop {
+            let Some((connection, listener)) = self.connect_to_any()? else { return Ok(None) };
+            match listener {
+                Listener::Ours => return Ok(Some(connection)),
+                // A keeper that died is being replaced, by whoever starts one or by the supervisor.
+                Listener::Gone if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Listener::Gone => return Err(self.impostor("a process that has ended".to_owned())),
+                Listener::Foreign { pid, uid } => {
+                    return Err(self.impostor(format!("process {pid} of user {uid}, in a container or not yours")));
+                }
+            }
+        }
+    }
+
+    fn impostor(&self, who: String) -> SessionError {
+        SessionError::Impostor { project: self.project.clone(), path: self.dir.socket().to_owned(), who }
+    }
+
+    fn connect_to_any(&self) -> Result<Option<(Connection, Listener)>, SessionError> {
         let folder = match self.open_run_folder() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|source| self.folder_error(source))?,
         };
         match UnixStream::connect(short_path(&folder)) {
-            Ok(stream) => Ok(Some(Connection::new(stream))),
+            Ok(stream) => {
+                let listener = peer::listener(&stream);
+                let listener =
+                    listener.map_err(|source| SessionError::Talk { project: self.project.clone(), source })?;
+                Ok(Some((Connection::new(stream), listener)))
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 Ok(None)
             }

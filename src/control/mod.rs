@@ -13,9 +13,6 @@ use crate::plan::Change;
 
 pub use connection::Connection;
 
-/// Name under which the keeper holds the listening control socket.
-pub const CONTROL: &str = "control";
-
 /// Messages longer than this are refused on both sides.
 pub const MAX_MESSAGE: u32 = 256 << 20;
 

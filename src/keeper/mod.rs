@@ -30,6 +30,9 @@ pub const ROLE: &str = "keeper-process";
 /// First argument of the supervisor process; the project's name and the two roots follow.
 pub const SUPERVISOR: &str = "supervisor-process";
 
+/// The control socket is held under this name. Clients ask the kernel who listens there: the keeper must.
+pub const CONTROL: &str = "control";
+
 /// Pidfds that are held under this name are of processes that end with the keeper, when it ends because nothing is left.
 pub const COMPANIONS: &str = "companions";
 

@@ -21,10 +21,13 @@ use super::settle::settle;
 use super::spawn::{Setup, Started};
 use super::supervise::{Supervision, Watch};
 use super::table::{Entry, Stage};
-use super::{COMPANIONS, Event, Process, Request};
+use super::{COMPANIONS, CONTROL, Event, Process, Request};
 use crate::init::LaunchFailure;
 use crate::sys::message::{self, Wait};
 use crate::sys::process::{self, Ended, SingleThreaded};
+
+/// Clients that may wait for a supervisor; the kernel has a limit of its own.
+const BACKLOG: i32 = 4096;
 
 /// How long the end of a process that is not our child may wait to be reaped before its status counts as unknown.
 pub(super) const REAP_TIME: Duration = Duration::from_secs(1);
@@ -116,7 +119,8 @@ impl Keeper {
         rustix::process::setrlimit(Resource::Nofile, files)?;
 
         let mut rest = descriptors.split_off(names.len().min(descriptors.len())).into_iter();
-        let held = names.into_iter().zip(descriptors.into_iter().map(|fd| vec![fd])).collect();
+        let held: BTreeMap<_, _> = names.into_iter().zip(descriptors.into_iter().map(|fd| vec![fd])).collect();
+        held.iter().for_each(|(name, descriptors)| claim(name, descriptors));
         let mut keeper = Self {
             launcher: Launcher::new(single)?,
             signals,
@@ -297,7 +301,10 @@ impl Keeper {
                     }
                 }
             }
-            Request::Hold { name } => drop(self.held.insert(name, descriptors)),
+            Request::Hold { name } => {
+                claim(&name, &descriptors);
+                self.held.insert(name, descriptors);
+            }
             Request::Release { name } => {
                 self.held.remove(&name);
                 if let Some(entry) = self.entries.get(&name) {
@@ -505,6 +512,15 @@ impl Keeper {
             // It has died, which is dealt with when that is seen.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => note(&format!("keeper: cannot tell: {error}")),
             _ => {}
+        }
+    }
+}
+
+/// Makes this process the one that listens on the control socket, for clients who ask the kernel.
+fn claim(name: &str, descriptors: &[OwnedFd]) {
+    for socket in descriptors.iter().filter(|_| name == CONTROL) {
+        if let Err(error) = rustix::net::listen(socket, BACKLOG) {
+            note(&format!("keeper: cannot listen on the control socket: {error}"));
         }
     }
 }

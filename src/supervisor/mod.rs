@@ -34,9 +34,9 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::LocalSet;
 
 use crate::base::trash::Trash;
-use crate::control::CONTROL;
 use crate::engine::cgroup::Hierarchies;
 use crate::image::Store;
+use crate::keeper::CONTROL;
 use crate::keeper::KeeperHandle;
 use crate::keeper::Program;
 use crate::logs::LogPump;

@@ -5,6 +5,7 @@ pub mod inroot;
 pub mod message;
 pub mod mount;
 pub mod packet_filter;
+pub mod peer;
 pub mod process;
 pub mod program;
 pub mod resolver;

@@ -1,6 +1,7 @@
 //! One service.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Lowering, hash};
@@ -104,6 +105,26 @@ impl Lowering<'_> {
         labels.extend(own.map(|(key, value)| (format!("com.docker.compose.{key}"), value)));
     }
 
+    /// A name with a line break would be lines of its own in `/etc/hosts` and `/etc/resolv.conf`.
+    fn refuse_forged_lines(&mut self, path: &str, service: &Service) {
+        let texts = [
+            ("hostname", service.hostname.iter().collect::<Vec<_>>()),
+            ("domainname", service.domainname.iter().collect()),
+            ("extra_hosts", service.extra_hosts.iter().collect()),
+            ("dns_search", service.dns_search.iter().collect()),
+            ("dns_opt", service.dns_opt.iter().collect()),
+        ];
+        for (attribute, texts) in texts {
+            for text in texts.into_iter().filter(|text| text.contains(char::is_control)) {
+                let shown = text.escape_debug();
+                self.invalid(
+                    &format!("{path}.{attribute}"),
+                    format!("`{shown}` has control characters, which no name has"),
+                );
+            }
+        }
+    }
+
     /// What is built without a name is named after project and service.
     fn image(&self, path: &str, service: &Service) -> String {
         let named = service.image.clone().filter(|image| !image.is_empty());
@@ -121,10 +142,20 @@ impl Lowering<'_> {
         let mut extra_hosts = Vec::new();
         for text in &service.extra_hosts {
             match text.split_once('=').or_else(|| text.split_once(':')) {
-                Some((host, address)) => extra_hosts.push((host.to_owned(), address.to_owned())),
+                Some((host, address)) => {
+                    let bare = address.trim_matches(['[', ']']);
+                    if address != "host-gateway" && bare.parse::<IpAddr>().is_err() {
+                        self.invalid(
+                            &format!("{path}.extra_hosts"),
+                            format!("invalid IP address in add-host: `{address}`"),
+                        );
+                    }
+                    extra_hosts.push((host.to_owned(), address.to_owned()));
+                }
                 None => self.invalid(&format!("{path}.extra_hosts"), format!("`{text}` is not `HOST=ADDRESS`")),
             }
         }
+        self.refuse_forged_lines(path, service);
         let resources = resources(service);
         if resources.memory.is_some_and(|memory| memory < LEAST_MEMORY) {
             let own = service.mem_limit.is_some_and(|limit| limit != 0);

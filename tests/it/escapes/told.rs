@@ -7,7 +7,9 @@ use std::process::Command;
 
 use rcompose::engine::users::UserDatabase;
 
-use crate::support::{Project, can_run_containers, eventually, needs_root};
+use nix::sys::signal::Signal;
+
+use crate::support::{Project, can_run_containers, cgroups_of, eventually, kill, needs_root};
 
 fn shell(script: &str) -> String {
     serde_json::to_string(&["sh", "-c", script]).unwrap()
@@ -99,6 +101,86 @@ fn the_control_socket_is_out_of_reach() {
         });
         assert_eq!(said.contains("connected"), weakened, "weakened: {weakened}: {said}");
         project.down();
+    }
+}
+
+/// Answers at the control socket in the supervisor's place.
+const ANSWER: &str = "import os, socket, sys
+path = sys.argv[1]
+os.remove(path)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+if sys.argv[2] == 'leaves' and os.fork():
+    # Who listens then is another process than who has called listen.
+    os.waitpid(-1, 0)
+else:
+    listener.listen()
+    if sys.argv[2] == 'leaves' and not os.fork():
+        os.setsid()
+    elif sys.argv[2] == 'leaves':
+        os._exit(0)
+    print('listening', flush=True)
+    listener.settimeout(20)
+    try:
+        while True:
+            client = listener.accept()[0]
+            client.settimeout(1)
+            try:
+                if client.recv(65536):
+                    print('asked', flush=True)
+            except OSError:
+                pass
+            client.close()
+    except OSError:
+        pass
+    print('over', flush=True)
+import time
+time.sleep(1000)
+";
+
+/// A container that has the project's folder takes the place of the supervisor: nobody tells it anything. With the host's pids it
+/// is one process among the others, and is believed.
+#[test]
+fn a_container_that_answers_at_the_control_socket_is_told_nothing() {
+    let test = "a_container_that_answers_at_the_control_socket_is_told_nothing";
+    if !can_run_containers(test) || needs_root(test, "a container of a user has other ids than the user") {
+        return;
+    }
+    for (way, weakened) in [("stays", false), ("leaves", false), ("stays", true)] {
+        let project = Project::new("services: {}");
+        let root = project.root().display().to_string();
+        let socket = project.root().join("run").join(&project.name).join("control.sock");
+        let command = ["python3", "-c", ANSWER, socket.to_str().unwrap(), way];
+        let pid = if weakened { ", pid: host" } else { "" };
+        project.write(
+            "compose.yaml",
+            &format!(
+                "services:\n  attacker: {{{SERVICE}, command: {}, volumes: ['{root}:{root}']{pid}}}\n",
+                serde_json::to_string(&command).unwrap()
+            ),
+        );
+        project.run(&["up", "-d"]).ok();
+        let logs = || project.run(&["logs", "--no-log-prefix"]).ok().out;
+        eventually("the attack", || logs().contains("listening").then_some(()));
+        let up = project.run(&["up", "-d", "--force-recreate"]).fails(1);
+        assert_eq!(logs().contains("asked"), weakened, "{way}, weakened: {weakened}: {}", logs());
+        assert_eq!(up.err.contains("not by the keeper"), !weakened, "{}", up.err);
+        // Nobody can be asked to end it.
+        for role in ["keeper", "supervisor"] {
+            project.role(role).into_iter().for_each(|pid| kill(pid, Signal::SIGKILL));
+        }
+        for group in cgroups_of(&project.name) {
+            kill_all_below(&group);
+        }
+        eventually("nobody listens", || std::os::unix::net::UnixStream::connect(&socket).is_err().then_some(()));
+        project.down();
+    }
+}
+
+fn kill_all_below(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        let text = fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).for_each(|pid| kill(pid, Signal::SIGKILL));
     }
 }
 

@@ -169,6 +169,12 @@ const REFUSED: &[&str] = &[
     "storage_opt: {size: 1g}",
     "use_api_socket: true",
     "volumes: [{type: bind, source: /h, target: /c, bind: {recursive: readonly}}]",
+    "hostname: \"a\\n1.2.3.4 evil\"",
+    "domainname: \"x\\ny\"",
+    "extra_hosts: [\"ev\\nil=1.2.3.4\"]",
+    "extra_hosts: [evil=nonsense]",
+    "dns_search: [\"a\\nnameserver 6.6.6.6\"]",
+    "dns_opt: [\"a\\tb\"]",
     "deploy: {resources: {reservations: {devices: [{capabilities: [tpu]}]}}}",
     "deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: a, value: 1}}]}}}",
     "network_mode: 'service:b'\n    ports: ['80:80']",
@@ -251,6 +257,12 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:18: `services.a.storage_opt` is not supported yet: a container's root has no quota of its own (in Docker only where it lies on xfs with project quotas)
         compose.yaml:6:21: `services.a.use_api_socket` is not supported yet: there is no engine socket to hand in
         compose.yaml:6:70: `recursive: readonly` needs `read_only: true`
+        compose.yaml:6:15: `a\n1.2.3.4 evil` has control characters, which no name has
+        compose.yaml:6:17: `x\ny` has control characters, which no name has
+        compose.yaml:6:18: `ev\nil=1.2.3.4` has control characters, which no name has
+        compose.yaml:6:18: invalid IP address in add-host: `nonsense`
+        compose.yaml:6:17: `a\nnameserver 6.6.6.6` has control characters, which no name has
+        compose.yaml:6:14: `a\tb` has control characters, which no name has
         compose.yaml:6:51: no device driver has the capabilities [tpu]; known is `gpu`
         compose.yaml:6:60: `services.a.deploy.resources.reservations.generic_resources` is not supported yet: there is no inventory of generic resources
         compose.yaml:7:12: ports are published by the one whose network is joined
