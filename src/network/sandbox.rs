@@ -204,6 +204,25 @@ pub fn cut(links: &[String]) -> Result<(), NetworkError> {
     cut.map_err(NetworkError::kernel("take a container off its networks"))
 }
 
+/// Deletes the links of a container that has ended. Those on a shared parent keep their addresses from everybody else, the
+/// container's next run included, until the kernel gets round to destroying the namespace.
+///
+/// # Errors
+/// [`NetworkError::Kernel`].
+pub fn clear(netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+    let cleared = enter(netns, || {
+        let socket = Netlink::route()?;
+        for interface in &nix::net::if_::if_nameindex()? {
+            if interface.name() != c"lo" {
+                let link = LinkUnspec::new_with_index(interface.index()).build();
+                socket.send(&netlink::encode(RouteNetlinkMessage::DelLink(link), ACK))?;
+            }
+        }
+        Ok(())
+    });
+    cleared.map_err(NetworkError::kernel("delete the links of a container"))
+}
+
 fn shared_link(netns: BorrowedFd<'_>, interface: &Interface<'_>, parent: u32, kind: SharedKind) -> LinkMessage {
     macro_rules! finish {
         ($link:expr) => {{

@@ -17,7 +17,8 @@ use crate::network::dns_sockets::DNS;
 use crate::network::firewall::{self, ProjectTable, Published};
 use crate::network::link::link_exists;
 use crate::network::sandbox::{self, Gateway, Interface, Sandbox};
-use crate::network::{EndpointRecord, NetworkRecord, Networks, netlink, nft, ports, proxy};
+use crate::network::{EndpointRecord, NetworkError, NetworkRecord, Networks, netlink, nft, ports, proxy};
+use crate::spec::network::{Driver, Shared, SharedKind};
 use crate::spec::{NetworkSpec, PortSpec, Protocol};
 
 /// A project with networks on this host; all of it goes when this is dropped, also by a failed test.
@@ -41,23 +42,32 @@ impl Host {
     }
 
     fn network(&self, name: &str, internal: bool) -> NetworkRecord {
+        self.network_with(name, internal, Driver::default()).unwrap()
+    }
+
+    fn network_with(&self, name: &str, internal: bool, driver: Driver) -> Result<NetworkRecord, NetworkError> {
         let spec = NetworkSpec {
             name: format!("{}_{name}", self.project),
             external: false,
             internal,
             enable_ipv4: true,
             enable_ipv6: false,
-            driver: Default::default(),
+            driver,
             mtu: None,
             interface_prefix: None,
             subnets: Vec::new(),
             labels: Default::default(),
             config_hash: "h".into(),
         };
-        self.networks().ensure(&spec, &self.project).unwrap()
+        self.networks().ensure(&spec, &self.project)
     }
 
     fn container(&self, network: &NetworkRecord, number: u8) -> (Sandbox, Ipv4Addr) {
+        let (sandbox, address) = self.try_container(network, number);
+        (sandbox.unwrap(), address)
+    }
+
+    fn try_container(&self, network: &NetworkRecord, number: u8) -> (Result<Sandbox, NetworkError>, Ipv4Addr) {
         let id = ContainerId::from_bytes([number; 32]);
         let endpoint = self.endpoint(number);
         let link = endpoint.link.clone();
@@ -72,9 +82,8 @@ impl Host {
             gateway: Gateway { ipv4: !network.internal, ipv6: !network.internal },
             sysctls: &[],
         };
-        let sandbox = sandbox::create(&[interface]).unwrap();
         let IpAddr::V4(address) = addresses[0] else { panic!("not IPv4") };
-        (sandbox, address)
+        (sandbox::create(&[interface]), address)
     }
 
     fn endpoint(&self, number: u8) -> EndpointRecord {
@@ -231,6 +240,25 @@ fn a_container_that_has_ended_does_not_answer_for_its_successor() {
     }
     drop(before);
     assert!(ask((address, 81)).is_ok());
+}
+
+#[test]
+fn an_address_on_a_shared_link_is_free_for_the_next_run() {
+    let Some(host) = Host::new("clear") else { return };
+    for kind in [SharedKind::MacvlanBridge, SharedKind::IpvlanL2] {
+        let driver = Driver::Shared(Shared { parent: None, kind });
+        let network = match host.network_with(&format!("{kind:?}"), false, driver) {
+            Err(NetworkError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                println!("skipped: the kernel has no link to share");
+                continue;
+            }
+            made => made.unwrap(),
+        };
+        let (before, _) = host.container(&network, 1);
+        assert!(host.try_container(&network, 1).0.is_err(), "both at once");
+        sandbox::clear(before.netns.as_fd()).unwrap();
+        host.container(&network, 1);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod uplink;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -87,6 +87,8 @@ struct Open {
     published: Vec<network::Published>,
     /// Names of the host's ends of its connections to bridges.
     links: Vec<String>,
+    /// Its namespace, when links in it are on shared parents.
+    shared: Option<OwnedFd>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -260,8 +262,10 @@ impl Host {
         }
         let Some(open) = open else { return };
         self.unpublish(&open.published);
-        if let Err(error) = sandbox::cut(&open.links) {
-            self.warn(&because("the container may still answer for its addresses", &error).message);
+        let cut = sandbox::cut(&open.links);
+        let cleared = open.shared.as_ref().map_or(Ok(()), |netns| sandbox::clear(netns.as_fd()));
+        if let Err(error) = cut.and(cleared) {
+            self.warn(&because("the container may still have its addresses", &error).message);
         }
         drop(open);
         self.refresh_zones();

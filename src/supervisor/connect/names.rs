@@ -43,10 +43,18 @@ impl Host {
             forwards: joined.iter().any(|joined| !joined.record.internal),
             links: config.service.container.links.clone(),
         };
-        let bridged = joined.iter().filter(|joined| joined.record.as_bridge().is_some());
-        let links = bridged.map(|joined| joined.link.clone()).collect();
-        let mut open =
-            Open { endpoints: endpoints.collect(), view, names: None, published: Vec::new(), links, tasks: Vec::new() };
+        let (bridged, shared): (Vec<_>, Vec<_>) = joined.iter().partition(|joined| joined.record.as_bridge().is_some());
+        let links = bridged.iter().map(|joined| joined.link.clone()).collect();
+        let shared = (!shared.is_empty()).then(|| copy(netns)).transpose()?;
+        let mut open = Open {
+            endpoints: endpoints.collect(),
+            view,
+            names: None,
+            published: Vec::new(),
+            links,
+            shared,
+            tasks: Vec::new(),
+        };
         if let Some(sockets) = dns {
             let (zone, seen) = watch::channel(Arc::default());
             let (alive, until) = oneshot::channel();
