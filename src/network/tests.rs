@@ -246,15 +246,16 @@ fn a_container_that_has_ended_does_not_answer_for_its_successor() {
 fn an_address_on_a_shared_link_is_free_for_the_next_run() {
     let Some(host) = Host::new("clear") else { return };
     for kind in [SharedKind::MacvlanBridge, SharedKind::IpvlanL2] {
-        let driver = Driver::Shared(Shared { parent: None, kind });
-        let network = match host.network_with(&format!("{kind:?}"), false, driver) {
+        let parent = host.network(&format!("under-{kind:?}"), false).bridge;
+        let driver = Driver::Shared(Shared { parent: Some(parent), kind });
+        let network = host.network_with(&format!("{kind:?}"), false, driver).unwrap();
+        let before = match host.try_container(&network, 1).0 {
             Err(NetworkError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                println!("skipped: the kernel has no link to share");
+                println!("skipped: the kernel has no {kind:?}");
                 continue;
             }
             made => made.unwrap(),
         };
-        let (before, _) = host.container(&network, 1);
         assert!(host.try_container(&network, 1).0.is_err(), "both at once");
         sandbox::clear(before.netns.as_fd()).unwrap();
         host.container(&network, 1);
