@@ -15,6 +15,7 @@ use crate::build::{BuildError, Cache, CachePlace, Caches, Event, Launchers, Outs
 use crate::image::{Descriptor, Digest, Image, LayerStep, Platform, Reference, Store, Workshop};
 use crate::model::Project;
 use crate::registry::Step;
+use crate::remote::Downloads;
 
 use agent::Agent;
 use request::Planned;
@@ -24,6 +25,9 @@ const CACHE_BUDGET: u64 = 10 << 30;
 
 /// What the caches that steps mount may take together, in bytes.
 const MOUNTS_BUDGET: u64 = 10 << 30;
+
+/// What is kept of downloaded files, in bytes.
+const DOWNLOADS_BUDGET: u64 = 2 << 30;
 
 /// An image that builds begin with, once it was found.
 type Base = Arc<OnceLock<Result<Image, BuildError>>>;
@@ -273,6 +277,8 @@ impl App {
             let pruned = crate::build::prune_mounts(&self.roots.data, MOUNTS_BUDGET);
             pruned.map_err(AppError::io("tidy the caches of build steps"))?;
         }
+        let pruned = Downloads::new(&self.roots.data).prune(DOWNLOADS_BUDGET);
+        pruned.map_err(AppError::io("tidy what builds have downloaded"))?;
         let failure = |cancelled: bool| {
             let failed = done.iter().filter_map(|(service, built)| Some((service, built.as_ref().err()?)));
             failed.into_iter().find(|(_, error)| error.cancelled == cancelled)

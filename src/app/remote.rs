@@ -106,7 +106,9 @@ impl Fetcher {
         let within = repository.folder.clone().unwrap_or_default();
         let whole = Repository { reference: Some(commit.clone()), folder: None, ..repository };
         let kept = self.folder.join(folder_name(&whole.url, &commit));
-        self.keep(&kept, |new| remote::check_out(&whole, new, true).map(drop).map_err(failed))?;
+        self.keep(&kept, |new| {
+            remote::check_out(&whole, new, true, remote::Limits::default()).map(drop).map_err(failed)
+        })?;
         if Path::new(&within).components().any(|part| part == Component::ParentDir) {
             return Err(plain(format!("git subdirectory path traversal detected: {within}")));
         }

@@ -1,15 +1,18 @@
 //! A repository's files at one commit, by the program `git`.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal};
 
-use super::Error;
 use super::address::{Repository, without_password};
+use super::{Error, Limits};
 use crate::sys::inroot;
 
 /// Variables that would lead git elsewhere.
@@ -25,13 +28,23 @@ const SETTINGS: [&str; 6] = [
     "protocol.file.allow=user",
 ];
 
+/// The list of a repository's references is longer than anything else that git prints.
+const MOST_OUTPUT: u64 = 64 << 20;
+/// How long git runs before anybody looks at what it has brought, and between two looks.
+const FIRST_LOOK: Duration = Duration::from_millis(200);
+
 /// Fetches a repository with its submodules into `into`, an empty folder. Returns the commit, and the folder that was asked
 /// for. Without `keep_git_dir` git's own files are taken out.
 ///
 /// # Errors
 /// There is no git, or it cannot fetch that; the folder is none.
-pub fn check_out(repository: &Repository, into: &Path, keep_git_dir: bool) -> Result<(String, PathBuf), Error> {
-    let git = Git { into, url: &repository.url };
+pub fn check_out(
+    repository: &Repository,
+    into: &Path,
+    keep_git_dir: bool,
+    limits: Limits,
+) -> Result<(String, PathBuf), Error> {
+    let git = Git { into, url: &repository.url, grows: true, limits, until: Instant::now() + limits.time };
     let url = repository.url.as_str();
     git.run("prepare a folder for", &["init", "--quiet", "--template="])?;
     git.run("remember", &["config", "--local", "--add", "remote.origin.url", url])?;
@@ -39,6 +52,9 @@ pub fn check_out(repository: &Repository, into: &Path, keep_git_dir: bool) -> Re
     let fetch = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"];
     let from = ["--end-of-options", "origin", reference];
     let shallow = git.run("fetch", &[&fetch[..], &["--depth=1"], &from].concat());
+    if let Err(error @ (Error::TooLarge { .. } | Error::TooSlow { .. })) = shallow {
+        return Err(error);
+    }
     if shallow.is_err() {
         // Simple servers know no depth, and some give no commit that nothing points to.
         let whole = git.run("fetch", &[&fetch[..], &from].concat());
@@ -71,7 +87,9 @@ pub fn commit(repository: &Repository) -> Result<String, Error> {
         return Ok(reference.to_ascii_lowercase());
     }
     let url = repository.url.as_str();
-    let listed = Git { into: Path::new("/"), url }.run("read", &["ls-remote", "--end-of-options", url, reference])?;
+    let limits = Limits::default();
+    let git = Git { into: Path::new("/"), url, grows: false, limits, until: Instant::now() + limits.time };
+    let listed = git.run("read", &["ls-remote", "--end-of-options", url, reference])?;
     let found = listed.lines().filter_map(|line| line.split_once('\t'));
     // An annotated tag is listed with what it is a tag of; of the rest, git itself takes tags before branches.
     let rank = |name: &str| match name.strip_suffix(reference) {
@@ -98,6 +116,10 @@ pub fn find(root: &Path, path: &str) -> io::Result<PathBuf> {
 struct Git<'a> {
     into: &'a Path,
     url: &'a str,
+    /// What it fetches goes into the folder.
+    grows: bool,
+    limits: Limits,
+    until: Instant,
 }
 
 impl Git<'_> {
@@ -118,15 +140,100 @@ impl Git<'_> {
         }
         // Ctrl-C is for the build, which waits for it.
         command.process_group(0);
-        let output = command.output().map_err(Error::NoGit)?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(Error::NoGit)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (status, stdout, stderr) = thread::scope(|scope| {
+            let (stdout, stderr) = (scope.spawn(|| beginning(stdout)), scope.spawn(|| beginning(stderr)));
+            let status = self.watch(&mut child);
+            let text = |reader: thread::ScopedJoinHandle<'_, Vec<u8>>| reader.join().unwrap_or_default();
+            (status, text(stdout), text(stderr))
+        });
+        if status?.success() {
+            return Ok(String::from_utf8_lossy(&stdout).into_owned());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = String::from_utf8_lossy(&stderr);
         let said = reason(&said).replace(self.url, &without_password(self.url));
         let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
         Err(Error::Git { doing, url: without_password(self.url), said })
     }
+}
+
+impl Git<'_> {
+    /// Waits for git, and kills it and its helpers when it takes too much.
+    fn watch(&self, child: &mut Child) -> Result<ExitStatus, Error> {
+        let url = || without_password(self.url);
+        let failed = |source| Error::Io { url: url(), source };
+        let mut pause = Duration::from_millis(1);
+        let mut next_look = Instant::now() + FIRST_LOOK;
+        loop {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                return if self.is_too_large()? { Err(self.too_large()) } else { Ok(status) };
+            }
+            let now = Instant::now();
+            let mut exceeded =
+                (now > self.until).then(|| Error::TooSlow { url: url(), seconds: self.limits.time.as_secs() });
+            if now > next_look {
+                if self.is_too_large()? {
+                    exceeded = Some(self.too_large());
+                }
+                // A look at many files takes long itself.
+                next_look = Instant::now() + FIRST_LOOK.max(now.elapsed() * 10);
+            }
+            if let Some(error) = exceeded {
+                let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+                // It may have ended meanwhile.
+                let _ = group.map(|group| rustix::process::kill_process_group(group, Signal::KILL));
+                child.wait().map_err(failed)?;
+                return Err(error);
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    fn is_too_large(&self) -> Result<bool, Error> {
+        let size = if self.grows { size_of(self.into) } else { Ok(0) };
+        let size = size.map_err(|source| Error::Io { url: without_password(self.url), source })?;
+        Ok(size > self.limits.bytes)
+    }
+
+    fn too_large(&self) -> Error {
+        Error::TooLarge { url: without_password(self.url), bytes: self.limits.bytes }
+    }
+}
+
+/// Bytes of the files of a tree that somebody is writing. What they take on the disk is not known yet.
+fn size_of(root: &Path) -> io::Result<u64> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let mut folders = vec![root.to_owned()];
+    let mut size = 0;
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if gone(&error) => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            match entry.metadata() {
+                Err(error) if gone(&error) => {}
+                Ok(found) if found.is_dir() => folders.push(entry.path()),
+                // An empty file is something, too.
+                found => size += found?.len().max(4096),
+            }
+        }
+    }
+    Ok(size)
+}
+
+/// What comes first; the rest is read and forgotten.
+fn beginning(output: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut output) = output {
+        // An output that cannot be read is as good as its end.
+        let _ = output.by_ref().take(MOST_OUTPUT).read_to_end(&mut bytes);
+        let _ = io::copy(&mut output, &mut io::sink());
+    }
+    bytes
 }
 
 /// What git says at last, without the advice that it has for everybody. It repeats what a helper such as ssh said before.

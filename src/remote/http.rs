@@ -1,29 +1,56 @@
 //! A file by HTTP.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use ureq::Body;
+use ureq::http::{Response, StatusCode};
 
-use super::Error;
 use super::address::without_password;
+use super::{Error, Limits};
 use crate::registry::{Settings, downloads};
 
-/// A file that was fetched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Downloaded {
-    /// The last part of the URL's path.
-    pub name: String,
+/// So long after a file has changed its time says which version it is, which counts seconds.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// What a server has said about a version of a file, to ask whether it is still that one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Version {
+    etag: Option<String>,
+    last_modified: Option<String>,
+}
+
+impl Version {
+    pub(super) const fn can_be_asked(&self) -> bool {
+        self.etag.is_some() || self.last_modified.is_some()
+    }
+
+    fn of(answer: &Response<Body>) -> Self {
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let time = |text: &Option<String>| httpdate::parse_http_date(text.as_deref()?).ok();
+        let (last_modified, date) = (header("last-modified"), header("date"));
+        let age = time(&date).zip(time(&last_modified)).and_then(|(now, then)| now.duration_since(then).ok());
+        Self { etag: header("etag"), last_modified: last_modified.filter(|_| age.is_some_and(|age| age >= SETTLED)) }
+    }
 }
 
 /// Fetches a file to `into`, a path that does not exist. It has mode 0600 and the time that the server says, or else the epoch.
+/// Returns its version, or `None` when the server still has the one that is `known`.
 ///
 /// # Errors
 /// The server cannot be reached or refuses, or the disk's own.
-pub fn download(settings: &Settings, url: &str, into: &Path) -> Result<Downloaded, Error> {
+pub(super) fn download(
+    settings: &Settings,
+    url: &str,
+    into: &Path,
+    known: Option<&Version>,
+    limits: Limits,
+) -> Result<Option<Version>, Error> {
     let shown = || without_password(url);
     let (plain, authorization) = without_user(url);
     let agent = downloads(settings, url)?;
@@ -31,10 +58,20 @@ pub fn download(settings: &Settings, url: &str, into: &Path) -> Result<Downloade
     if let Some(authorization) = authorization {
         request = request.header("authorization", authorization);
     }
+    for (condition, value) in known.iter().flat_map(|known| match &known.etag {
+        Some(etag) => Some(("if-none-match", etag)),
+        None => known.last_modified.as_ref().map(|time| ("if-modified-since", time)),
+    }) {
+        request = request.header(condition, value);
+    }
     let answer = request.call().map_err(|error| failure(shown(), error))?;
+    if known.is_some() && answer.status() == StatusCode::NOT_MODIFIED {
+        return Ok(None);
+    }
     if !answer.status().is_success() {
         return Err(Error::Status { url: shown(), code: answer.status().as_u16() });
     }
+    let version = Version::of(&answer);
     let header = answer.headers().get("last-modified").and_then(|value| value.to_str().ok());
     let time = header.and_then(|value| httpdate::parse_http_date(value).ok()).unwrap_or(SystemTime::UNIX_EPOCH);
     let length = answer.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -42,14 +79,19 @@ pub fn download(settings: &Settings, url: &str, into: &Path) -> Result<Downloade
     let written = (|| {
         use std::os::unix::fs::OpenOptionsExt;
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(into)?;
-        let copied = io::copy(&mut answer.into_body().into_reader(), &mut file)?;
+        let copied = io::copy(&mut answer.into_body().into_reader().take(limits.bytes + 1), &mut file)?;
+        if copied > limits.bytes {
+            return Ok(false);
+        }
         if let Some(length) = length.filter(|length| *length != copied && !encoded) {
             return Err(io::Error::other(format!("{copied} of {length} bytes have come")));
         }
-        file.set_modified(time)
+        file.set_modified(time).map(|()| true)
     })();
-    written.map_err(|source| Error::Io { url: shown(), source })?;
-    Ok(Downloaded { name: name(&plain) })
+    match written.map_err(|source| Error::Io { url: shown(), source })? {
+        true => Ok(Some(version)),
+        false => Err(Error::TooLarge { url: shown(), bytes: limits.bytes }),
+    }
 }
 
 /// The URL without user and password, and the header that they are.
@@ -68,7 +110,7 @@ fn without_user(url: &str) -> (String, Option<String>) {
 }
 
 /// What a file is called when the destination is a folder.
-fn name(url: &str) -> String {
+pub(super) fn name(url: &str) -> String {
     let path = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let path = path.split_once('/').map_or("", |(_, path)| path);

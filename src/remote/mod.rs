@@ -1,17 +1,33 @@
 //! What a build takes from elsewhere: files by HTTP, and git repositories.
 //!
-//! [`Address`] says what a text means (pure), [`download`] and [`check_out`] fetch it into a folder of the caller's. git is the
+//! [`Address`] says what a text means (pure), [`Downloads`] and [`check_out`] fetch it into a folder of the caller's. git is the
 //! program of that name, as for everybody who builds from repositories; nothing in a text can become one of its options.
 
 mod address;
 mod git;
 mod http;
+mod kept;
 
 pub use address::{Address, Repository, without_password};
 pub use git::{check_out, commit, find};
-pub use http::{Downloaded, download};
+pub use kept::Downloads;
 
 use std::io;
+use std::time::Duration;
+
+/// What may be fetched at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// On the disk, with git's own files.
+    pub bytes: u64,
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 10 << 30, time: Duration::from_secs(30 * 60) }
+    }
+}
 
 /// Why something could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +44,10 @@ pub enum Error {
     NoGit(#[source] io::Error),
     #[error("git cannot {doing} `{url}`: {said}")]
     Git { doing: &'static str, url: String, said: String },
+    #[error("`{url}` is larger than {} MiB, the most that is fetched", bytes >> 20)]
+    TooLarge { url: String, bytes: u64 },
+    #[error("`{url}` did not come within {seconds} seconds")]
+    TooSlow { url: String, seconds: u64 },
     #[error("the repository `{url}` has no branch, tag or commit `{reference}`")]
     NoReference { reference: String, url: String },
     #[error("`{folder}` is not a folder of the repository `{url}`")]
@@ -48,6 +68,8 @@ impl Error {
             Self::Git { .. } | Self::NoReference { .. } => {
                 Some("check the address, the branch, tag or commit after `#`, and that you may read it")
             }
+            Self::TooLarge { .. } => Some("fetch it yourself, and name the folder where it is"),
+            Self::TooSlow { .. } => Some("try again later, or fetch it yourself and name the folder where it is"),
             Self::Refused { .. } => Some("check the address, your network, and HTTPS_PROXY if you need a proxy"),
             _ => None,
         }

@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("network", &["base", "spec", "sys"]),
     ("image", &["base", "spec", "sys"]),
     ("registry", &["base", "sys", "image"]),
-    ("remote", &["sys", "registry"]),
+    ("remote", &["base", "sys", "registry"]),
     ("volume", &["base", "spec", "sys"]),
     ("logs", &["base", "spec", "sys"]),
     ("build", &["base", "spec", "sys", "init", "keeper", "engine", "network", "image"]),

@@ -9,7 +9,7 @@ use crate::app::build::request::Planned;
 use crate::build::{BuildError, Dockerfile, Event, Fetched, Request, Source};
 use crate::image::Workshop;
 use crate::registry::Settings;
-use crate::remote::{self, Address};
+use crate::remote::{self, Address, Downloads, Limits};
 
 /// More than any Dockerfile has, in bytes.
 const MAX_DOCKERFILE: u64 = 4 << 20;
@@ -86,14 +86,11 @@ impl App {
         match Address::parse(url)? {
             Address::File(url) => {
                 let settings = Settings::read(&self.environment)?;
-                let path = folder.join("download");
-                let name = remote::download(&settings, &url, &path)?.name;
-                let named = folder.join(&name);
-                fs::rename(&path, &named).map_err(|source| remote::Error::Io { url, source })?;
-                Ok(Fetched::File { path: named, name })
+                let (path, name) = Downloads::new(&self.roots.data).fetch(&settings, &url, folder)?;
+                Ok(Fetched::File { path, name })
             }
             Address::Git(repository) => {
-                let (commit, folder) = remote::check_out(&repository, folder, keep_git_dir)?;
+                let (commit, folder) = remote::check_out(&repository, folder, keep_git_dir, Limits::default())?;
                 Ok(Fetched::Repository { folder, commit })
             }
         }

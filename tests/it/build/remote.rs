@@ -47,13 +47,23 @@ impl Web {
 fn answer(mut stream: &std::net::TcpStream, root: &Path, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    let authorization = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
-    let authorization: String = authorization.filter(|line| line.to_lowercase().starts_with("authorization")).collect();
-    log.lock().unwrap().push(format!("{request} {authorization}"));
+    let headers = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
+    let wanted = ["authorization", "if-none-match", "if-modified-since"];
+    let headers: Vec<String> =
+        headers.filter(|line| wanted.iter().any(|name| line.to_lowercase().starts_with(name))).collect();
+    log.lock().unwrap().push(format!("{request} {}", headers.join(" ")));
     let path = request.split(' ').nth(1).unwrap_or("/").split('?').next().unwrap_or("/").to_owned();
-    match fs::read(root.join(path.trim_start_matches('/'))) {
+    let file = root.join(path.trim_start_matches('/'));
+    // What it says of the file beside `Last-Modified`, and is asked for again.
+    let version = fs::read_to_string(file.with_extension("version")).unwrap_or_default();
+    let asked = |line: &String| line.split_once(": ").is_some_and(|(_, value)| version.contains(value));
+    match fs::read(&file) {
+        Ok(_) if headers.iter().any(asked) => {
+            write!(stream, "HTTP/1.1 304 Not Modified\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        }
         Ok(body) => {
-            let time = "Last-Modified: Sun, 09 Sep 2001 01:46:40 GMT";
+            let time = format!("Last-Modified: Sun, 09 Sep 2001 01:46:40 GMT\r\n{version}");
+            let time = time.trim_end();
             write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n{time}\r\nContent-Length: {}\r\n\r\n", body.len())?;
             stream.write_all(&body)
         }
@@ -116,6 +126,82 @@ fn repository(above: &Path, name: &str) -> PathBuf {
     fs::write(path.join("file"), "second\n").unwrap();
     git(&path, &["commit", "--quiet", "-a", "-m", "two"]);
     path
+}
+
+#[test]
+fn a_file_that_has_not_changed_is_not_downloaded_again() {
+    let web = Web::new();
+    for (name, version) in
+        [("tagged", "ETag: \"one\""), ("timed", "Date: Sun, 09 Sep 2001 03:46:40 GMT"), ("fresh", "")]
+    {
+        let url = web.put(name, b"first\n");
+        let put_version = |text: &str| fs::write(web.folder.path().join(name).with_extension("version"), text).unwrap();
+        put_version(version);
+        let Some(project) = project("services: {web: {build: .}}", &format!("FROM base\nADD {url} /f\nRUN cat /f\n"))
+        else {
+            return;
+        };
+        // The server compares with what it has said, so a time must be among that.
+        if name == "timed" {
+            put_version(&format!("{version}\r\nX-Time: Sun, 09 Sep 2001 01:46:40 GMT"));
+        }
+        let build = || project.run(&["build"]).ok().out;
+        assert!(build().contains("first"));
+        web.asked.lock().unwrap().clear();
+        assert_eq!(build().matches(" CACHED").count(), 2);
+        let asked = web.asked.lock().unwrap().clone();
+        let condition = match name {
+            "tagged" => "if-none-match: \"one\"",
+            "timed" => "if-modified-since: Sun, 09 Sep 2001 01:46:40 GMT",
+            _ => "HTTP/1.1",
+        };
+        assert!(
+            asked.len() == 1 && asked[0].to_lowercase().ends_with(&condition.to_lowercase()) || name == "fresh",
+            "{asked:?}"
+        );
+        // The file that is kept serves another step, too.
+        project.write("Dockerfile", &format!("FROM base\nADD {url} /g\nRUN cat /g; stat -c %Y /g\n"));
+        let other = build();
+        assert!(other.contains("first") && other.contains("1000000000"), "{other}");
+        web.put(name, b"second\n");
+        put_version("ETag: \"two\"");
+        assert!(build().contains("second"));
+        let kept = project.root().join("data/images/build/downloads");
+        let files: usize =
+            fs::read_dir(kept).map_or(0, |all| all.map(|one| fs::read_dir(one.unwrap().path()).unwrap().count()).sum());
+        assert_eq!(files, 2, "one file and its record");
+    }
+}
+
+#[test]
+fn a_repository_may_not_be_too_large_or_too_slow() {
+    use rcompose::remote::{Address, Limits, check_out};
+    use std::time::{Duration, Instant};
+    if no_git() {
+        return;
+    }
+    let above = tempfile::tempdir().unwrap();
+    let path = repository(above.path(), "large");
+    fs::write(path.join("zeros"), vec![0; 30 << 20]).unwrap();
+    git(&path, &["add", "."]);
+    git(&path, &["commit", "--quiet", "-m", "large"]);
+    let daemon = Daemon::new(above.path());
+    let fetch = |url: &str, limits: Limits| {
+        let Address::Git(repository) = Address::parse(url).unwrap() else { panic!("{url}") };
+        check_out(&repository, tempfile::tempdir().unwrap().path(), false, limits).map(drop)
+    };
+    let url = format!("git://127.0.0.1:{}/large", daemon.port);
+    fetch(&url, Limits::default()).unwrap();
+    // Its archive is a few KB; on the disk it is not.
+    let error = fetch(&url, Limits { bytes: 10 << 20, ..Limits::default() }).unwrap_err();
+    assert_eq!(error.to_string(), format!("`{url}` is larger than 10 MiB, the most that is fetched"));
+    // One that takes the call and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("git://{}/x", silent.local_addr().unwrap());
+    let begun = Instant::now();
+    let error = fetch(&url, Limits { time: Duration::from_secs(1), ..Limits::default() }).unwrap_err();
+    assert_eq!(error.to_string(), format!("`{url}` did not come within 1 seconds"));
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 pub(crate) fn no_git() -> bool {
