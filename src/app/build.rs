@@ -194,7 +194,7 @@ impl App {
         let workshop = Workshop::new(&store)?;
         for one in &builds.planned {
             let request = self.with_remotes(one, &workshop, &|_| {});
-            let checked = request.and_then(|request| crate::build::check(&request));
+            let checked = request.and_then(|request| crate::build::check(&request, &store));
             warnings.extend(checked.map_err(|error| one.failure(error))?);
         }
         Ok(warnings)

@@ -12,7 +12,7 @@ type Scope = IndexMap<String, String>;
 /// # Errors
 /// A `${` that is not closed, a modifier that is not known, or `${x:?message}` without `x`.
 pub fn word(text: &str, escape: char, scope: &Scope) -> Result<String, String> {
-    Ok(Expander { characters: text.chars().collect(), position: 0, escape, scope, raw: false, depth: 0 }.all()?.0)
+    Ok(Expander::new(text, escape, scope, false).all()?.0)
 }
 
 /// Replaces variables as in [`word`], and splits the outcome at blanks that no quotes hold.
@@ -20,7 +20,7 @@ pub fn word(text: &str, escape: char, scope: &Scope) -> Result<String, String> {
 /// # Errors
 /// As [`word`].
 pub fn words(text: &str, escape: char, scope: &Scope) -> Result<Vec<String>, String> {
-    Ok(Expander { characters: text.chars().collect(), position: 0, escape, scope, raw: false, depth: 0 }.all()?.1)
+    Ok(Expander::new(text, escape, scope, false).all()?.1)
 }
 
 /// Replaces variables, but leaves quotes as they are: here-documents.
@@ -28,7 +28,15 @@ pub fn words(text: &str, escape: char, scope: &Scope) -> Result<Vec<String>, Str
 /// # Errors
 /// As [`word`].
 pub fn document(text: &str, escape: char, scope: &Scope) -> Result<String, String> {
-    Ok(Expander { characters: text.chars().collect(), position: 0, escape, scope, raw: true, depth: 0 }.all()?.0)
+    Ok(Expander::new(text, escape, scope, true).all()?.0)
+}
+
+/// The variables of a word that are not in scope, and without which it does not do.
+pub fn undefined(text: &str, escape: char, scope: &Scope) -> Vec<String> {
+    let mut expander = Expander::new(text, escape, scope, false);
+    // What is wrong with it is told where it is used.
+    let _ = expander.until(None, &mut Output::default());
+    expander.undefined
 }
 
 /// Deeper nesting of `${a:-${b:-…}}` than anybody writes.
@@ -42,6 +50,8 @@ struct Expander<'a> {
     /// Quotes are ordinary characters.
     raw: bool,
     depth: usize,
+    /// Names that were asked for and are not in scope.
+    undefined: Vec<String>,
 }
 
 /// The outcome as one text, and cut into words.
@@ -85,7 +95,21 @@ impl Output {
     }
 }
 
-impl Expander<'_> {
+impl<'a> Expander<'a> {
+    fn new(text: &str, escape: char, scope: &'a Scope, raw: bool) -> Self {
+        let characters = text.chars().collect();
+        Self { characters, position: 0, escape, scope, raw, depth: 0, undefined: Vec::new() }
+    }
+
+    /// The value of a variable that must be there.
+    fn value(&mut self, name: &str) -> String {
+        let value = self.scope.get(name).cloned();
+        value.unwrap_or_else(|| {
+            self.undefined.push(name.to_owned());
+            String::new()
+        })
+    }
+
     fn peek(&self) -> Option<char> {
         self.characters.get(self.position).copied()
     }
@@ -179,7 +203,7 @@ impl Expander<'_> {
             }
             Some(c) if c.is_ascii_alphabetic() || c == '_' => {
                 let name = self.name();
-                Ok(self.scope.get(&name).cloned().unwrap_or_default())
+                Ok(self.value(&name))
             }
             // Positional and special parameters of shells: there are none, as in BuildKit.
             Some(c) if c.is_ascii_digit() || "@*#".contains(c) => {
@@ -206,7 +230,7 @@ impl Expander<'_> {
         }
         let value = self.scope.get(&name).cloned();
         match self.next() {
-            Some('}') => Ok(value.unwrap_or_default()),
+            Some('}') => Ok(self.value(&name)),
             Some(':') => {
                 let modifier = self.next();
                 let modifier = modifier.ok_or_else(|| format!("`${{{name}:` is not closed with `}}`"))?;
@@ -221,14 +245,14 @@ impl Expander<'_> {
                 let longest = self.peek() == Some(side);
                 self.position += usize::from(longest);
                 let pattern = self.operand('}')?;
-                Ok(pattern::trim(&value.unwrap_or_default(), &pattern, side == '#', longest))
+                Ok(pattern::trim(&self.value(&name), &pattern, side == '#', longest))
             }
             Some('/') => {
                 let all = self.peek() == Some('/');
                 self.position += usize::from(all);
                 let pattern = self.operand('/')?;
                 let replacement = self.operand('}')?;
-                Ok(pattern::replace(&value.unwrap_or_default(), &pattern, &replacement, all))
+                Ok(pattern::replace(&self.value(&name), &pattern, &replacement, all))
             }
             Some(other) => Err(format!("`{other}` is not a modifier in `${{{name}{other}…}}`")),
             None => Err(format!("`${{{name}` is not closed with `}}`")),

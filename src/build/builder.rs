@@ -10,10 +10,12 @@ use super::changes;
 use super::context::{self, Opened};
 use super::error::{BuildError, SourceText};
 use super::graph::{Graph, Inputs, Origin, graph};
+use super::ignore::Ignore;
 use super::imports::Imports;
 use super::launcher::Launchers;
+use super::lint::{self, Finding};
 use super::network::StepNetwork;
-use super::parse::{ParseError, parse};
+use super::parse::parse;
 use super::remote::Remotes;
 use super::request::{Dockerfile, Event, Outside, Request, Source};
 use super::stage::StageBuilder;
@@ -21,7 +23,7 @@ use super::state::State;
 use super::tree::Tree;
 use crate::engine::cgroup::Hierarchies;
 use crate::engine::view;
-use crate::image::{CachedStep, Digest, Image, Workshop};
+use crate::image::{CachedStep, Digest, Image, Store, Workshop};
 
 /// What all builds of one run share.
 pub struct Site<'a> {
@@ -117,14 +119,14 @@ struct Definition {
     graph: Graph,
     inputs: Inputs,
     warnings: Vec<String>,
+    /// The file itself wants no build with these warnings.
+    violation: Option<BuildError>,
 }
 
-fn define(request: &Request) -> Result<Definition, BuildError> {
+fn define(request: &Request, store: &Store) -> Result<Definition, BuildError> {
     let context = Opened::open(request)?;
     let source = context::dockerfile(&context, request)?;
     let parsed = parse(&source.text).map_err(|error| BuildError::of_parse(error, &source))?;
-    let warning = |found: &ParseError| format!("{}:{}: {}", source.name, found.line, found.message);
-    let warnings = parsed.warnings.iter().map(warning).collect();
     let inputs = Inputs {
         args: request.args.clone(),
         target: request.target.clone(),
@@ -132,16 +134,44 @@ fn define(request: &Request) -> Result<Definition, BuildError> {
         platform: request.platform.clone(),
     };
     let escape = parsed.escape;
-    let graph = graph(parsed, &inputs).map_err(|error| BuildError::of_parse(error, &source))?;
-    Ok(Definition { context, source, escape, graph, inputs, warnings })
+    let graph = graph(parsed.clone(), &inputs).map_err(|error| BuildError::of_parse(error, &source))?;
+    let directive = parsed.directives.iter().find(|(name, _)| name == "check").map(|(_, value)| value);
+    let options = request.args.get("BUILDKIT_DOCKERFILE_CHECK").or(directive).map_or("", String::as_str);
+    let options = lint::Options::parse(options).map_err(|message| BuildError::new(format!("`# check`: {message}")))?;
+    let ignore = match options.wants("CopyIgnoredFile") {
+        true => Ignore::parse(&context.ignore(&request.dockerfile)?),
+        false => Ignore::default(),
+    };
+    let environment = |name: &str| {
+        let name = match request.contexts.get(name) {
+            Some(Source::Image(image)) => image,
+            _ => name,
+        };
+        store.resolve(name).ok().map(|image| image.document.config.env)
+    };
+    let subject =
+        lint::Subject { parsed: &parsed, graph: &graph, inputs: &inputs, ignore: &ignore, environment: &environment };
+    let found = lint::lint(&subject, &options);
+    let warning = |one: &Finding| format!("{}:{}: {}: {}", source.name, one.line, one.rule, one.message);
+    let warnings = found.iter().map(warning).collect();
+    let violation = (options.error && !found.is_empty()).then(|| {
+        let rules: BTreeSet<&str> = found.iter().map(|one| one.rule).collect();
+        let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+        BuildError::new(format!("`# check=error=true`: {} breaks the rules {rules}", source.name))
+    });
+    Ok(Definition { context, source, escape, graph, inputs, warnings, violation })
 }
 
 /// Reads the Dockerfile as [`build`] would, and builds nothing. Returns what should be said about it.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check(request: &Request) -> Result<Vec<String>, BuildError> {
-    define(request).map(|definition| definition.warnings)
+pub fn check(request: &Request, store: &Store) -> Result<Vec<String>, BuildError> {
+    let Definition { warnings, violation, .. } = define(request, store)?;
+    match violation {
+        Some(violation) => Err(BuildError { output: warnings, ..violation }),
+        None => Ok(warnings),
+    }
 }
 
 /// Builds an image and gives it its names. Returns its id.
@@ -150,9 +180,13 @@ pub fn check(request: &Request) -> Result<Vec<String>, BuildError> {
 /// What is wrong with the Dockerfile, or what failed.
 pub fn build(site: &Site<'_>, outside: &Outside<'_>, request: &Request) -> Result<Digest, BuildError> {
     let step = site.begin(outside, format!("[{}internal] load build definition and context", request.prefix()));
-    let Definition { context, source, escape, graph, inputs, warnings } = define(request)?;
+    let Definition { context, source, escape, graph, inputs, warnings, violation } =
+        define(request, site.workshop.of())?;
     warnings.into_iter().for_each(|warning| (outside.tell)(Event::Warning(warning)));
     (outside.tell)(Event::Done { step });
+    if let Some(violation) = violation {
+        return Err(violation);
+    }
     let stages = graph.stages.iter().map(|_| Outcome::default()).collect();
     let imports = Imports::open(site, outside, request);
     let builder = Builder {

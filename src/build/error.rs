@@ -11,7 +11,7 @@ pub struct BuildError {
     pub message: String,
     pub help: Option<String>,
     pub place: Option<Box<Place>>,
-    /// The last lines that a failed `RUN` has printed.
+    /// The last lines that a failed `RUN` has printed, or what checks have found.
     pub output: Vec<String>,
     /// Another part of the build failed first: nothing to tell.
     pub cancelled: bool,

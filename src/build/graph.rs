@@ -74,7 +74,7 @@ pub fn graph(parsed: Parsed, inputs: &Inputs) -> Result<Graph, ParseError> {
                     check_platform(&expand(platform)?, &inputs.platform, line)?;
                 }
                 let base = match resolve(&image, &stages, inputs, false) {
-                    Origin::Image(image) if image == "scratch" => Origin::Scratch,
+                    Origin::Image(_) | Origin::Stage(_) if image == "scratch" => Origin::Scratch,
                     origin => origin,
                 };
                 stages.push(Stage { name: from.name.clone(), base, line, instructions: Vec::new() });

@@ -19,6 +19,7 @@ pub mod graph;
 mod ignore;
 mod imports;
 mod launcher;
+mod lint;
 mod mounts;
 mod network;
 pub mod parse;

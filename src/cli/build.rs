@@ -127,7 +127,7 @@ pub fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, Failure> {
     if check {
         let warnings = context.app.check_builds(&builds).map_err(|error| context.failure(error))?;
         warnings.iter().for_each(|warning| show::warn(warning));
-        return Ok(ExitCode::SUCCESS);
+        return Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     if context.app.dry_run {
         return would_build(&builds);

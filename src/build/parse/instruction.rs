@@ -4,7 +4,7 @@ use super::error::ParseError;
 use super::flags::{self, Flag};
 use super::health::{self, Health};
 use super::heredoc::{self, Heredoc};
-use super::lines::{self, Line};
+use super::lines::{self, Line, Lines};
 use super::mount::Mount;
 use super::words::{json_list, words};
 
@@ -15,7 +15,8 @@ pub struct Parsed {
     /// `syntax` and `check`, by name.
     pub directives: Vec<(String, String)>,
     pub instructions: Vec<Instruction>,
-    pub warnings: Vec<ParseError>,
+    /// Lines that are empty within an instruction.
+    pub empty_continuations: Vec<usize>,
 }
 
 /// One instruction and where it stands.
@@ -24,6 +25,10 @@ pub struct Instruction {
     /// Counted from 1.
     pub first: usize,
     pub last: usize,
+    /// As it is written.
+    pub name: String,
+    /// The comment right above it.
+    pub comments: Vec<String>,
     /// The name in upper case and the arguments as written, continuations joined.
     pub text: String,
     pub kind: Kind,
@@ -151,10 +156,8 @@ pub fn parse(text: &str) -> Result<Parsed, ParseError> {
         let message = if instructions.is_empty() { "the file is empty" } else { "there is no `FROM`" };
         return Err(ParseError::new(1, message).help("a build stage begins with `FROM IMAGE`"));
     }
-    let warnings = cut.empty_continuations.iter().map(|line| {
-        ParseError::new(*line, "an empty line in the middle of an instruction").help("take it out or put a `#` there")
-    });
-    Ok(Parsed { escape: cut.escape, directives: cut.directives, instructions, warnings: warnings.collect() })
+    let Lines { escape, directives, empty_continuations, .. } = cut;
+    Ok(Parsed { escape, directives, instructions, empty_continuations })
 }
 
 /// Takes an instruction of `ONBUILD` apart, which an image brought along.
@@ -177,12 +180,13 @@ fn name_of(text: &str) -> &str {
 fn instruction(line: &Line, escape: char) -> Result<Instruction, ParseError> {
     let text = line.text.trim();
     let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let name = name.to_ascii_uppercase();
+    let (written, name) = (name.to_owned(), name.to_ascii_uppercase());
     let (flags, rest) = flags::take(rest.trim());
     let parser = Parser { line, name: &name, escape, rest: rest.trim() };
     let kind = parser.kind(&flags)?;
     let arguments = text.get(name.len()..).unwrap_or_default().trim();
-    Ok(Instruction { first: line.first, last: line.last, text: format!("{name} {arguments}"), kind })
+    let (comments, text) = (line.comments.clone(), format!("{name} {arguments}"));
+    Ok(Instruction { first: line.first, last: line.last, name: written, comments, text, kind })
 }
 
 struct Parser<'a> {
@@ -317,7 +321,7 @@ impl Parser<'_> {
             let mut characters = name.chars();
             let valid = characters.next().is_some_and(|c| c.is_ascii_lowercase())
                 && characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
-            if !valid || name == "scratch" || name == "context" {
+            if !valid {
                 return Err(self.error(format!("`{name}` cannot be the name of a stage")));
             }
         }

@@ -14,6 +14,8 @@ pub(super) struct Line {
     pub last: usize,
     pub text: String,
     pub heredocs: Vec<Heredoc>,
+    /// The comment right above it.
+    pub comments: Vec<String>,
 }
 
 /// What the text is cut into.
@@ -42,12 +44,18 @@ pub(super) fn split(text: &str) -> Result<Lines, ParseError> {
     let raw: Vec<&str> = text.split_inclusive('\n').collect();
     let (escape, directives) = directives(&raw)?;
     let mut cut = Lines { escape, directives, lines: Vec::new(), empty_continuations: Vec::new() };
-    let mut next = 0;
+    let mut next = cut.directives.len();
+    let mut comments: Vec<String> = Vec::new();
     while let Some(first) = raw.get(next) {
         let start = next + 1;
         next += 1;
         let first = trim_newline(first).trim_start();
-        if first.starts_with('#') || first.is_empty() {
+        if let Some(text) = first.strip_prefix('#') {
+            comments.push(text.trim().to_owned());
+            continue;
+        }
+        if first.is_empty() {
+            comments.clear();
             continue;
         }
         let (head, mut goes_on) = continuation(first, escape);
@@ -72,7 +80,8 @@ pub(super) fn split(text: &str) -> Result<Lines, ParseError> {
         if logical.trim().is_empty() {
             continue;
         }
-        let mut line = Line { first: start, last, text: logical, heredocs: Vec::new() };
+        let mut line =
+            Line { first: start, last, text: logical, heredocs: Vec::new(), comments: std::mem::take(&mut comments) };
         if may_have_heredocs(&line.text) {
             next = take_heredocs(&mut line, &raw, next)?;
         }

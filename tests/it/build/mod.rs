@@ -173,6 +173,30 @@ fn the_same_inputs_give_the_same_image() {
 }
 
 #[test]
+fn checks_are_told_in_builds_and_alone_and_can_fail_them() {
+    let Some(project) = project("services: {web: {build: .}}", "FROM base AS Base\nWORKDIR x\nUSER $NOBODY\n") else {
+        return;
+    };
+    let rules = ["StageNameCasing", "WorkdirRelativePath", "UndefinedVar"];
+    let built = project.run(&["build"]).ok().out;
+    let checked = project.run(&["build", "--check"]).fails(1).err;
+    assert!(rules.iter().all(|rule| built.contains(rule) && checked.contains(rule)), "{built}{checked}");
+    assert!(checked.contains("Dockerfile:2: WorkdirRelativePath: Relative workdir \"x\""), "{checked}");
+    project.write("Dockerfile", "# check=error=true;skip=UndefinedVar\nFROM base AS Base\nUSER $NOBODY\n");
+    for command in [&["build"][..], &["build", "--check"]] {
+        let failed = project.run(command).fails(1);
+        assert!(failed.err.contains("breaks the rules StageNameCasing"), "{}", failed.err);
+        assert!(format!("{}{}", failed.out, failed.err).contains("Dockerfile:2: StageNameCasing: Stage name"));
+    }
+    project.write("Dockerfile", "# check=skip=all\nFROM base AS Base\nUSER $NOBODY\n");
+    assert_eq!(project.run(&["build", "--check"]).ok().err, "");
+    project.write("Dockerfile", "# check=nothing\nFROM base\n");
+    assert!(project.run(&["build"]).fails(1).err.contains("none of `skip`, `error`, `experimental`"));
+    project.write("Dockerfile", "FROM base AS scratch\nRUN echo x > /x\nFROM scratch\nCOPY --from=scratch /x /y\n");
+    assert!(project.run(&["build"]).ok().out.contains("ReservedStageName"));
+}
+
+#[test]
 fn images_and_their_history_are_shown_as_asked() {
     let Some(project) = project("services: {web: {build: .}}", "FROM base\nRUN echo x > /x\nENV A=b\n") else { return };
     let name = format!("{}-web:latest", project.name);
