@@ -1,12 +1,10 @@
 //! One way of writing per attribute: short forms of a merged file become long ones.
 
-use std::sync::Arc;
-
 use super::path::Path;
 use super::report::Reports;
 use super::short::{self, mapping};
 use crate::base::diagnostic::Diagnostic;
-use crate::model::tree::{Map, Mark, Node, Value};
+use crate::model::tree::{Map, Mark, Node, Value, known_key};
 
 /// How far to go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -242,6 +240,11 @@ impl Canonical<'_> {
                 Value::String(text) => text.to_string(),
                 Value::Int(number) => number.to_string(),
                 Value::Map(_) => {
+                    if let Some(published) = item.get("published").filter(|node| matches!(node.value, Value::Float(_)))
+                    {
+                        let message = format!("`{}.published` is not a port", path.index(index));
+                        self.wrong("invalid-port", published.mark, message);
+                    }
                     ports.push(item);
                     continue;
                 }
@@ -265,9 +268,11 @@ impl Canonical<'_> {
     fn ulimits(&mut self, map: &mut Map, path: &Path<'_>) {
         let Some(limits) = map.get("ulimits").and_then(|(_, node)| node.as_map()) else { return };
         for (name, (_, limit)) in limits {
-            if limit.as_str().is_some() {
+            let of_pair = ["soft", "hard"].iter().filter_map(|key| limit.get(key));
+            let float = |limit: &&Node| matches!(limit.value, Value::Float(_));
+            if let Some(wrong) = std::iter::once(limit).chain(of_pair).find(float).or(limit.as_str().and(Some(limit))) {
                 let message = format!("`{}` must be a whole number", path.key(name));
-                self.reports.error("wrong-type", limit.mark, message);
+                self.reports.error("wrong-type", wrong.mark, message);
             }
         }
     }
@@ -281,7 +286,7 @@ impl Canonical<'_> {
         }
         let mark = *mark;
         let old_name = external.get("name").cloned();
-        map.insert(Arc::from("external"), (mark, Node::new(Value::Bool(true), mark)));
+        map.insert(known_key("external"), (mark, Node::new(Value::Bool(true), mark)));
         let Some(old_name) = old_name else { return };
         match map.get("name") {
             Some((_, name)) if *name != old_name => {
@@ -296,7 +301,7 @@ impl Canonical<'_> {
             Some(_) => {}
             None => {
                 self.reports.warning("deprecated", mark, format!("`{path}.external.name` is deprecated: use `name`"));
-                map.insert(Arc::from("name"), (old_name.mark, old_name));
+                map.insert(known_key("name"), (old_name.mark, old_name));
             }
         }
     }
@@ -315,7 +320,7 @@ fn env_files(mut node: Node) -> Node {
         } else if let Some(map) = item.as_map_mut()
             && !map.contains_key("required")
         {
-            map.insert(Arc::from("required"), (Mark::default(), Node::new(Value::Bool(true), Mark::default())));
+            map.insert(known_key("required"), (Mark::default(), Node::new(Value::Bool(true), Mark::default())));
         }
     }
     node

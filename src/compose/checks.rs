@@ -30,13 +30,14 @@ pub(super) fn resources(tree: &Node, reports: &mut Reports) {
         one_source(&format!("secrets.{name}"), mark, secret, &["file", "environment"], reports);
     }
     for (name, _, service) in map(tree.get("services")) {
-        let devices = service.at("deploy.resources.reservations.devices");
+        let devices = service.below(&["deploy", "resources", "reservations", "devices"]);
         for request in list(devices).chain(list(service.get("gpus"))) {
-            if request.get("count").is_some() && request.get("device_ids").is_some() {
+            let given = |key: &str| request.as_map().and_then(|map| map.get(key));
+            if let (Some((count, _)), Some((ids, _))) = (given("count"), given("device_ids")) {
                 let message = format!(
                     "a device request of `services.{name}` has `count` and `device_ids`, which exclude each other"
                 );
-                reports.error("exclusive-keys", request.mark, message);
+                exclusive(message, *count, *ids, reports);
             }
         }
         for port in list(service.get("ports")) {
@@ -49,7 +50,7 @@ pub(super) fn resources(tree: &Node, reports: &mut Reports) {
                 reports.error("invalid-port", address.mark, message);
             }
         }
-        for watch in list(service.at("develop.watch")) {
+        for watch in list(service.below(&["develop", "watch"])) {
             if let Some(path) = watch.get("path")
                 && path.as_str() == Some("")
             {
@@ -84,14 +85,25 @@ fn external_alone(name: &str, volume: &Node, reports: &mut Reports) {
 }
 
 fn one_source(path: &str, mark: Mark, resource: &Node, keys: &[&str], reports: &mut Reports) {
-    let given: Vec<&&str> = keys.iter().filter(|key| resource.get(key).is_some()).collect();
+    let given = keys.iter().filter_map(|key| resource.as_map()?.get(key));
+    let given: Vec<Mark> = given.map(|(mark, _)| *mark).collect();
     let all = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-    if given.len() > 1 {
-        reports.error("exclusive-keys", mark, format!("`{path}` may have only one of {all}"));
+    if let [first, second, ..] = given.as_slice() {
+        exclusive(format!("`{path}` may have only one of {all}"), *first, *second, reports);
     }
     if given.is_empty() && resource.get("driver").is_none() && resource.get("external").is_none() {
         reports.error("missing-key", mark, format!("`{path}` must have one of {all}"));
     }
+}
+
+/// Two keys of which one has to go: the error is at the later one, whichever that is.
+fn exclusive(message: String, a: Mark, b: Mark, reports: &mut Reports) {
+    let (first, second) = if (a.line, a.column) < (b.line, b.column) { (a, b) } else { (b, a) };
+    let mut diagnostic = Diagnostic::error("exclusive-keys", reports.place(second), message).help("remove one of them");
+    if let Some(place) = reports.place(first) {
+        diagnostic = diagnostic.related(place, "the other one is here");
+    }
+    reports.push(diagnostic);
 }
 
 /// Ports that exist.
@@ -163,8 +175,8 @@ struct Check<'a, 'r> {
 }
 
 impl<'a> Check<'a, '_> {
-    fn text(&self, path: &str) -> Option<&'a str> {
-        self.service.at(path).and_then(Node::as_str)
+    fn text(&self, keys: &[&str]) -> Option<&'a str> {
+        self.service.below(keys).and_then(Node::as_str)
     }
 
     fn error(&mut self, code: &'static str, mark: Mark, message: String) {
@@ -178,11 +190,13 @@ impl<'a> Check<'a, '_> {
             let message = format!("service `{name}` has neither an image nor a build context specified");
             self.reports.error_with_help("no-image", self.mark, message, "add `image:` or `build:`");
         }
-        if let (Some(_), Some(node)) = (self.text("build.dockerfile"), self.service.at("build.dockerfile_inline")) {
+        if let (Some(_), Some(node)) =
+            (self.text(&["build", "dockerfile"]), self.service.below(&["build", "dockerfile_inline"]))
+        {
             let message = format!("service `{name}` declares mutually exclusive `dockerfile` and `dockerfile_inline`");
             self.error("exclusive-keys", node.mark, message);
         }
-        for (context, mark, node) in map(self.service.at("build.additional_contexts")) {
+        for (context, mark, node) in map(self.service.below(&["build", "additional_contexts"])) {
             let Some(target) = node.as_str().and_then(|text| text.strip_prefix("service:")) else { continue };
             match self.scene.tree.get("services").and_then(|services| services.get(target)) {
                 None => {
@@ -200,8 +214,8 @@ impl<'a> Check<'a, '_> {
                 Some(_) => {}
             }
         }
-        let platforms = self.service.at("build.platforms").and_then(Node::as_list).unwrap_or_default();
-        if let Some(platform) = self.text("platform")
+        let platforms = self.service.below(&["build", "platforms"]).and_then(Node::as_list).unwrap_or_default();
+        if let Some(platform) = self.text(&["platform"])
             && !platforms.is_empty()
             && !platforms.iter().any(|item| item.as_str() == Some(platform))
         {
@@ -209,7 +223,7 @@ impl<'a> Check<'a, '_> {
             let message = format!("the `build.platforms` of service `{name}` must include its platform `{platform}`");
             self.error("missing-platform", mark, message);
         }
-        if let Some(test) = self.service.at("healthcheck.test")
+        if let Some(test) = self.service.below(&["healthcheck", "test"])
             && let Some(first) = list(Some(test)).next()
             && !matches!(first.as_str(), Some("CMD" | "CMD-SHELL" | "NONE"))
         {
@@ -245,17 +259,19 @@ impl<'a> Check<'a, '_> {
         for volume in list(self.service.get("volumes")) {
             let source = volume.get("source").and_then(Node::as_str).unwrap_or_default();
             if volume.get("type").and_then(Node::as_str) == Some("volume") && !source.is_empty() {
-                self.defined("volumes", "volume", source, volume.mark);
+                let mark = volume.get("source").map_or(volume.mark, |source| source.mark);
+                self.defined("volumes", "volume", source, mark);
             }
         }
         for (path, kind, word) in [
-            ("build.secrets", "secrets", "build secret"),
-            ("configs", "configs", "config"),
-            ("secrets", "secrets", "secret"),
+            (&["build", "secrets"][..], "secrets", "build secret"),
+            (&["configs"], "configs", "config"),
+            (&["secrets"], "secrets", "secret"),
         ] {
-            for reference in list(self.service.at(path)) {
+            for reference in list(self.service.below(path)) {
                 let source = reference.get("source").and_then(Node::as_str).unwrap_or_default();
-                self.defined(kind, word, source, reference.mark);
+                let mark = reference.get("source").map_or(reference.mark, |source| source.mark);
+                self.defined(kind, word, source, mark);
             }
         }
     }
@@ -306,18 +322,21 @@ impl<'a> Check<'a, '_> {
     /// The old way and that of `deploy` may not differ.
     fn limits(&mut self) {
         let pairs = [
-            ("cpus", "deploy.resources.limits", "cpus"),
-            ("mem_limit", "deploy.resources.limits", "memory"),
-            ("mem_reservation", "deploy.resources.reservations", "memory"),
-            ("pids_limit", "deploy.resources.limits", "pids"),
+            ("cpus", "limits", "cpus"),
+            ("mem_limit", "limits", "memory"),
+            ("mem_reservation", "reservations", "memory"),
+            ("pids_limit", "limits", "pids"),
         ];
         for (key, section, member) in pairs {
-            let (Some(old), Some(limits)) = (self.service.get(key), self.service.at(section)) else { continue };
+            let Some(old) = self.service.get(key) else { continue };
+            let Some(limits) = self.service.below(&["deploy", "resources", section]) else { continue };
             let zero = Node::new(Value::Int(0), Mark::default());
             let new = limits.get(member).unwrap_or(&zero);
             if quantity(old) != quantity(new) {
-                let message =
-                    format!("services.{}: can't set distinct values on `{key}` and `{section}.{member}`", self.name);
+                let message = format!(
+                    "services.{}: can't set distinct values on `{key}` and `deploy.resources.{section}.{member}`",
+                    self.name
+                );
                 let place = self.reports.place(old.mark);
                 let mut diagnostic = Diagnostic::error("conflict", place, message).help("keep one of them");
                 if let Some(place) = self.reports.place(if new.mark.line > 0 { new.mark } else { limits.mark }) {
@@ -329,11 +348,11 @@ impl<'a> Check<'a, '_> {
     }
 
     fn scale(&mut self) {
-        let number = |path: &str| match self.service.at(path) {
+        let number = |keys: &[&str]| match self.service.below(keys) {
             Some(Node { value: Value::Int(number), mark, .. }) => Some((*number, *mark)),
             _ => None,
         };
-        let (scale, replicas) = (number("scale"), number("deploy.replicas"));
+        let (scale, replicas) = (number(&["scale"]), number(&["deploy", "replicas"]));
         if let (Some((scale, mark)), Some((replicas, _))) = (scale, replicas)
             && scale != replicas
         {
@@ -356,7 +375,7 @@ impl<'a> Check<'a, '_> {
     }
 
     fn watches(&mut self) {
-        for watch in list(self.service.at("develop.watch")) {
+        for watch in list(self.service.below(&["develop", "watch"])) {
             let action = watch.get("action").and_then(Node::as_str);
             if watch.get("target").is_none() && !matches!(action, Some("rebuild" | "restart")) {
                 let message =

@@ -1,17 +1,11 @@
 //! Values that the format itself defines for what is left out of a long form.
 
-use std::sync::Arc;
+use crate::model::tree::{Map, Mark, Node, Value, known_key};
 
-use crate::model::tree::{Map, Mark, Node, Value};
-
-fn absent(map: &mut Map, key: &str, value: impl FnOnce() -> Value) {
+fn absent(map: &mut Map, key: &'static str, value: impl FnOnce() -> Value) {
     if !map.contains_key(key) {
-        map.insert(Arc::from(key), (Mark::default(), Node::new(value(), Mark::default())));
+        map.insert(known_key(key), (Mark::default(), Node::new(value(), Mark::default())));
     }
-}
-
-fn text(value: &str) -> Value {
-    Value::String(value.into())
 }
 
 /// Sets defaults in a canonical tree.
@@ -30,15 +24,15 @@ fn items<'a>(map: &'a mut Map, key: &str) -> impl Iterator<Item = &'a mut Map> {
 
 fn set_service(service: &mut Map) {
     if let Some(build) = service.get_mut("build").and_then(|(_, node)| node.as_map_mut()) {
-        absent(build, "context", || text("."));
+        absent(build, "context", || Value::String(known_key(".")));
     }
     for secret in items(service, "secrets") {
         let source = secret.get("source").and_then(|(_, node)| node.as_str()).unwrap_or_default().to_owned();
-        absent(secret, "target", || text(&format!("/run/secrets/{source}")));
+        absent(secret, "target", || Value::String(format!("/run/secrets/{source}").into()));
     }
     for port in items(service, "ports") {
-        absent(port, "protocol", || text("tcp"));
-        absent(port, "mode", || text("ingress"));
+        absent(port, "protocol", || Value::String(known_key("tcp")));
+        absent(port, "mode", || Value::String(known_key("ingress")));
     }
     items(service, "gpus").for_each(device_request);
     let reservations = service
@@ -52,6 +46,6 @@ fn set_service(service: &mut Map) {
 
 fn device_request(request: &mut Map) {
     if !request.contains_key("device_ids") {
-        absent(request, "count", || text("all"));
+        absent(request, "count", || Value::String(known_key("all")));
     }
 }

@@ -181,6 +181,7 @@ pub(super) fn read_variables(
         Some("raw") => dotenv::parse_raw(&text, variables, lookup),
         Some(format) => {
             let message = format!("`{format}` is not a format of env files");
+            let mark = file.get("format").map_or(mark, |format| format.mark);
             reports.error_with_help("invalid-value", mark, message, "leave it out, or write `raw`");
             return None;
         }

@@ -29,6 +29,9 @@ struct Reference {
     service: String,
     file: Option<String>,
     mark: Mark,
+    /// Where the file is named, and where the service is.
+    file_mark: Mark,
+    service_mark: Mark,
 }
 
 /// Replaces every extending service of a file by what it amounts to.
@@ -77,13 +80,13 @@ fn extended(
         }
         Some(other) => {
             let path = match is_remote(other) {
-                true => remote::fetch(loader.options, other, reference.mark, loader.reports)?,
+                true => remote::fetch(loader.options, other, reference.file_mark, loader.reports)?,
                 false => scope.folder.join(other),
             };
             let before = loader.reports.diagnostics.len();
-            let bases = base_services(loader, &path, reference.mark, scope, is_remote(other));
+            let bases = base_services(loader, &path, reference.file_mark, scope, is_remote(other));
             let note = format!("`{name}` extends `{}` of this file from here", reference.service);
-            loader.reports.trace(before, reference.mark, &note);
+            loader.reports.trace(before, reference.file_mark, &note);
             let bases = bases?;
             known(loader, &bases, &reference, name, &path)?;
             extended(loader, &bases, &reference.service, &path, chain, scope)
@@ -128,7 +131,9 @@ fn read_reference(loader: &mut Loader<'_>, node: &Node, name: &str) -> Option<Re
         loader.reports.error("wrong-type", file.mark, message);
         return None;
     }
-    Some(Reference { service, file: member("file"), mark: node.mark })
+    let mark_of = |key: &str| node.get(key).map_or(node.mark, |node| node.mark);
+    let (file_mark, service_mark) = (mark_of("file"), mark_of("service"));
+    Some(Reference { service, file: member("file"), mark: node.mark, file_mark, service_mark })
 }
 
 fn known(loader: &mut Loader<'_>, services: &Map, reference: &Reference, name: &str, file: &Path) -> Option<()> {
@@ -137,7 +142,7 @@ fn known(loader: &mut Loader<'_>, services: &Map, reference: &Reference, name: &
     }
     let wanted = &reference.service;
     let message = format!("cannot extend service `{name}`: service `{wanted}` not found in `{}`", file.display());
-    let mut diagnostic = Diagnostic::error("unknown-service", loader.reports.place(reference.mark), message);
+    let mut diagnostic = Diagnostic::error("unknown-service", loader.reports.place(reference.service_mark), message);
     if let Some(nearest) = nearest(wanted, services.keys().map(AsRef::as_ref)) {
         diagnostic = diagnostic.help(format!("did you mean `{nearest}`?"));
     }
@@ -175,7 +180,6 @@ fn base_services(
 
 fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope, is_elsewhere: bool) -> Option<Map> {
     let input = loader.read(path, mark)?;
-    let errors = loader.reports.errors();
     let mut tree = Node::new(Value::from(Map::default()), Mark::default());
     for mut document in input.documents {
         if !loader.options.no_interpolate {
@@ -193,9 +197,6 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
         relative(&scope.folder, &super::locate::clean(folder))
     };
     Base { folder: &shown, home: loader.home.as_deref() }.resolve(&mut tree);
-    if loader.reports.errors() > errors {
-        return None;
-    }
     let services = tree.as_map_mut().and_then(|map| map.remove("services"));
     let Some((_, Node { value: Value::Map(services), .. })) = services else {
         let message = format!("`{}` has no services to extend", path.display());

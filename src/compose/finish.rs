@@ -5,18 +5,25 @@ use std::sync::Arc;
 use super::path::Path;
 use super::report::Reports;
 use super::scalar;
-use super::schema::{Attribute, Cast, Members, PROJECT, Shape, Struct, Zero};
+use super::schema::{Attribute, Cast, Members, PROJECT, SERVICE, Shape, Struct, Zero};
 use super::short;
 use super::{interpolate, shell};
 use crate::base::diagnostic::Diagnostic;
 use crate::base::units;
 use crate::model::tree::{Map, Mark, Node, Tag, Value};
 
-/// Gives a normalised tree its final form.
+/// Gives a normalised tree its final form, whose services have it.
 pub(super) fn project(tree: Node, reports: &mut Reports) -> Node {
-    let mut finisher = Finisher { reports };
-    finisher.structure(tree, &PROJECT, &Path::ROOT)
+    Finisher { reports }.structure(tree, &PROJECT, &Path::ROOT)
 }
+
+/// Gives a normalised service its final form.
+pub(super) fn service(name: &str, service: Node, reports: &mut Reports) -> Node {
+    Finisher { reports }.structure(service, &SERVICE, &Path::ROOT.key("services").key(name))
+}
+
+/// 2 to the power of 63: whole numbers have 64 bits with a sign.
+const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
 
 struct Finisher<'a> {
     reports: &'a mut Reports,
@@ -42,8 +49,11 @@ impl Finisher<'_> {
         let mut finished = Map::with_capacity(known.len() + rest.len());
         for (position, key, (key_mark, value)) in known {
             let Some(attribute) = members.attributes.get(position) else { continue };
-            if let Some(value) = self.attribute(value, attribute, &path.key(attribute.name)) {
-                finished.insert(key, (key_mark, value));
+            match self.attribute(value, attribute, &path.key(attribute.name)) {
+                Some(value) => drop(finished.insert(key, (key_mark, value))),
+                // A size that is dropped is none.
+                None if members.complete => drop(finished.insert(key, (key_mark, zero(attribute, key_mark)))),
+                None => {}
             }
         }
         finished.extend(rest.into_iter().map(|(key, (mark, node))| (key, (mark, sorted(node)))));
@@ -51,7 +61,13 @@ impl Finisher<'_> {
     }
 
     /// `None` for what is as good as not written.
-    fn attribute(&mut self, node: Node, attribute: &'static Attribute, path: &Path<'_>) -> Option<Node> {
+    fn attribute(&mut self, mut node: Node, attribute: &'static Attribute, path: &Path<'_>) -> Option<Node> {
+        if attribute.name == "services"
+            && let Some(services) = node.as_map_mut()
+        {
+            services.sort_keys();
+            return Some(node);
+        }
         let node = match attribute.name {
             "command" | "entrypoint" => self.command(node, path),
             "test" => healthcheck_test(node),
@@ -113,7 +129,10 @@ impl Finisher<'_> {
                 Some(text) => Value::String(text.into()),
                 None => value,
             },
-            // Whole numbers of the format are small; a fraction is cut off.
+            (Cast::Int | Cast::Unsigned, Value::Float(value)) if value.abs() >= TOO_LARGE => {
+                return self.wrong(mark, path, &value.to_string(), "a whole number of 64 bits");
+            }
+            // A fraction is cut off.
             (Cast::Int | Cast::Unsigned, Value::Float(value)) if cast == Cast::Int || value >= 0.0 => {
                 Value::Int(value as i64)
             }
@@ -237,6 +256,13 @@ fn empty(cast: Cast) -> Value {
     }
 }
 
+fn zero(attribute: &Attribute, mark: Mark) -> Node {
+    match attribute.shape.cast {
+        Cast::Bytes => Node::string("0", mark),
+        cast => Node::new(empty(cast), mark),
+    }
+}
+
 /// Sizes and durations of zero.
 fn zero_text(text: &str, cast: Cast) -> bool {
     matches!((cast, text), (Cast::Bytes, "0") | (Cast::Duration, "0s"))
@@ -259,7 +285,9 @@ fn provider_options(mut node: Node, shape: &'static Shape) -> Node {
     if value.list.is_none() {
         return node;
     }
-    for (_, option) in node.as_map_mut().into_iter().flat_map(|map| map.values_mut()) {
+    let Some(map) = node.as_map_mut() else { return node };
+    map.retain(|_, (_, option)| option.as_list().is_none_or(|list| !list.is_empty()));
+    for (_, option) in map.values_mut() {
         if option.as_list().is_none() {
             let mark = option.mark;
             *option = Node::new(Value::List(vec![std::mem::take(option)]), mark);

@@ -114,10 +114,10 @@ fn project(loader: &mut Loader<'_>, entry: &Entry, file: &Path, scope: &Scope) -
     let mut environment = scope.environment.clone();
     let env_files = env_files(loader, entry, &folder, scope)?;
     read_env_files(&env_files, &mut environment, loader.reports)?;
-    let inputs: Option<Vec<_>> = located.iter().map(|path| loader.read(path, entry.mark)).collect();
+    let inputs = loader.read_all(&located, entry.mark);
     let mut inner = Scope::new(folder, shown, environment);
     inner.included = included;
-    loader.model(inputs?, &inner).filter(|model| model.sound).map(|model| model.tree)
+    loader.model(inputs, &inner, &|_, _, _| {}).filter(|model| model.sound).map(|model| model.tree)
 }
 
 fn env_files(loader: &mut Loader<'_>, entry: &Entry, folder: &Path, scope: &Scope) -> Option<Vec<PathBuf>> {

@@ -24,6 +24,16 @@ pub(super) struct Input {
     pub(super) documents: Vec<Node>,
 }
 
+/// The files of a project, or of one `include`.
+pub(super) struct Inputs {
+    pub(super) files: Vec<Input>,
+    /// All of them could be read.
+    pub(super) complete: bool,
+}
+
+/// What is done with a service, by name, when it is complete.
+pub(super) type Last<'a> = &'a dyn Fn(&str, &mut Node, &mut Reports);
+
 /// Where a group of files stands: the project's own, or those of one `include`.
 pub(super) struct Scope {
     /// Where `extends` and `include` look for files; absolute.
@@ -104,37 +114,40 @@ impl Loader<'_> {
         Some(Input { path: path.to_owned(), documents })
     }
 
-    /// Merges files into one canonical tree with defaults and resolved paths. There may be errors in what comes last.
-    pub(super) fn model(&mut self, inputs: Vec<Input>, scope: &Scope) -> Option<Model> {
-        let mut tree = Node::new(Value::from(Map::default()), Mark::default());
-        let errors = self.reports.errors();
-        for input in inputs {
-            for document in input.documents {
-                // What is merged over errors would be blamed for them.
-                if self.reports.errors() > errors {
-                    return None;
-                }
-                tree = self.document(tree, document, &input.path, scope)?;
-            }
-        }
-        defaults::set(&mut tree);
-        checks::resources(&tree, self.reports);
-        if scope.shown.is_absolute() || !scope.included.is_empty() {
-            checks::bind_sources(&tree, self.reports);
-            Base { folder: &scope.shown, home: self.home.as_deref() }.resolve(&mut tree);
-        }
-        if !self.options.no_interpolate {
-            bare_variables(&mut tree, &scope.environment);
-        }
-        Some(Model { tree, sound: self.reports.errors() == errors })
+    /// Reads all files that there are, so that what is wrong with one hides nothing of the others.
+    pub(super) fn read_all(&mut self, paths: &[PathBuf], named: Mark) -> Inputs {
+        let files: Vec<_> = paths.iter().filter_map(|path| self.read(path, named)).collect();
+        Inputs { complete: files.len() == paths.len(), files }
     }
 
-    /// `None`: there is no telling what else the file says.
-    fn document(&mut self, tree: Node, mut document: Node, file: &Path, scope: &Scope) -> Option<Node> {
+    /// Merges files into one canonical tree with defaults and resolved paths; `last` is done with each service of it.
+    /// `None`: a part is missing, and what would be said about the rest might be wrong.
+    pub(super) fn model(&mut self, inputs: Inputs, scope: &Scope, last: Last<'_>) -> Option<Model> {
+        let mut tree = Node::new(Value::from(Map::default()), Mark::default());
+        let errors = self.reports.errors();
+        let mut complete = inputs.complete;
+        let files = inputs.files.into_iter();
+        let mut documents =
+            files.flat_map(|file| file.documents.into_iter().map(move |node| (file.path.clone(), node))).peekable();
+        while let Some((file, document)) = documents.next() {
+            let (before, is_sound) = (self.reports.diagnostics.len(), complete && self.reports.errors() == errors);
+            complete &= self.document(&mut tree, document, &file, scope);
+            let last = (complete && documents.peek().is_none()).then_some(last);
+            self.apply_rules(&mut tree, scope, last);
+            if !is_sound {
+                // What is merged over errors would be blamed for them.
+                self.reports.forget(before, &["cannot-override", "missing-key"]);
+            }
+        }
+        complete.then(|| Model { tree, sound: self.reports.errors() == errors })
+    }
+
+    /// Merges a document over the tree. False: there is no telling what else the file says.
+    fn document(&mut self, tree: &mut Node, mut document: Node, file: &Path, scope: &Scope) -> bool {
         if document.as_map().is_none() {
             let message = "the top level of a Compose file must be a mapping, such as `services:`";
             self.reports.error("wrong-type", document.mark, message);
-            return None;
+            return false;
         }
         if !self.options.no_interpolate {
             interpolate::file(&mut document, &scope.environment, self.reports);
@@ -146,9 +159,16 @@ impl Loader<'_> {
             include::apply(self, &mut document, file, scope);
             complete = self.reports.errors() == errors;
         }
-        let mut tree = merge::files(tree, document, self.reports);
+        *tree = merge::files(std::mem::take(tree), document, self.reports);
+        complete
+    }
+
+    /// Checks what has been merged and makes it canonical; `last` comes with the last document.
+    fn apply_rules(&mut self, tree: &mut Node, scope: &Scope, last: Option<Last<'_>>) {
         let depth = self.depth();
-        by_service(&mut tree, |part| {
+        let base = Base { folder: &scope.shown, home: self.home.as_deref() };
+        let has_paths = scope.shown.is_absolute() || !scope.included.is_empty();
+        by_service(tree, |part| {
             merge::strip_tags(part);
             merge::enforce_unique(part, self.reports);
             validate::file(part, self.reports);
@@ -156,6 +176,19 @@ impl Loader<'_> {
             canonical::file(part, depth, self.reports);
             // Ranges of ports, now expanded, may repeat what another item says.
             merge::enforce_unique(part, self.reports);
+            let Some(last) = last else { return };
+            defaults::set(part);
+            checks::resources(part, self.reports);
+            if has_paths {
+                checks::bind_sources(part, self.reports);
+                base.resolve(part);
+            }
+            if !self.options.no_interpolate {
+                bare_variables(part, &scope.environment);
+            }
+            for (name, (_, service)) in part.get_mut("services").and_then(Node::as_map_mut).into_iter().flatten() {
+                last(name, service, self.reports);
+            }
         });
         if let Some((mark, _)) = tree.as_map_mut().and_then(|map| map.remove("version")) {
             let message = "the attribute `version` is obsolete and is ignored";
@@ -163,7 +196,6 @@ impl Loader<'_> {
                 Diagnostic::warning("obsolete-version", self.reports.place(mark), message).help("remove it");
             self.reports.push(diagnostic);
         }
-        complete.then_some(tree)
     }
 
     pub(super) fn depth(&self) -> Depth {

@@ -50,7 +50,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::model::tree::{Map, Mark, Node, Sources, Value};
 use crate::model::{self, Project};
 
-use load::{Loader, Model, Scope};
+use load::{Last, Loader, Model, Scope};
 use locate::Location;
 use report::Reports;
 use select::Disabled;
@@ -122,7 +122,7 @@ pub fn load(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Lo
 pub fn load_uninterpolated(options: &LoadOptions, environment: &BTreeMap<String, String>) -> LoadedTree {
     let options = LoadOptions { no_interpolate: true, ..options.clone() };
     let mut reports = Reports::default();
-    let tree = merged(&options, environment, &mut reports).map(|merged| {
+    let tree = merged(&options, environment, &|_, _, _| {}, &mut reports).map(|merged| {
         let mut tree = merged.tree;
         sort(&mut tree);
         tree
@@ -181,20 +181,24 @@ struct Merged {
     sound: bool,
 }
 
-fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Merged> {
+fn merged(
+    options: &LoadOptions,
+    process: &BTreeMap<String, String>,
+    last: Last<'_>,
+    reports: &mut Reports,
+) -> Option<Merged> {
     let mut location = locate::locate(options, process, reports)?;
     let home = location.environment.get("HOME").cloned();
     let mut loader = Loader { options, home, reports, reads: 0, inherited: 0 };
-    let inputs: Vec<_> = location.files.iter().map(|file| loader.read(file, Mark::default())).collect();
-    let mut inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
-    if inputs.iter().all(|input| input.documents.is_empty()) {
+    let mut inputs = loader.read_all(&location.files, Mark::default());
+    if inputs.complete && inputs.files.iter().all(|input| input.documents.is_empty()) {
         let shown = location.files.iter().map(|file| format!("`{}`", file.display())).collect::<Vec<_>>().join(", ");
         let message = format!("empty compose file: {shown}");
         loader.reports.error_with_help("empty-file", Mark::default(), message, "it needs at least `services:`");
         return None;
     }
     if let Some(text) = &options.overlay {
-        inputs.push(loader.overlay(text)?);
+        inputs.files.push(loader.overlay(text)?);
     }
     let folder = location.working_dir.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let interpolate = !options.no_interpolate;
@@ -203,7 +207,15 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
     location.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     let shown = if options.no_path_resolution { PathBuf::new() } else { location.folder.clone() };
     let scope = Scope::new(location.folder.clone(), shown, location.environment.clone());
-    let Model { mut tree, sound } = loader.model(inputs, &scope)?;
+    let last: Last<'_> = &|name, service, reports| {
+        if !options.no_normalize
+            && let Some(service) = service.as_map_mut()
+        {
+            normalize::service(service, &location.environment);
+        }
+        last(name, service, reports);
+    };
+    let Model { mut tree, sound } = loader.model(inputs, &scope, last)?;
     if tree.as_map().is_none_or(Map::is_empty) {
         loader.reports.error("empty-file", Mark::default(), "empty compose file: it has no keys");
         return None;
@@ -212,7 +224,7 @@ fn merged(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &m
         let map = tree.as_map_mut()?;
         map.insert("name".into(), (Mark::default(), Node::string(name.as_str(), Mark::default())));
     } else {
-        normalize::project(&mut tree, &name, &location.environment);
+        normalize::project(&mut tree, &name);
     }
     Some(Merged { tree, name, location, sound })
 }
@@ -228,7 +240,15 @@ struct Resolved {
 
 /// The whole project, every value of its type, whether its services are active or not.
 fn finished(options: &LoadOptions, process: &BTreeMap<String, String>, reports: &mut Reports) -> Option<Merged> {
-    let Merged { mut tree, name, location, sound } = merged(options, process, reports)?;
+    // Services are finished one by one, together with what comes before: a large project does not fit into a cache.
+    let last: Last<'_> = &|name, service, reports| {
+        let (before, sound) = (reports.diagnostics.len(), reports.errors() == 0);
+        *service = finish::service(name, std::mem::take(service), reports);
+        if !sound {
+            reports.keep_certain(before);
+        }
+    };
+    let Merged { mut tree, name, location, sound } = merged(options, process, last, reports)?;
     let before = reports.diagnostics.len();
     if let Some(map) = tree.as_map_mut() {
         let none = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::load::Input;
+use super::load::Inputs;
 use super::report::Reports;
 use super::template::{self, TemplateError};
 use crate::model::tree::{Mark, Node};
@@ -23,7 +23,7 @@ pub fn is_project_name(name: &str) -> bool {
 /// The name: `-p`, `COMPOSE_PROJECT_NAME`, that of the last file that has one, that of the folder.
 pub(super) fn project(
     explicit: Option<&str>,
-    inputs: &[Input],
+    inputs: &Inputs,
     folder: &str,
     environment: &BTreeMap<String, String>,
     interpolate: bool,
@@ -42,14 +42,18 @@ pub(super) fn project(
         }
         return Some(name.to_owned());
     }
-    let mut given = inputs.iter().flat_map(|input| &input.documents).filter_map(|document| document.get("name"));
+    let mut given = inputs.files.iter().flat_map(|input| &input.documents).filter_map(|document| document.get("name"));
     let given = given.rfind(|name| name.as_str().is_some_and(|text| !text.is_empty()));
     if let Some(node) = given {
         let name = text(node, environment, interpolate, reports)?;
         let name = normalize(&name);
         return not_empty(name, node.mark, reports);
     }
-    not_empty(normalize(folder), Mark::default(), reports)
+    match normalize(folder) {
+        // A file that could not be read may have one.
+        name if name.is_empty() && !inputs.complete => Some("unknown".to_owned()),
+        name => not_empty(name, Mark::default(), reports),
+    }
 }
 
 fn not_empty(name: String, mark: Mark, reports: &mut Reports) -> Option<String> {

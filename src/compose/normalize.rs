@@ -5,28 +5,21 @@ use std::sync::Arc;
 
 use super::paths;
 use super::short::mapping;
-use crate::model::tree::{Map, Mark, Node, Value};
+use crate::model::tree::{Map, Mark, Node, Value, known_key};
 
 fn text(value: impl Into<Arc<str>>) -> Value {
     Value::String(value.into())
 }
 
-fn insert(map: &mut Map, key: &str, value: Value) {
-    map.insert(Arc::from(key), (Mark::default(), Node::new(value, Mark::default())));
+fn insert(map: &mut Map, key: &'static str, value: Value) {
+    map.insert(known_key(key), (Mark::default(), Node::new(value, Mark::default())));
 }
 
-/// Normalises a merged tree of the project called `name`.
-pub(super) fn project(tree: &mut Node, name: &str, environment: &BTreeMap<String, String>) {
+/// Normalises a merged tree of the project called `name`, whose services are normalised.
+pub(super) fn project(tree: &mut Node, name: &str) {
     let Some(map) = tree.as_map_mut() else { return };
     insert(map, "name", text(name));
     networks(tree);
-    if let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) {
-        for (_, service) in services.values_mut() {
-            if let Some(map) = service.as_map_mut() {
-                service_attributes(map, environment);
-            }
-        }
-    }
     for kind in ["networks", "volumes", "configs", "secrets"] {
         if let Some(resources) = tree.get_mut(kind).and_then(Node::as_map_mut) {
             resource_names(resources, name);
@@ -34,29 +27,17 @@ pub(super) fn project(tree: &mut Node, name: &str, environment: &BTreeMap<String
     }
 }
 
-/// Services that name no network are in the default one, which exists when somebody is in it.
+/// The default network exists when somebody is in it.
 fn networks(tree: &mut Node) {
     let mut used = false;
     if let Some(services) = tree.get_mut("services").and_then(Node::as_map_mut) {
-        for (_, service) in services.values_mut() {
-            let Some(map) = service.as_map_mut() else { continue };
-            if map.contains_key("provider") || map.contains_key("network_mode") {
-                continue;
-            }
-            let named = map.get("networks").and_then(|(_, node)| node.as_map()).filter(|map| !map.is_empty());
-            match named {
-                Some(named) => used |= named.contains_key("default"),
-                None => {
-                    insert(map, "networks", mapping(Mark::default(), [("default", Value::Null)]).value);
-                    used = true;
-                }
-            }
-        }
+        let mut own = services.values().filter(|(_, service)| service.as_map().is_some_and(has_own_networks));
+        used = own.any(|(_, service)| service.below(&["networks", "default"]).is_some());
     }
     let Some(map) = tree.as_map_mut() else { return };
     let empty = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
     if used {
-        let (_, networks) = map.get_or_insert_with(Arc::from("networks"), empty);
+        let (_, networks) = map.get_or_insert_with(known_key("networks"), empty);
         if networks.is_null() {
             networks.value = Value::from(Map::default());
         }
@@ -68,7 +49,12 @@ fn networks(tree: &mut Node) {
     }
 }
 
-fn service_attributes(service: &mut Map, environment: &BTreeMap<String, String>) {
+fn has_own_networks(service: &Map) -> bool {
+    !service.contains_key("provider") && !service.contains_key("network_mode")
+}
+
+/// Normalises the attributes of a service. One that names no network is in the default one.
+pub(super) fn service(service: &mut Map, environment: &BTreeMap<String, String>) {
     if let Some((_, policy)) = service.get_mut("pull_policy")
         && policy.as_str() == Some("if_not_present")
     {
@@ -93,6 +79,10 @@ fn service_attributes(service: &mut Map, environment: &BTreeMap<String, String>)
             let path = if path.is_empty() { ".".to_owned() } else { paths::clean(path) };
             target.value = text(path);
         }
+    }
+    let named = service.get("networks").and_then(|(_, node)| node.as_map());
+    if has_own_networks(service) && named.is_none_or(Map::is_empty) {
+        insert(service, "networks", mapping(Mark::default(), [("default", Value::Null)]).value);
     }
     implied_dependencies(service);
 }
@@ -156,7 +146,7 @@ fn implied_dependencies(service: &mut Map) {
         return;
     }
     let empty = || (Mark::default(), Node::new(Value::from(Map::default()), Mark::default()));
-    let (_, dependencies) = service.get_or_insert_with(Arc::from("depends_on"), empty);
+    let (_, dependencies) = service.get_or_insert_with(known_key("depends_on"), empty);
     let Some(dependencies) = dependencies.as_map_mut() else { return };
     for (name, mark, restart) in implied {
         dependencies.get_or_insert_with(Arc::from(name), || {
@@ -176,7 +166,7 @@ pub(super) fn scales(tree: &mut Node) {
         if let Some(scale) = service.get("scale").filter(|scale| !scale.is_null()).cloned()
             && let Some(deploy) = service.get_mut("deploy").and_then(Node::as_map_mut)
         {
-            deploy.insert(Arc::from("replicas"), (scale.mark, scale));
+            deploy.insert(known_key("replicas"), (scale.mark, scale));
         }
     }
 }

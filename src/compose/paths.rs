@@ -82,6 +82,11 @@ impl Base<'_> {
         if is_windows_absolute(path) { path.to_owned() } else { self.path(path) }
     }
 
+    /// The same; without a path it is the folder.
+    fn here_or(&self, path: &str) -> String {
+        if path.is_empty() { self.path(".") } else { self.maybe_unix(path) }
+    }
+
     /// Links are followed, as file watching needs it.
     fn watched(&self, path: &str) -> String {
         let path = self.path(path);
@@ -102,7 +107,7 @@ impl Base<'_> {
         }
         for kind in ["configs", "secrets"] {
             for resource in members(root.get_mut(kind)) {
-                change(resource.get_mut("file"), |path| self.maybe_unix(path));
+                change(resource.get_mut("file"), |path| self.here_or(path));
             }
         }
         for volume in members(root.get_mut("volumes")) {
@@ -138,8 +143,7 @@ impl Base<'_> {
         }
         for volume in items(service, "volumes") {
             if volume.get("type").and_then(Node::as_str) == Some("bind") {
-                let here = |path: &str| if path.is_empty() { self.path(".") } else { self.maybe_unix(path) };
-                change(volume.get_mut("source"), here);
+                change(volume.get_mut("source"), |path| self.here_or(path));
             }
         }
     }
@@ -152,8 +156,7 @@ impl Base<'_> {
         }
         let Some(options) = volume.get_mut("driver_opts") else { return };
         if options.get("o").and_then(Node::as_str) == Some("bind") {
-            let here = |path: &str| if path.is_empty() { self.path(".") } else { self.maybe_unix(path) };
-            change(options.get_mut("device"), here);
+            change(options.get_mut("device"), |path| self.here_or(path));
         }
     }
 }

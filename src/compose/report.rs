@@ -90,6 +90,12 @@ impl Reports {
         self.diagnostics.extend(since.into_iter().filter(certain));
     }
 
+    /// Forgets what has been reported with these codes since there were `before` of them.
+    pub(super) fn forget(&mut self, before: usize, codes: &[&str]) {
+        let since = self.diagnostics.split_off(before.min(self.diagnostics.len()));
+        self.diagnostics.extend(since.into_iter().filter(|known| !codes.contains(&known.code)));
+    }
+
     /// Forgets warnings of these codes.
     pub(super) fn ignore(&mut self, codes: &[&str]) {
         self.diagnostics.retain(|known| known.severity == Severity::Error || !codes.contains(&known.code));

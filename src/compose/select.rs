@@ -116,12 +116,12 @@ pub(super) fn drop_unused(tree: &mut Node) {
                 note(kind, name);
             }
         }
-        let sources = |path: &str| {
-            let list = service.at(path).and_then(Node::as_list).unwrap_or_default();
+        let sources = |keys: &[&str]| {
+            let list = service.below(keys).and_then(Node::as_list).unwrap_or_default();
             list.iter().filter_map(|item| item.get("source").and_then(Node::as_str))
         };
-        sources("configs").for_each(|name| note("configs", name));
-        sources("secrets").chain(sources("build.secrets")).for_each(|name| note("secrets", name));
+        sources(&["configs"]).for_each(|name| note("configs", name));
+        sources(&["secrets"]).chain(sources(&["build", "secrets"])).for_each(|name| note("secrets", name));
         for volume in service.get("volumes").and_then(Node::as_list).unwrap_or_default() {
             if volume.get("type").and_then(Node::as_str) == Some("volume")
                 && let Some(name) = volume.get("source").and_then(Node::as_str)

@@ -37,7 +37,7 @@ pub(super) fn depends_on(mut node: Node) -> Node {
             if let Some(members) = dependency.as_map_mut()
                 && !members.contains_key("required")
             {
-                members.insert(Arc::from("required"), (*mark, Node::new(Value::Bool(true), *mark)));
+                members.insert(known_key("required"), (*mark, Node::new(Value::Bool(true), *mark)));
             }
         }
     }
@@ -142,7 +142,7 @@ pub(super) fn volume_target(spec: &str) -> Option<String> {
 pub(super) fn volume(spec: &str, mark: Mark) -> Result<Node, String> {
     let volume = parse_volume(spec)?;
     let bind = is_path(&volume.source);
-    let mut node = mapping(mark, [("type", text(if bind { "bind" } else { "volume" }))]);
+    let mut node = mapping(mark, [("type", Value::String(known_key(if bind { "bind" } else { "volume" })))]);
     let mut add = |key: &'static str, value: Value| {
         if let Some(map) = node.as_map_mut() {
             map.insert(known_key(key), (mark, Node::new(value, mark)));
@@ -328,7 +328,8 @@ pub(super) fn ports(spec: &str, mark: Mark) -> Result<Vec<Node>, String> {
     let mut numbers: Vec<(u16, u16)> = (first..=last).zip(0..).collect();
     numbers.sort_by_key(|(target, _)| target.to_string());
     let port = |(target, offset): (u16, u16)| {
-        let mut node = mapping(mark, [("mode", text("ingress")), ("target", Value::Int(target.into()))]);
+        let mut node =
+            mapping(mark, [("mode", Value::String(known_key("ingress"))), ("target", Value::Int(target.into()))]);
         if let Some(map) = node.as_map_mut() {
             let mut add = |key: &'static str, value: &str| {
                 map.insert(known_key(key), (mark, Node::new(text(value), mark)));

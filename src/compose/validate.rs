@@ -21,7 +21,7 @@ fn value(node: &Node, shape: &'static Shape, path: &Path<'_>, reports: &mut Repo
         Value::Null => shape.null,
         Value::Bool(_) => shape.boolean,
         Value::Int(number) => integer(*number, shape, path, node.mark, reports),
-        Value::Float(number) => float(*number, shape),
+        Value::Float(number) => float(*number, shape, path, node.mark, reports),
         Value::String(_) if node.tag == Tag::Date => false,
         Value::String(text) => text_fits(text, shape, path, node.mark, reports),
         Value::List(list) => match shape.list {
@@ -77,11 +77,13 @@ fn integer(number: i64, shape: &Shape, path: &Path<'_>, mark: Mark, reports: &mu
 }
 
 /// A number without a fraction is an integer, however it is written.
-fn float(number: f64, shape: &Shape) -> bool {
+fn float(number: f64, shape: &Shape, path: &Path<'_>, mark: Mark, reports: &mut Reports) -> bool {
     match shape.number {
         Number::No => false,
         Number::Any => true,
-        Number::Integer | Number::Between(..) => number.fract() == 0.0,
+        Number::Integer => number.fract() == 0.0,
+        // What is larger than the largest integer becomes it.
+        Number::Between(..) => number.fract() == 0.0 && integer(number as i64, shape, path, mark, reports),
     }
 }
 

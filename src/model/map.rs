@@ -168,7 +168,7 @@ impl Map {
     }
 }
 
-/// A key that the program itself writes: it is made once, however many mappings have it.
+/// A key or text that the program itself writes: it is made once, however many mappings have it.
 pub fn known_key(key: &'static str) -> Arc<str> {
     thread_local! {
         static KEYS: RefCell<HashMap<(usize, usize), Arc<str>, foldhash::fast::RandomState>> = RefCell::default();

@@ -122,6 +122,11 @@ impl Node {
         self.as_map_mut()?.get_mut(key).map(|(_, node)| node)
     }
 
+    /// The value that these keys lead to, one below the other.
+    pub fn below(&self, keys: &[&str]) -> Option<&Self> {
+        keys.iter().try_fold(self, |node, key| node.get(key))
+    }
+
     /// The node at a dotted path such as `services.web.ports.0`. A key may hold dots itself: the longest
     /// key that fits wins.
     pub fn at(&self, path: &str) -> Option<&Self> {

@@ -326,6 +326,200 @@ include: [more.yaml]
     assert_eq!(found, expected.map(|(file, line, code)| (file.to_owned(), line, code)));
 }
 
+/// File, line and code of every error.
+fn places(loaded: &Loaded) -> Vec<(String, u32, &'static str)> {
+    let of = |known: &&Diagnostic| {
+        let place = known.place.as_ref();
+        let file = place.and_then(|place| place.file.file_name()).map(|name| name.to_string_lossy().into_owned());
+        (file.unwrap_or_default(), place.map_or(0, |place| place.line), known.code)
+    };
+    errors(loaded).iter().map(of).collect()
+}
+
+#[test]
+fn what_is_wrong_with_one_file_hides_nothing_of_the_others() {
+    let load = |files: &[(&str, &str)]| {
+        let (_folder, loaded) = load_with(files, |options| {
+            options.files =
+                files.iter().map(|(name, _)| (*name).to_owned()).filter(|name| !name.contains('/')).collect();
+        });
+        places(&loaded).iter().map(|(file, line, code)| format!("{file}:{line} {code}")).collect::<Vec<_>>()
+    };
+    let first = "services:\n  web:\n    image: x\n    imagee: y\n    deploy: []\n    ulimits: {a: {soft: 1}}\n";
+    let second = "services:\n  web:\n    prots: []\n    deploy: {replicas: 2}\n    ulimits: {a: {hard: 2}}\n";
+    let third = "services:\n  db: {image: y, ports: ['a:b:c:d']}\n";
+    assert_eq!(
+        load(&[("a.yaml", first), ("b.yaml", second), ("c.yaml", third)]),
+        [
+            "a.yaml:4 unknown-key",
+            "a.yaml:5 wrong-type",
+            "a.yaml:6 missing-key",
+            "b.yaml:3 unknown-key",
+            "c.yaml:2 invalid-port",
+        ]
+    );
+    // One that cannot be read at all: what it says may be what the others refer to.
+    assert_eq!(
+        load(&[("a.yaml", "services: ]"), ("b.yaml", second), ("c.yaml", "services: {db: {depends_on: [web]}}")]),
+        ["a.yaml:1 yaml-syntax", "b.yaml:3 unknown-key"]
+    );
+    assert_eq!(
+        load(&[("a.yaml", "[]"), ("b.yaml", second), ("c.yaml", third)]),
+        ["a.yaml:1 wrong-type", "b.yaml:3 unknown-key", "c.yaml:2 invalid-port"]
+    );
+    // Files of an include, of which one is missing: it may have had the key. And the one that a service extends.
+    assert_eq!(
+        load(&[
+            ("a.yaml", "include: [{path: [i/a.yaml, i/none.yaml, i/b.yaml]}]\nservices: {x: {imagee: y}}\n"),
+            ("i/a.yaml", first),
+            ("i/b.yaml", second),
+        ]),
+        [
+            "a.yaml:1 missing-file",
+            "a.yaml:2 unknown-key",
+            "a.yaml:4 unknown-key",
+            "a.yaml:5 wrong-type",
+            "b.yaml:3 unknown-key",
+        ]
+    );
+    assert_eq!(
+        load(&[
+            ("a.yaml", "services:\n  web:\n    extends: {file: e/b.yaml, service: base}\n    prots: []\n"),
+            ("e/b.yaml", "services:\n  base:\n    imagee: x\n    ports: ['a:b:c:d']\n    image: ${X:?}\n"),
+        ]),
+        ["a.yaml:4 unknown-key", "b.yaml:3 unknown-key", "b.yaml:4 invalid-port", "b.yaml:5 required-variable"]
+    );
+}
+
+#[test]
+fn errors_point_at_the_value_that_is_wrong() {
+    let (_folder, loaded) = load(&[
+        (
+            "compose.yaml",
+            "\
+services:
+  a:
+    image: x
+    extends:
+      service: b
+      file: none.yaml
+  b:
+    image: x
+    volumes:
+      - type: volume
+        target: /t
+        source: nowhere
+    gpus:
+      - count: 1
+        capabilities: [gpu]
+        device_ids: ['1']
+    storage_opt:
+      size: true
+    configs:
+      - target: /c
+        source: nothing
+configs:
+  c:
+    content: x
+    file: y
+",
+        ),
+        ("y", ""),
+    ]);
+    let lines: Vec<_> = places(&loaded).into_iter().map(|(_, line, code)| (line, code)).collect();
+    assert_eq!(
+        lines,
+        [
+            (6, "missing-file"),
+            (12, "undefined-reference"),
+            (16, "exclusive-keys"),
+            (18, "wrong-type"),
+            (21, "undefined-reference"),
+            (25, "exclusive-keys"),
+        ]
+    );
+}
+
+#[test]
+fn odd_values_become_what_the_reference_makes_of_them() {
+    check(
+        &[(
+            "compose.yaml",
+            "\
+services:
+  a:
+    image: x
+    configs: [c]
+    blkio_config:
+      device_read_bps: [{path: /dev/a, rate: 1e3}]
+    build: {context: /c, platforms: [a, a]}
+  p:
+    provider: {type: p, options: {none: [], one: a}}
+configs:
+  c: {file: ''}
+",
+        )],
+        expect_test::expect![[r#"
+            name: test
+            services:
+              a:
+                build:
+                  context: /c
+                  dockerfile: Dockerfile
+                  platforms:
+                    - a
+                    - a
+                blkio_config:
+                  device_read_bps:
+                    - path: /dev/a
+                      rate: "0"
+                configs:
+                  - source: c
+                image: x
+                networks:
+                  default: null
+              p:
+                provider:
+                  type: p
+                  options:
+                    one:
+                      - a
+            networks:
+              default:
+                name: test_default
+            configs:
+              c:
+                name: test_c
+                file: DIR
+        "#]],
+    );
+}
+
+#[test]
+fn numbers_that_the_reference_cannot_hold_are_refused() {
+    let (_folder, loaded) = load(&[(
+        "compose.yaml",
+        "\
+services:
+  a:
+    image: x
+    cpu_shares: 99999999999999999999
+    cpu_percent: 1e3
+    ulimits:
+      nofile: 1e3
+      nproc: {soft: 1e3, hard: 2000}
+    ports:
+      - {target: 80, published: 1e3}
+    volumes:
+      - {type: tmpfs, target: /t, tmpfs: {mode: -1}}
+secrets:
+  s: {environment: E, driver_opts: {a: 1.5}}
+",
+    )]);
+    let lines: Vec<_> = places(&loaded).into_iter().map(|(_, line, _)| line).collect();
+    assert_eq!(lines, [4, 5, 7, 8, 10, 12, 14]);
+}
+
 #[test]
 fn references_to_nothing_say_what_there_is() {
     let text = "\

@@ -29,7 +29,7 @@ fn check(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
     let wrong = |what: String| Err(format!("`{path}`: {what}"));
     for (keyword, rule) in schema.as_object().unwrap() {
         match (keyword.as_str(), value) {
-            ("$schema" | "title" | "description" | "examples", _) => {}
+            ("$schema" | "title" | "description" | "examples" | "patternErrorMessage", _) => {}
             ("type", _) => {
                 let types = rule.as_array().map_or(std::slice::from_ref(rule), Vec::as_slice);
                 if !types.iter().any(|kind| is_of(value, kind.as_str().unwrap())) {

@@ -28,7 +28,7 @@ static FIELDS: Struct = structure(&[
     at("shm_size", &INT_BYTES),
     at("tags", &STRINGS).unique(Unique::Key),
     at("ulimits", &BUILD_ULIMITS).merge(Merge::Ulimits),
-    at("platforms", &STRINGS).unique(Unique::Key),
+    at("platforms", &STRINGS),
     at("privileged", &BOOL),
 ]);
 

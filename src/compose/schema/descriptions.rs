@@ -5,6 +5,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("version", "Obsolete and ignored."),
     ("name", "Name of the resource; by default PROJECT_KEY."),
     ("services", "The services, by name."),
+    ("services.*", "A service: containers that are made alike."),
     ("networks", "The networks that services are connected to, by name."),
     ("volumes", "The named volumes that services share, by name."),
     ("secrets", "Sensitive data that services are granted, by name."),
@@ -249,8 +250,26 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("services.*.gpus", "GPUs of the host that the container can use."),
 ];
 
+/// Values that editors offer where others are possible as well, by the end of the attribute's path.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    ("services.*.restart", &["no", "always", "on-failure", "unless-stopped"]),
+    ("pull_policy", &["always", "missing", "never", "build", "daily", "weekly"]),
+    ("services.*.network_mode", &["host", "none", "bridge"]),
+    ("logging.driver", &["json-file", "local", "none", "journald", "syslog"]),
+    ("ports.*.protocol", &["tcp", "udp", "sctp"]),
+    ("propagation", &["rprivate", "private", "rshared", "shared", "rslave", "slave"]),
+];
+
+fn longest<T: Copy>(table: &[(&str, T)], path: &str) -> Option<T> {
+    let fits = |key: &str| path.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    table.iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len()).map(|(_, value)| *value)
+}
+
 /// The description whose key fits the longest end of `path`.
 pub(super) fn description(path: &str) -> Option<&'static str> {
-    let fits = |key: &str| path.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    DESCRIPTIONS.iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len()).map(|(_, text)| *text)
+    longest(DESCRIPTIONS, path)
+}
+
+pub(super) fn examples(path: &str) -> Option<&'static [&'static str]> {
+    longest(EXAMPLES, path)
 }

@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::descriptions::description;
+use super::descriptions::{description, examples};
 use super::{ANY, Cast, Keys, Members, Number, PROJECT, Shape, Struct, Text, Unique};
+
+/// What editors show in place of a pattern that does not match; validators do not know it.
+const PATTERN_MESSAGE: &str = "patternErrorMessage";
 
 /// The schema of a whole file, draft 2020-12.
 pub(in crate::compose) fn document() -> Value {
@@ -24,6 +27,9 @@ fn members(structure: &Struct, schema: &mut Map<String, Value>, path: &str) {
         if let Some(members) = schema.as_object_mut() {
             if let Some(text) = description(&path) {
                 members.insert("description".to_owned(), json!(text));
+            }
+            if let Some(words) = examples(&path) {
+                members.insert("examples".to_owned(), json!(words));
             }
             // Of equal items, the loader keeps the last before it looks.
             if attribute.unique != Unique::No {
@@ -58,18 +64,21 @@ fn shape(shape: &'static Shape, path: &str) -> Value {
         Text::No => {}
         Text::Any => {
             types.push("string");
-            if let Some(pattern) = pattern_of_cast(shape.cast) {
+            if let Some((pattern, wanted)) = pattern_of_cast(shape.cast) {
                 add("pattern", json!(or_variable(pattern)));
+                add(PATTERN_MESSAGE, json!(format!("This must be {wanted}.")));
             }
         }
         Text::OneOf(words) => {
             types.push("string");
             add("pattern", json!(or_variable(&format!("^({})$", words.join("|").replace('+', "\\+")))));
+            add(PATTERN_MESSAGE, json!(format!("This must be one of {}.", words.join(", "))));
             add("examples", json!(words));
         }
         Text::Like(pattern, _) => {
             types.push("string");
             add("pattern", json!(or_variable(pattern)));
+            add(PATTERN_MESSAGE, json!(format!("This must match {pattern}.")));
         }
     }
     match shape.number {
@@ -108,7 +117,11 @@ fn shape(shape: &'static Shape, path: &str) -> Value {
         }
         Members::Named { keys, value, others } => {
             types.push("object");
-            let value = self::shape(value, &format!("{path}.*"));
+            let path = format!("{path}.*");
+            let mut value = self::shape(value, &path);
+            if let (Some(members), Some(text)) = (value.as_object_mut(), description(&path)) {
+                members.insert("description".to_owned(), json!(text));
+            }
             let mut patterns = Map::from_iter([(pattern_of_keys(keys).to_owned(), value)]);
             if !others {
                 patterns.entry("^x-").or_insert_with(|| json!({}));
@@ -130,18 +143,26 @@ fn pattern_of_keys(keys: Keys) -> &'static str {
     }
 }
 
-/// What text must look like to become a value of the type.
-fn pattern_of_cast(cast: Cast) -> Option<&'static str> {
+/// What text must look like to become a value of the type, as a pattern and in words.
+fn pattern_of_cast(cast: Cast) -> Option<(&'static str, &'static str)> {
     Some(match cast {
         Cast::Keep | Cast::Text | Cast::TextOrNull => return None,
-        Cast::Bool => "^([tT][rR][uU][eE]|[fF][aA][lL][sS][eE]|[yY]([eE][sS])?|[nN][oO]?|[oO][nN]|[oO][fF][fF])$",
-        Cast::Int => "^[+-]?[0-9]+$",
-        Cast::Unsigned => "^[+]?[0-9]+$",
-        Cast::Float => "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$",
-        Cast::Bytes => "^[+]?([0-9][0-9_]*[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)? ?([bB]|[kKmMgGtTpP]([iI]?[bB])?)?$",
-        Cast::Duration => "^[+-]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$",
-        Cast::Mode => "^[+-]?[0-7]+$",
-        Cast::Count => "^(all|[+-]?[0-9]+)$",
+        Cast::Bool => (
+            "^([tT][rR][uU][eE]|[fF][aA][lL][sS][eE]|[yY]([eE][sS])?|[nN][oO]?|[oO][nN]|[oO][fF][fF])$",
+            "true or false",
+        ),
+        Cast::Int => ("^[+-]?[0-9]+$", "a whole number"),
+        Cast::Unsigned => ("^[+]?[0-9]+$", "a whole number that is not negative"),
+        Cast::Float => ("^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$", "a number"),
+        Cast::Bytes => (
+            "^[+]?([0-9][0-9_]*[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)? ?([bB]|[kKmMgGtTpP]([iI]?[bB])?)?$",
+            "a size such as 512m or 1gb",
+        ),
+        Cast::Duration => {
+            ("^[+-]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$", "a time such as 30s or 1m30s")
+        }
+        Cast::Mode => ("^[+-]?[0-7]+$", "octal permissions such as 0440"),
+        Cast::Count => ("^(all|[+-]?[0-9]+)$", "all or a whole number"),
     })
 }
 
@@ -176,6 +197,8 @@ mod tests {
             if schema["description"].as_str().is_none() {
                 missing.push(path.to_owned());
             }
+            // What an editor shows of a pattern must be words.
+            assert_eq!(schema.get("pattern").is_some(), schema.get(PATTERN_MESSAGE).is_some(), "{path}");
         });
         assert!(missing.is_empty(), "without description: {missing:#?}");
         assert!(count > 290, "{count} attributes");

@@ -71,6 +71,9 @@ static LOOSE_EXTERNAL_FIELDS: Struct = structure(&[at("name", &STRING)]).open();
 
 static SECRETS: Shape = NOTHING.or_named(Keys::Resource, &SECRET);
 static SECRET: Shape = NOTHING.or_struct(&SECRET_FIELDS);
+/// Unlike those of networks and volumes, they are no numbers with a fraction.
+static SECRET_OPTIONS: Shape = NOTHING.or_named_and_others(Keys::Any, &SECRET_OPTION);
+static SECRET_OPTION: Shape = NOTHING.or_text(Text::Any).or_number(Number::Integer).cast(Cast::Text);
 static SECRET_FIELDS: Struct = structure(&[
     at("name", &STRING),
     at("file", &STRING),
@@ -78,7 +81,7 @@ static SECRET_FIELDS: Struct = structure(&[
     at("external", &LOOSE_EXTERNAL),
     at("labels", &PAIRS),
     at("driver", &STRING),
-    at("driver_opts", &DRIVER_OPTIONS),
+    at("driver_opts", &SECRET_OPTIONS),
     at("template_driver", &STRING),
 ]);
 
