@@ -157,6 +157,12 @@ impl Canonical<'_> {
         self.variables(build, "args", path);
         self.pairs(build, "labels");
         replace(build, "no_cache_filter", listed);
+        for key in ["provenance", "sbom"] {
+            replace(build, key, |node| match node.value {
+                Value::Bool(value) => Node::string(value.to_string(), node.mark),
+                _ => node,
+            });
+        }
         self.items(build, "secrets", Self::file_reference);
         self.ulimits(build, &path.key("ulimits"));
         if let Some((_, ssh)) = build.get_mut("ssh") {

@@ -107,7 +107,7 @@ fn extended(
     if let Some(record) = &mut loader.reports.record {
         record.inherited(name, &record::Base { service: reference.service, mark: reference.mark }, &base);
     }
-    let mut merged = merge::services(base, service.clone(), name, loader.reports);
+    let mut merged = merge::services(base, service.clone(), name, loader.depth(), loader.reports);
     if let Some(map) = merged.as_map_mut() {
         map.remove("extends");
     }
@@ -185,7 +185,7 @@ fn read_services(loader: &mut Loader<'_>, path: &Path, mark: Mark, scope: &Scope
         if !loader.options.no_interpolate {
             interpolate::file(&mut document, &scope.environment, loader.reports);
         }
-        tree = merge::files(tree, document, loader.reports);
+        tree = merge::files(tree, document, loader.depth(), loader.reports);
         merge::enforce_unique(&mut tree, loader.reports);
         canonical::file(&mut tree, loader.depth(), loader.reports);
     }

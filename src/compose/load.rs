@@ -159,7 +159,7 @@ impl Loader<'_> {
             include::apply(self, &mut document, file, scope);
             complete = self.reports.errors() == errors;
         }
-        *tree = merge::files(std::mem::take(tree), document, self.reports);
+        *tree = merge::files(std::mem::take(tree), document, self.depth(), self.reports);
         complete
     }
 

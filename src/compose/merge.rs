@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::canonical::Depth;
 use super::path::Path;
 use super::report::Reports;
 use super::scalar;
@@ -16,14 +17,14 @@ const MAX_POOLS: usize = 250_000;
 
 /// Merges a later file over an earlier one. `!reset` and `!override` stay, to be obeyed by further merges, until
 /// [`strip_tags`].
-pub(super) fn files(base: Node, overlay: Node, reports: &mut Reports) -> Node {
-    Merger { reports }.structure(base, overlay, &PROJECT, &Path::ROOT)
+pub(super) fn files(base: Node, overlay: Node, depth: Depth, reports: &mut Reports) -> Node {
+    Merger { depth, reports }.structure(base, overlay, &PROJECT, &Path::ROOT)
 }
 
 /// Merges a service over the one that it extends. Its own `!reset` and `!override` stay, as they apply to
 /// earlier files as well.
-pub(super) fn services(base: Node, overlay: Node, name: &str, reports: &mut Reports) -> Node {
-    Merger { reports }.structure(base, overlay, &SERVICE, &Path::ROOT.key("services").key(name))
+pub(super) fn services(base: Node, overlay: Node, name: &str, depth: Depth, reports: &mut Reports) -> Node {
+    Merger { depth, reports }.structure(base, overlay, &SERVICE, &Path::ROOT.key("services").key(name))
 }
 
 /// Drops `!reset` values and forgets tags.
@@ -42,6 +43,7 @@ pub(super) fn strip_tags(node: &mut Node) {
 }
 
 struct Merger<'a> {
+    depth: Depth,
     reports: &'a mut Reports,
 }
 
@@ -96,6 +98,8 @@ impl Merger<'_> {
     ) -> Node {
         match merge {
             Merge::Replace => overlay,
+            // Without variables there are no keys yet: items of one key are sorted out as in a list.
+            Merge::KeyValue if self.depth == Depth::Uninterpolated => append(texts(base), texts(overlay)),
             Merge::KeyValue => self.key_values(base, overlay, path),
             Merge::Append => append(texts(base), texts(overlay)),
             Merge::ExtraHosts => {

@@ -207,11 +207,13 @@ fn merged(
     location.environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     let shown = if options.no_path_resolution { PathBuf::new() } else { location.folder.clone() };
     let scope = Scope::new(location.folder.clone(), shown, location.environment.clone());
+    // As in the reference, nothing takes its value from the environment when variables are to stay.
+    let known = if options.no_interpolate { BTreeMap::new() } else { location.environment.clone() };
     let last: Last<'_> = &|name, service, reports| {
         if !options.no_normalize
             && let Some(service) = service.as_map_mut()
         {
-            normalize::service(service, &location.environment);
+            normalize::service(service, &known);
         }
         last(name, service, reports);
     };
@@ -223,6 +225,7 @@ fn merged(
     if options.no_normalize {
         let map = tree.as_map_mut()?;
         map.insert("name".into(), (Mark::default(), Node::string(name.as_str(), Mark::default())));
+        normalize::empty_resources(&mut tree);
     } else {
         normalize::project(&mut tree, &name);
     }

@@ -20,9 +20,23 @@ pub(super) fn project(tree: &mut Node, name: &str) {
     let Some(map) = tree.as_map_mut() else { return };
     insert(map, "name", text(name));
     networks(tree);
-    for kind in ["networks", "volumes", "configs", "secrets"] {
+    empty_resources(tree);
+    for kind in RESOURCES {
         if let Some(resources) = tree.get_mut(kind).and_then(Node::as_map_mut) {
             resource_names(resources, name);
+        }
+    }
+}
+
+const RESOURCES: [&str; 4] = ["networks", "volumes", "configs", "secrets"];
+
+/// Of a resource, a name alone says that there is one.
+pub(super) fn empty_resources(tree: &mut Node) {
+    for kind in RESOURCES {
+        for (mark, resource) in tree.get_mut(kind).and_then(Node::as_map_mut).into_iter().flat_map(Map::values_mut) {
+            if resource.is_null() {
+                *resource = Node::new(Value::from(Map::default()), *mark);
+            }
         }
     }
 }
@@ -172,10 +186,7 @@ pub(super) fn scales(tree: &mut Node) {
 }
 
 fn resource_names(resources: &mut Map, project: &str) {
-    for (key, (mark, resource)) in resources.iter_mut() {
-        if resource.is_null() {
-            *resource = Node::new(Value::from(Map::default()), *mark);
-        }
+    for (key, (_, resource)) in resources.iter_mut() {
         let Some(map) = resource.as_map_mut() else { continue };
         if map.get("name").is_some_and(|(_, name)| !name.is_null()) {
             continue;

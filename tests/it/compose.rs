@@ -496,6 +496,52 @@ configs:
 }
 
 #[test]
+fn with_variables_in_them_files_merge_as_in_the_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = "services:\n  a:\n    image: x\n    environment: {B: '${B}', A: }\n    labels: [l=1]\n    build: {context: /c, args: [A, B=1], sbom: true}\nvolumes: {v: }\n";
+    fs::write(folder.path().join("a.yaml"), first).unwrap();
+    fs::write(folder.path().join("b.yaml"), "services:\n  a:\n    environment: ['B=2', 'C=${C}']\n").unwrap();
+    let options = LoadOptions {
+        working_dir: folder.path().canonicalize().unwrap(),
+        files: vec!["a.yaml".to_owned(), "b.yaml".to_owned()],
+        project_name: Some("test".to_owned()),
+        ..LoadOptions::default()
+    };
+    let environment = BTreeMap::from([("A".to_owned(), "shell".to_owned())]);
+    let loaded = compose::load_uninterpolated(&options, &environment);
+    expect_test::expect![[r#"
+        name: test
+        services:
+          a:
+            build:
+              context: /c
+              dockerfile: Dockerfile
+              args:
+                - B=1
+              sbom: "true"
+            environment:
+              - A
+              - B=2
+              - C=${C}
+            image: x
+            labels:
+              - l=1
+            networks:
+              default: null
+        networks:
+          default:
+            name: test_default
+        volumes:
+          v:
+            name: test_v
+    "#]]
+    .assert_eq(&render::yaml(&loaded.tree.unwrap()));
+    let options = LoadOptions { no_normalize: true, all_resources: true, ..options };
+    let loaded = compose::load_tree(&options, &environment);
+    assert_eq!(loaded.tree.unwrap().at("volumes.v").map(|volume| volume.is_null()), Some(false));
+}
+
+#[test]
 fn numbers_that_the_reference_cannot_hold_are_refused() {
     let (_folder, loaded) = load(&[(
         "compose.yaml",
