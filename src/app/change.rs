@@ -219,7 +219,7 @@ impl App {
     /// Freezes containers, or lets them go on.
     ///
     /// # Errors
-    /// One that is frozen already (or runs), and whatever fails.
+    /// Those that are frozen already (or run), and whatever fails.
     pub fn pause(&self, services: Vec<String>, pause: bool, news: News<'_>) -> Result<(), AppError> {
         let Some((name, services)) = self.meant(services)? else { return Ok(()) };
         let observed = self.observe(&name, &[])?;
@@ -227,11 +227,16 @@ impl App {
             (services.is_empty() || services.contains(&container.service.name))
                 && matches!(container.phase, Phase::Running { paused, .. } if paused == pause)
         };
-        if let Some(container) = observed.containers.iter().find(is_so) {
-            let state = if pause { "already paused" } else { "not paused" };
-            return Err(AppError::Usage(format!("container `{}` is {state}", container.name)));
-        }
-        self.change_running(&name, ChangeKind::Pause { services, pause }, news)
+        let state = if pause { "already paused" } else { "not paused" };
+        let already: Vec<_> = observed
+            .containers
+            .iter()
+            .filter(is_so)
+            .map(|one| format!("container `{}` is {state}", one.name))
+            .collect();
+        // The others all the same, as in Docker.
+        self.change_running(&name, ChangeKind::Pause { services, pause }, news)?;
+        if already.is_empty() { Ok(()) } else { Err(AppError::Usage(already.join("; "))) }
     }
 
     /// Containers that `rm` would remove: their names. Services that are none of its business are taken out of the options.

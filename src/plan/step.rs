@@ -130,6 +130,10 @@ pub enum Reason {
     DependencyRecreated {
         service: String,
     },
+    /// It is in the namespaces of an earlier run of the service's.
+    NamespacesLeft {
+        service: String,
+    },
     NeverStarted,
     Stopped {
         code: i32,
@@ -178,6 +182,7 @@ impl fmt::Display for Reason {
             Self::NetworkChanged { network } => write!(f, "network `{network}` is recreated"),
             Self::Forced => f.write_str("recreation was asked for"),
             Self::DependencyRecreated { service } => write!(f, "`{service}` is recreated"),
+            Self::NamespacesLeft { service } => write!(f, "it is in namespaces that `{service}` has left"),
             Self::NeverStarted => f.write_str("it was created but not started"),
             Self::Stopped { code } => write!(f, "it is not running (exit status {code})"),
             Self::Surplus { wanted } => write!(f, "only {wanted} wanted"),

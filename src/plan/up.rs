@@ -196,10 +196,27 @@ impl<'a> Up<'a> {
         if let Some(parent) = parents_of(service).find(|parent| self.recreated.contains(*parent)) {
             return Some(Reason::DependencyRecreated { service: parent.to_owned() });
         }
+        if let Some(parent) = parents_of(service).find(|parent| self.has_left(parent, container)) {
+            return Some(Reason::NamespacesLeft { service: parent.to_owned() });
+        }
         let meant = self.forced.is_empty() || self.forced.contains(&service.name);
         let dependency = self.options.always_recreate_deps && !self.forced.contains(&service.name);
         let forced = (self.options.recreate == Recreate::Force && meant) || dependency;
         (forced && container.created_at < self.requested_at).then_some(Reason::Forced)
+    }
+
+    /// Whether a service whose namespaces a container joined is in others now, or will be once it has been started. Not where
+    /// it has done its work: its namespaces were to be left, and are each time.
+    fn has_left(&self, parent: &str, container: &ContainerState) -> bool {
+        let Phase::Running { joined, .. } = &container.phase else { return false };
+        let parents = self.observed.containers.iter().filter(|one| one.number > 0 && one.service.name == parent);
+        let mut parents = parents.map(|one| match one.phase {
+            Phase::Running { pid, .. } => !joined.contains(&pid),
+            Phase::Exited(exit) => !self.options.no_deps && (exit.code != 0 || one.stopped_by_user),
+            Phase::Created => !self.options.no_deps,
+        });
+        let first = parents.next().unwrap_or(!self.options.no_deps);
+        !joined.is_empty() && first && parents.all(|left| left)
     }
 
     /// A service that wants to be restarted with its dependency is stopped before that is replaced.

@@ -79,6 +79,9 @@ pub enum Phase {
         /// Frozen by command.
         #[serde(default)]
         paused: bool,
+        /// Processes of other containers whose namespaces it is in; empty also where that was not written down.
+        #[serde(default)]
+        joined: Vec<i32>,
     },
     Exited(Exit),
 }

@@ -75,6 +75,9 @@ pub struct RunState {
     pub boot_id: String,
     /// Nanoseconds since the epoch.
     pub started_at: i64,
+    /// Processes of other containers whose namespaces it is in.
+    #[serde(default)]
+    pub joined: Vec<i32>,
 }
 
 /// The part of `exit.json` that is read here; the keeper writes it.
@@ -142,6 +145,7 @@ impl ContainerRecord {
                 started_at: run.started_at,
                 health: self.state.health,
                 paused: self.state.paused,
+                joined: run.joined.clone(),
             },
             (_, Some(exit)) => Phase::Exited(exit),
             (Some(run), None) => Phase::Exited(Exit { code: UNKNOWN_STATUS, oom: false, at: run.started_at }),

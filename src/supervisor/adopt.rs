@@ -132,6 +132,7 @@ impl Host {
                 start_time: process.start_time,
                 boot_id: self.boot_id.clone(),
                 started_at: self.now(),
+                joined: Vec::new(),
             },
         }
     }

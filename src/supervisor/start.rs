@@ -35,6 +35,9 @@ use crate::supervisor::host::{Host, Live};
 use crate::supervisor::link::{LaunchError, Watched};
 use crate::sys::userns::Ids;
 
+/// A namespace of another container: its kind, its file in /proc/PID/ns, and the PID.
+type JoinedNamespace = (LinuxNamespaceType, &'static str, i32);
+
 /// What the launch of a container is made from, and what must be taken back when it fails.
 pub(super) struct Prepared {
     pub(super) lowered: Lowered,
@@ -83,7 +86,8 @@ impl Host {
         let id = &config.id;
         let image = self.image(&config.image_id)?;
         let folder = self.dir.container(id);
-        let (spec, root) = self.specification(config, &image, &folder, connected, group)?;
+        let joined = self.joined_namespaces(config)?;
+        let (spec, root) = self.specification(config, &image, &folder, connected, &joined, group)?;
         let cgroup = self.make_group(&spec, group)?;
         let saved = crate::base::disk::replace_json(&folder.join("spec.json"), &spec, Durability::Kill);
         saved.map_err(|error| because("cannot write the runtime specification", &error))?;
@@ -110,6 +114,7 @@ impl Host {
             start_time: launched.process.start_time,
             boot_id: self.boot_id.clone(),
             started_at,
+            joined: joined.iter().map(|(_, _, pid)| *pid).collect(),
         };
         let noted = self.log_output(config, launched.streams).and_then(|()| self.note_start(record, run, connected));
         self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid });
@@ -138,6 +143,7 @@ impl Host {
         image: &Image,
         folder: &Path,
         connected: &Connected,
+        joined: &[JoinedNamespace],
         group: &str,
     ) -> Result<(Spec, Root), RuntimeError> {
         let container = &config.service.container;
@@ -151,7 +157,8 @@ impl Host {
         self.make_bind_sources(config)?;
         let images = self.image_mounts(config)?;
         let users = UserDatabase::read(&view);
-        let joined = self.joined_namespaces(config)?;
+        let path = |file: &str, pid: i32| PathBuf::from(format!("/proc/{pid}/ns/{file}"));
+        let joined: Vec<_> = joined.iter().map(|(kind, file, pid)| (*kind, path(file, *pid))).collect();
         let defaults = &image.document.config;
         let request = Request {
             container,
@@ -313,7 +320,7 @@ impl Host {
     }
 
     /// Namespaces of other containers that this one lives in.
-    fn joined_namespaces(&self, config: &ContainerConfig) -> Result<Vec<(LinuxNamespaceType, PathBuf)>, RuntimeError> {
+    fn joined_namespaces(&self, config: &ContainerConfig) -> Result<Vec<JoinedNamespace>, RuntimeError> {
         let container = &config.service.container;
         let network = match &container.network {
             NetworkMode::Service(name) => NamespaceMode::Service(name.clone()),
@@ -338,7 +345,7 @@ impl Host {
             };
             let pid = pid?
                 .ok_or_else(|| failure(format!("{mode:?} does not run, so its {kind} namespace cannot be joined")))?;
-            joined.push((kind, PathBuf::from(format!("/proc/{pid}/ns/{file}"))));
+            joined.push((kind, file, pid));
         }
         Ok(joined)
     }

@@ -56,7 +56,13 @@ fn ps_looks_as_docker_compose_prints_it() {
         port("0.0.0.0", 18395, 90),
         port("::", 18395, 90),
     ];
-    let up = Phase::Running { pid: 1, started_at: NOW - 3 * SECOND, health: Some(Health::Healthy), paused: false };
+    let up = Phase::Running {
+        pid: 1,
+        started_at: NOW - 3 * SECOND,
+        health: Some(Health::Healthy),
+        paused: false,
+        joined: Vec::new(),
+    };
     let web = container("web", 1, up, published);
     let rows = [
         PsRow { container: &exited, project: "clioracle", command: words("sh -c 'echo one; echo two'") },

@@ -111,6 +111,14 @@ fn namespaces_and_names() {
         project.run(&["exec", "-T", service, "sh", "-c", look]).ok().out
     };
     assert_eq!(namespaces("a"), namespaces("b"));
+    // Whatever became of `a` meanwhile, both are together again afterwards.
+    let changes: [&[&str]; 3] = [&["kill", "a"], &["rm", "-sf", "a"], &["up", "-d", "--force-recreate", "a"]];
+    for change in changes {
+        project.run(change).ok();
+        project.run(&["up", "-d"]).ok();
+        assert_eq!(namespaces("a"), namespaces("b"), "after {change:?}");
+    }
+    assert_eq!(project.run(&["plan"]).code, 0);
     project.down();
     assert!(says("init: true", "tr '\\0' ' ' < /proc/1/cmdline").starts_with("rcompose"), "pid 1 is the init");
 }

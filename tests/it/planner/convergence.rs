@@ -246,16 +246,40 @@ fn a_joined_namespace_is_recreated_with_its_owner() {
 }
 
 #[test]
-fn a_joined_namespace_stays_when_its_owner_is_only_started_again() {
+fn a_container_whose_namespace_was_left_is_recreated() {
     let text = "services:\n  vpn: {image: vpn}\n  app: {image: app, network_mode: 'service:vpn'}\n";
     let mut world = World::after_up(text);
+    check(
+        world.clone(),
+        up(text),
+        expect![[r#"
+        unchanged: p-vpn-1 p-app-1
+    "#]],
+    );
     world.exit("p-vpn-1", 1);
+    let left = world.clone();
+    check(
+        left,
+        up(text),
+        expect![[r#"
+        0 stop container p-app-1: it is in namespaces that `vpn` has left
+        1 remove container p-app-1 needs 0
+        2 start container p-vpn-1: it is not running (exit status 1)
+        3 recreate container p-app-1 needs 1
+        4 start container p-app-1 needs 3,2
+    "#]],
+    );
+    // Started by itself, for one by `start`.
+    world.make(ChangeKind::Start { services: names(&["vpn"]) });
     check(
         world,
         up(text),
         expect![[r#"
-        0 start container p-vpn-1: it is not running (exit status 1)
-        unchanged: p-app-1
+        0 stop container p-app-1: it is in namespaces that `vpn` has left
+        1 remove container p-app-1 needs 0
+        2 recreate container p-app-1 needs 1
+        3 start container p-app-1 needs 2
+        unchanged: p-vpn-1
     "#]],
     );
 }

@@ -8,6 +8,7 @@ use rcompose::base::diagnostic::Diagnostic;
 use rcompose::base::ids::ContainerId;
 use rcompose::compose::{LoadOptions, load};
 use rcompose::plan::{Change, ChangeKind, Op, Orphans, Plan, PlanError, Recreate, UpOptions, lower, plan};
+use rcompose::spec::container::NetworkMode;
 use rcompose::spec::{ContainerState, Exit, Health, Observed, Phase, ProjectSpec};
 
 pub(super) const OPTIONS: UpOptions = UpOptions {
@@ -74,6 +75,8 @@ pub(super) fn down(text: Option<&str>, services: &[&str], volumes: bool) -> Chan
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct World {
+    /// Of the process that was started last.
+    pid: i32,
     pub(super) observed: Observed,
     /// Volume keys by the names they were made with.
     volumes: BTreeMap<String, String>,
@@ -124,6 +127,18 @@ impl World {
         found.unwrap_or_else(|| panic!("no container {name}"))
     }
 
+    /// A new process, and those whose namespaces it joins.
+    fn process(&mut self, name: &str) -> (i32, Vec<i32>) {
+        self.pid += 1;
+        let container = &self.container(name).service.container;
+        let NetworkMode::Service(parent) = container.network.clone() else { return (self.pid, Vec::new()) };
+        let pids = self.observed.containers.iter().filter_map(|one| match one.phase {
+            Phase::Running { pid, .. } if one.service.name == parent && one.number > 0 => Some(pid),
+            _ => None,
+        });
+        (self.pid, pids.collect())
+    }
+
     pub(super) fn exit(&mut self, name: &str, code: i32) {
         let at = self.now();
         self.container(name).phase = Phase::Exited(Exit { code, oom: false, at });
@@ -168,11 +183,12 @@ impl World {
             }
             Op::Start { name } => {
                 let health = if self.healthy { Health::Healthy } else { Health::Starting };
+                let (pid, joined) = self.process(name);
                 let container = self.container(name);
                 assert!(!matches!(container.phase, Phase::Running { .. }), "{name} started twice");
                 let health = container.service.health.as_ref().map(|_| health);
                 container.stopped_by_user = false;
-                container.phase = Phase::Running { pid: 1, started_at: now, health, paused: false };
+                container.phase = Phase::Running { pid, started_at: now, health, paused: false, joined };
             }
             Op::Stop { name, .. } => {
                 let container = self.container(name);
@@ -181,11 +197,12 @@ impl World {
                 container.phase = Phase::Exited(Exit { code: 143, oom: false, at: now });
             }
             Op::Restart { name, .. } => {
+                let (pid, joined) = self.process(name);
                 let container = self.container(name);
                 assert!(matches!(container.phase, Phase::Running { .. }), "{name} restarted while it does not run");
                 container.stopped_by_user = false;
                 let health = container.service.health.as_ref().map(|_| Health::Healthy);
-                container.phase = Phase::Running { pid: 2, started_at: now, health, paused: false };
+                container.phase = Phase::Running { pid, started_at: now, health, paused: false, joined };
             }
             Op::Kill { name, .. } => {
                 let container = self.container(name);

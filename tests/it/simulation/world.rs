@@ -260,7 +260,7 @@ impl Runtime for Sim {
             found.state.stopped_by_user = false;
             found.state.restarts = restarts;
             let health = found.state.service.health.as_ref().map(|_| Health::Starting);
-            found.state.phase = Phase::Running { pid: 1, started_at, health, paused: false };
+            found.state.phase = Phase::Running { pid: 1, started_at, health, paused: false, joined: Vec::new() };
             (found.state.clone(), found.run)
         };
         world.note(&format!("started {}", state.name));
