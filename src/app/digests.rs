@@ -101,7 +101,7 @@ fn text(node: &Node) -> Option<Arc<str>> {
 }
 
 /// An image's whole name with its digest, or what is wrong and what to do.
-fn pinned(registries: &Registries, image: &str) -> Result<String, (String, Option<String>)> {
+pub(super) fn pinned(registries: &Registries, image: &str) -> Result<String, (String, Option<String>)> {
     let Some(name) = Reference::parse(image) else {
         return Err((format!("`{image}` is not the name of an image"), None));
     };

@@ -19,6 +19,7 @@ pub mod logs;
 pub mod options;
 pub mod project;
 pub mod provider;
+pub mod publish;
 pub mod pull;
 pub mod push;
 pub mod registry;

@@ -12,7 +12,7 @@ use crate::base::reason::without_number;
 use crate::base::trash::Trash;
 use crate::compose::{self, Remotes, Unfetched, Variable};
 use crate::image::Reference;
-use crate::registry::{self, ArtifactFile, Registries};
+use crate::registry::{self, ArtifactFile, COMPOSE_ENV_FILE, COMPOSE_FILE, Registries};
 use crate::remote::{self, Address, Repository};
 use crate::ui::tables::SourcedVariable;
 
@@ -21,9 +21,6 @@ pub(super) const FETCHED: &str = "projects-fetched";
 const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 /// Characters of an address that a folder is called after.
 const LONGEST: usize = 80;
-
-const COMPOSE_FILE: &str = "application/vnd.docker.compose.file+yaml";
-const ENV_FILE: &str = "application/vnd.docker.compose.envfile";
 
 /// A project whose first file lies elsewhere, as far as a person should know before it is run.
 #[derive(Debug)]
@@ -202,7 +199,7 @@ fn write_files(files: Vec<ArtifactFile>, folder: &Path) -> Result<(), Unfetched>
                 documents.push(content);
                 continue;
             }
-            ENV_FILE => "com.docker.compose.envfile",
+            COMPOSE_ENV_FILE => "com.docker.compose.envfile",
             _ => continue,
         };
         let name = annotations.get(name).map_or("", String::as_str);
@@ -239,7 +236,7 @@ mod tests {
     fn an_artifact_does_not_write_elsewhere() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["../x", "/etc/x", "a/b", "", ".", "..", "compose.yaml", "a\0b"] {
-            for (media_type, key) in [(ENV_FILE, "envfile"), (COMPOSE_FILE, "file")] {
+            for (media_type, key) in [(COMPOSE_ENV_FILE, "envfile"), (COMPOSE_FILE, "file")] {
                 let annotations = [(format!("com.docker.compose.{key}"), name.to_owned())];
                 let extends = [("com.docker.compose.extends".to_owned(), "true".to_owned())];
                 let annotations = annotations.into_iter().chain(extends).collect();

@@ -27,6 +27,7 @@ pub mod ls;
 pub mod pause;
 pub mod port;
 pub mod ps;
+pub mod publish;
 pub mod pull;
 pub mod push;
 pub mod registry;
@@ -132,6 +133,8 @@ pub enum Command {
     Pull(pull::PullArgs),
     /// Push the images that services build
     Push(push::PushArgs),
+    /// Put the project into a registry, for `-f oci://`
+    Publish(publish::PublishArgs),
     /// Log in to a registry
     Login(login::LoginArgs),
     /// Forget a login
@@ -172,7 +175,7 @@ pub enum Command {
 }
 
 /// Commands of docker compose that are not here yet.
-const NOT_YET: &[&str] = &["alpha", "bridge", "publish", "docker-cli-plugin-hooks"];
+const NOT_YET: &[&str] = &["alpha", "bridge", "docker-cli-plugin-hooks"];
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -236,6 +239,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Rm(args) => rm::run(args, &context()?),
         Command::Pull(args) => pull::run(args, &context_of_layers()?),
         Command::Push(args) => push::run(args, &context_of_layers()?),
+        Command::Publish(args) => publish::run(args, &context_of_layers()?),
         Command::Login(args) => login::run(args, &context()?),
         Command::Logout(args) => login::logout(&args, &context()?),
         Command::Registry(args) => registry::run(&args, &context_of_layers()?),

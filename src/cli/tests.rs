@@ -28,8 +28,8 @@ fn up_takes_docker_composes_flags() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
-    let Command::Other(words) = parse("publish --yes web").unwrap() else { panic!("another command") };
-    assert_eq!(unknown(&words[0]).message, "`publish` is not supported yet");
+    let Command::Other(words) = parse("alpha viz").unwrap() else { panic!("another command") };
+    assert_eq!(unknown(&words[0]).message, "`alpha` is not supported yet");
     assert_eq!(unknown("bogus").message, "unknown command `bogus`");
 }
 

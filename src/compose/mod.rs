@@ -25,6 +25,7 @@ mod load;
 mod locate;
 mod merge;
 mod name;
+mod named;
 mod normalize;
 mod padding;
 mod path;
@@ -57,6 +58,7 @@ use select::Disabled;
 
 pub use environment::env_file;
 pub use name::is_project_name;
+pub use named::{NamedFile, NamedFor, Naming, named_files, rename_files};
 pub use remote::{Remotes, Unfetched, is_remote};
 pub use shell::split as split_command;
 pub use short::{VolumeSource, volume_source};

@@ -3,15 +3,22 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::client::Registries;
 use super::endpoint::Endpoint;
 use super::error::Error;
-use crate::image::{Descriptor, Digest, Reference};
+use crate::image::manifest::MANIFEST;
+use crate::image::{Descriptor, Digest, Reference, Store};
 
 /// What a registry calls a Compose project.
 const COMPOSE_PROJECT: &str = "application/vnd.docker.compose.project";
+/// A Compose file of it.
+pub const COMPOSE_FILE: &str = "application/vnd.docker.compose.file+yaml";
+/// A file of variables of it.
+pub const COMPOSE_ENV_FILE: &str = "application/vnd.docker.compose.envfile";
+/// What artifacts have that need no configuration, and its content.
+const EMPTY: (&str, &[u8]) = ("application/vnd.oci.empty.v1+json", b"{}");
 /// The configuration of the first ones, which had no type of their own.
 const COMPOSE_CONFIG: &str = "application/vnd.docker.compose.config.empty.v1+json";
 /// No project has more files, and none a larger one.
@@ -26,6 +33,18 @@ pub struct ArtifactFile {
     pub media_type: String,
     pub annotations: BTreeMap<String, String>,
     pub content: Vec<u8>,
+}
+
+/// A manifest as it is written.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    artifact_type: &'a str,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+    annotations: BTreeMap<&'a str, &'a str>,
 }
 
 /// A manifest or an index, as far as artifacts need it.
@@ -56,6 +75,34 @@ impl Registries {
     /// It is something else, or what the registry says.
     pub fn compose_project(&self, name: &Reference, digest: &Digest) -> Result<Vec<ArtifactFile>, Error> {
         self.first(name, |endpoint| self.project_from(endpoint, name, digest))
+    }
+
+    /// Pushes a Compose project. Returns the digest of its manifest. `created`: RFC 3339.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn push_project(
+        &self,
+        store: &Store,
+        name: &Reference,
+        files: &[ArtifactFile],
+        created: &str,
+    ) -> Result<Digest, Error> {
+        let config = self.push_bytes(store, name, EMPTY.0, EMPTY.1)?;
+        let mut layers = Vec::new();
+        for file in files {
+            let blob = self.push_bytes(store, name, &file.media_type, &file.content)?;
+            layers.push(Descriptor { annotations: file.annotations.clone(), ..blob });
+        }
+        let manifest = Written {
+            schema_version: 2,
+            media_type: MANIFEST,
+            artifact_type: COMPOSE_PROJECT,
+            config,
+            layers,
+            annotations: BTreeMap::from([("org.opencontainers.image.created", created)]),
+        };
+        self.push_manifest(store, name, &serde_json::to_vec(&manifest).unwrap_or_default())
     }
 
     fn project_from(&self, endpoint: &Endpoint, name: &Reference, digest: &Digest) -> Result<Vec<ArtifactFile>, Error> {

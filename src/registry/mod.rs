@@ -19,7 +19,7 @@ mod serve;
 mod settings;
 mod transport;
 
-pub use artifact::ArtifactFile;
+pub use artifact::{ArtifactFile, COMPOSE_ENV_FILE, COMPOSE_FILE};
 pub use client::Registries;
 pub use credentials::{CredentialFile, Credentials};
 pub use error::Error;

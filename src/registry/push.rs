@@ -60,25 +60,42 @@ impl Registries {
         layers: &[Digest],
         told: PushTold<'_>,
     ) -> Result<(Digest, u64), Error> {
+        self.with(store, name, told, |push| {
+            let layers = push.layers(layers)?;
+            let config = push.bytes(CONFIG, config)?;
+            let manifest = OciManifest { schema_version: 2, media_type: MANIFEST.to_owned(), config, layers };
+            let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
+            Ok((push.manifest(&bytes)?, bytes.len() as u64))
+        })
+    }
+
+    /// Pushes a small blob of an artifact.
+    pub(super) fn push_bytes(
+        &self,
+        store: &Store,
+        name: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Descriptor, Error> {
+        self.with(store, name, &|_, _| {}, |push| push.bytes(media_type, bytes))
+    }
+
+    /// Pushes the manifest of an artifact, whose blobs are there. Returns its digest.
+    pub(super) fn push_manifest(&self, store: &Store, name: &Reference, bytes: &[u8]) -> Result<Digest, Error> {
+        self.with(store, name, &|_, _| {}, |push| push.manifest(bytes))
+    }
+
+    fn with<T>(
+        &self,
+        store: &Store,
+        name: &Reference,
+        told: PushTold<'_>,
+        push: impl FnOnce(&Push<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         // Mirrors are only read from.
         let endpoints = self.endpoints(name.registry())?;
         let endpoint = endpoints.last().ok_or_else(|| super::settings::setting("registry-mirrors", "no server"))?;
-        let push = Push { registries: self, endpoint, store, name, told };
-        let layers = push.layers(layers)?;
-        let config_blob = Descriptor::new(CONFIG, Digest::of(config), config.len() as u64);
-        if !push.exists(&config_blob)? {
-            push.upload(&config_blob, &Content::Bytes(config))?;
-        }
-        let manifest = OciManifest { schema_version: 2, media_type: MANIFEST.to_owned(), config: config_blob, layers };
-        let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
-        let digest = Digest::of(&bytes);
-        let which = name.tag().map_or_else(|| digest.to_string(), str::to_owned);
-        let url = format!("{}/v2/{}/manifests/{which}", endpoint.base, name.path());
-        endpoint.request(&self.settings, &push.scope(None), &mut |agent, authorization| {
-            let request = agent.put(&url).header("content-type", MANIFEST);
-            with(request, authorization).send(bytes.as_slice())
-        })?;
-        Ok((digest, bytes.len() as u64))
+        push(&Push { registries: self, endpoint, store, name, told })
     }
 }
 
@@ -188,6 +205,27 @@ impl Push<'_> {
         }
         self.store.note_blob(layer, &blob, &self.name.repository())?;
         Ok(blob)
+    }
+
+    /// A small blob, sent unless it is there.
+    fn bytes(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
+        let blob = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
+        if !self.exists(&blob)? {
+            self.upload(&blob, &Content::Bytes(bytes))?;
+        }
+        Ok(blob)
+    }
+
+    /// Puts a manifest under the name's tag. Returns its digest.
+    fn manifest(&self, bytes: &[u8]) -> Result<Digest, Error> {
+        let digest = Digest::of(bytes);
+        let which = self.name.tag().map_or_else(|| digest.to_string(), str::to_owned);
+        let url = format!("{}/v2/{}/manifests/{which}", self.endpoint.base, self.name.path());
+        self.endpoint.request(&self.registries.settings, &self.scope(None), &mut |agent, authorization| {
+            let request = agent.put(&url).header("content-type", MANIFEST);
+            with(request, authorization).send(bytes)
+        })?;
+        Ok(digest)
     }
 
     fn exists(&self, blob: &Descriptor) -> Result<bool, Error> {

@@ -168,3 +168,48 @@ fn an_artifact_is_a_project() {
     let left = fs::read_dir(project.root().join("data/projects-fetched")).unwrap().count();
     assert_eq!(left, 2, "of what is refused nothing is kept");
 }
+
+#[test]
+fn what_is_published_is_the_same_project_elsewhere() {
+    let served = Served::new();
+    let name = format!("{}/team/published:1", served.address);
+    let compose = "# a comment\nservices:\n  web:\n    image: busybox\n    command: echo ${WORD:-hi}\n    env_file:\n      \
+                   - path: 'web.env'\n      - {path: gone.env, required: false}\n  more:\n    extends:\n      file: \
+                   sub/base.yaml\n      service: base\n";
+    let project = Project::new(compose);
+    fs::create_dir(project.folder().join("sub")).unwrap();
+    project.write("web.env", "A=1\n");
+    project.write("sub/base.yaml", "services: {base: {extends: {file: deep.yaml, service: deep}, image: busybox}}\n");
+    project.write("sub/deep.yaml", "services: {deep: {image: none, command: cat /x, env_file: deep.env}}\n");
+    project.write("sub/deep.env", "DEEP=2\n");
+    project.write("over.yaml", "services: {web: {labels: {a: b}}}\n");
+    let files = ["-f", "compose.yaml", "-f", "over.yaml"];
+    let publish = |more: &[&str]| project.run(&[&files[..], &["publish", &name], more].concat());
+    let refused = publish(&[]).fails(1).err;
+    assert!(refused.contains("service `more`, service `web` has") && refused.contains("--with-env"), "{refused}");
+    let dry = project.run(&[&["--dry-run"], &files[..], &["publish", "--with-env", &name]].concat()).ok().out;
+    assert_eq!(dry.lines().count(), 6, "{dry}");
+    assert!(!served.has_repository("team/published"));
+    publish(&["--with-env", "-y"]).ok();
+    let address = format!("oci://{name}");
+    let config = |files: &[&str]| {
+        let output = project.run(&[files, &["config", "--format", "json"]].concat()).ok().out;
+        let mut value: Value = serde_json::from_str(&output).unwrap();
+        value.as_object_mut().unwrap().remove("name");
+        value
+    };
+    assert_eq!(config(&["-f", &address]), config(&files));
+    let text = served.layer("team/published", "1", 0);
+    assert!(text.starts_with("# a comment\n") && text.contains("${WORD:-hi}"), "{text}");
+    // What cannot be published.
+    for (compose, part) in [
+        ("include: [sub/deep.yaml]\nservices: {a: {image: x}}\n", "`include`"),
+        ("services: {a: {build: .}}\n", "only `build`"),
+        ("services: {a: {image: x, env_file: '${X:-web}.env'}}\n", "another one elsewhere"),
+        ("services: {a: {image: x, volumes: ['./sub:/x']}}\n", "cancelled"),
+    ] {
+        project.write("compose.yaml", compose);
+        let failed = project.run(&["publish", "--with-env", &name]).fails(1).err;
+        assert!(failed.contains(part), "{part}: {failed}");
+    }
+}

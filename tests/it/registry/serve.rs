@@ -77,6 +77,14 @@ impl Served {
         assert_eq!(put.status, 201, "{}", put.text());
     }
 
+    /// The text of a layer.
+    pub(crate) fn layer(&self, repository: &str, tag: &str, number: usize) -> String {
+        let manifest = self.get(&format!("/v2/{repository}/manifests/{tag}")).body;
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        let digest = manifest["layers"][number]["digest"].as_str().unwrap();
+        String::from_utf8(self.get(&format!("/v2/{repository}/blobs/{digest}")).body).unwrap()
+    }
+
     pub(super) fn push_image(&self, repository: &str, tag: &str, made: &Made) {
         made.blobs.values().for_each(|blob| drop(self.push_blob(repository, blob)));
         let path = format!("/v2/{repository}/manifests/{tag}");
