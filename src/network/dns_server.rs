@@ -40,6 +40,7 @@ pub struct Served {
     /// The namespace that outside servers are asked from.
     pub netns: OwnedFd,
     pub view: View,
+    /// Questions wait until it has been set anew for the first time.
     pub zone: watch::Receiver<Arc<Zone>>,
     /// In the place of the host's servers when not empty.
     pub servers: Vec<IpAddr>,
@@ -131,8 +132,13 @@ async fn serve(served: Served) -> io::Result<()> {
     let listener: std::net::TcpListener = served.sockets.tcp.into();
     listener.set_nonblocking(true)?;
     let tcp = TcpListener::from_std(listener)?;
+    let mut zone = served.zone;
+    // A container can ask before the names have been made: an answer of none would be a wrong one.
+    if zone.changed().await.is_err() {
+        return Ok(());
+    }
     let upstream = Upstream::new(served.netns, served.servers, served.outside);
-    let answers = Arc::new(Answers { view: served.view, zone: served.zone, others: served.others, upstream });
+    let answers = Arc::new(Answers { view: served.view, zone, others: served.others, upstream });
     tokio::select! {
         result = serve_udp(udp, answers.clone()) => result,
         result = serve_tcp(tcp, answers) => result,
