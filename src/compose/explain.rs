@@ -222,14 +222,10 @@ impl Historian<'_> {
         steps.push(Step { place, text });
     }
 
-    /// What an alias or `<<` repeats is written before the mapping or list that repeats it.
     fn repeated(&self, steps: &mut Vec<Step>, way: &[Stop<'_>]) {
-        let is_before = |a: Mark, b: Mark| a.file == b.file && a.line > 0 && (a.line, a.column) < (b.line, b.column);
-        let pairs = way.iter().zip(way.iter().skip(1)).rev();
-        for (outer, inner) in pairs {
-            if is_before(inner.node.mark, outer.node.mark) {
-                return self.step(steps, outer.node.mark, "repeated here by an alias or `<<`");
-            }
+        let mut pairs = way.iter().zip(way.iter().skip(1)).rev();
+        if let Some(by) = pairs.find_map(|(outer, inner)| self.record.repeated(inner.node.mark, outer.node.mark)) {
+            self.step(steps, by, "repeated here by an alias or `<<`");
         }
     }
 
@@ -416,6 +412,14 @@ mod tests {
               compose.yaml:9: written here
         "#]]
         .assert_eq(&explained(&files, "services.web.environment.A").unwrap());
+        // Where the mapping that repeats it has become one with that of a service that is extended.
+        let text = "x-a: &a\n  DB: x\nservices:\n  base:\n    image: x\n    environment: {A: b}\n  web:\n    extends: base\n    environment:\n      <<: *a\n      A: w\n";
+        expect_test::expect![[r#"
+            services.web.environment.DB = "x"
+              compose.yaml:2: written here
+              compose.yaml:10: repeated here by an alias or `<<`
+        "#]]
+        .assert_eq(&explained(&[("compose.yaml", text)], "services.web.environment.DB").unwrap());
     }
 
     #[test]

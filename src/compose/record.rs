@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::files;
 use crate::base::diagnostic::Place;
-use crate::model::tree::{Mark, Node, Value};
+use crate::model::tree::{Map, Mark, Node, Value};
 
 /// A scalar before its variables were replaced.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Base {
 #[derive(Debug, Default)]
 pub(super) struct Record {
     written: HashMap<Mark, Written>,
+    /// By the place of a value: the mappings and lists that repeat it by an alias or `<<`.
+    repeated: HashMap<Mark, Vec<Mark>>,
     /// By the path and place of a value: the place of the one that it took the place of.
     overridden: HashMap<(String, Mark), Mark>,
     /// By service and the place of a value: where it has it from.
@@ -53,6 +55,12 @@ impl Record {
     }
 
     fn scalars(&mut self, node: &Node, lines: &[&str]) {
+        // What an alias repeats is written before the mapping or list that repeats it.
+        let items = node.as_list().unwrap_or_default().iter();
+        let inner = items.chain(node.as_map().into_iter().flat_map(Map::values).map(|(_, node)| node));
+        for inner in inner.filter(|inner| (inner.mark.line, inner.mark.column) < (node.mark.line, node.mark.column)) {
+            self.repeated.entry(inner.mark).or_default().push(node.mark);
+        }
         match &node.value {
             Value::List(list) => list.iter().for_each(|item| self.scalars(item, lines)),
             Value::Map(map) => map.values().for_each(|(_, node)| self.scalars(node, lines)),
@@ -83,6 +91,12 @@ impl Record {
 
     pub(super) fn written(&self, mark: Mark) -> Option<&Written> {
         self.written.get(&mark)
+    }
+
+    /// What repeats the value within `outer`, which may have become one with others since.
+    pub(super) fn repeated(&self, mark: Mark, outer: Mark) -> Option<Mark> {
+        let by = self.repeated.get(&mark)?;
+        by.iter().find(|by| **by == outer).or(by.first().filter(|_| by.len() == 1)).copied()
     }
 
     pub(super) fn before(&self, path: &str, mark: Mark) -> Option<Mark> {
