@@ -205,7 +205,7 @@ impl<'a> Builder<'a> {
                     return self.known_key(key, mark, reports);
                 }
                 let mut node = scalar_node(&text, style, tag.as_deref(), mark);
-                if node.tag != Tag::None && self.reads_project_name() {
+                if tag.is_some() && node.tag != Tag::None && self.reads_project_name() {
                     // The reference looks for the name before it knows of tags.
                     node = Node::string(text.as_ref(), mark);
                 }

@@ -453,6 +453,7 @@ services:
     blkio_config:
       device_read_bps: [{path: /dev/a, rate: 1e3}]
     build: {context: /c, platforms: [a, a]}
+    volumes: [{type: tmpfs, target: /t, tmpfs: {mode: 1.5}}]
   p:
     provider: {type: p, options: {none: [], one: a}}
 configs:
@@ -478,6 +479,11 @@ configs:
                 image: x
                 networks:
                   default: null
+                volumes:
+                  - type: tmpfs
+                    target: /t
+                    tmpfs:
+                      mode: 1
               p:
                 provider:
                   type: p
@@ -558,12 +564,13 @@ services:
       - {target: 80, published: 1e3}
     volumes:
       - {type: tmpfs, target: /t, tmpfs: {mode: -1}}
+name: 2020-01-01
 secrets:
   s: {environment: E, driver_opts: {a: 1.5}}
 ",
     )]);
     let lines: Vec<_> = places(&loaded).into_iter().map(|(_, line, _)| line).collect();
-    assert_eq!(lines, [4, 5, 7, 8, 10, 12, 14]);
+    assert_eq!(lines, [4, 5, 7, 8, 10, 12, 13, 15]);
 }
 
 #[test]

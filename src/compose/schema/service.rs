@@ -306,7 +306,7 @@ static VOLUME_OPTIONS_FIELDS: Struct =
     structure(&[at("labels", &PAIRS).merge(Merge::KeyValue), at("nocopy", &BOOL), at("subpath", &STRING)]);
 static TMPFS_OPTIONS: Shape = NOTHING.or_struct(&TMPFS_OPTIONS_FIELDS);
 static TMPFS_OPTIONS_FIELDS: Struct = structure(&[at("size", &TMPFS_SIZE), at("mode", &TMPFS_MODE)]);
-static TMPFS_MODE: Shape = NOTHING.or_number(Number::Between(0, u32::MAX as i64)).cast(Cast::Int);
+static TMPFS_MODE: Shape = NOTHING.or_number(Number::Any).cast(Cast::Unsigned);
 static TMPFS_SIZE: Shape = NOTHING.or_number(Number::Between(0, i64::MAX)).or_text(Text::Any).cast(Cast::Bytes);
 static IMAGE_OPTIONS: Shape = NOTHING.or_struct(&IMAGE_OPTIONS_FIELDS);
 static IMAGE_OPTIONS_FIELDS: Struct = structure(&[at("subpath", &STRING)]);
