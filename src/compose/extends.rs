@@ -87,6 +87,7 @@ fn extended(
             let bases = base_services(loader, &path, reference.file_mark, scope, is_remote(other));
             let note = format!("`{name}` extends `{}` of this file from here", reference.service);
             loader.reports.trace(before, reference.file_mark, &note);
+            loader.reports.lead(&path, reference.file_mark, note);
             let bases = bases?;
             known(loader, &bases, &reference, name, &path)?;
             extended(loader, &bases, &reference.service, &path, chain, scope)

@@ -1,5 +1,8 @@
 //! Collects what is wrong with a project while it is loaded.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
 use super::record::Record;
 use crate::base::diagnostic::{Diagnostic, Place, Severity};
 use crate::model::tree::{Mark, Sources};
@@ -13,6 +16,8 @@ pub(super) struct Reports {
     pub(super) sources: Sources,
     pub(super) diagnostics: Vec<Diagnostic>,
     errors: usize,
+    /// By file: what led to it, for problems that are found when its values are in another one.
+    led_by: HashMap<PathBuf, (Place, String)>,
     /// Only where it was asked for: it costs time and memory.
     pub(super) record: Option<Box<Record>>,
 }
@@ -49,11 +54,13 @@ impl Reports {
     }
 
     /// Adds a problem unless it is known already: a file is looked at once per merge.
-    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+    pub(super) fn push(&mut self, mut diagnostic: Diagnostic) {
         if self.is_full() {
             self.errors += usize::from(diagnostic.severity == Severity::Error);
             return;
         }
+        let file = diagnostic.place.as_ref().map(|place| place.file.as_path());
+        diagnostic.related.extend(file.and_then(|file| self.led_by.get(file)).cloned());
         if self.diagnostics.contains(&diagnostic) {
             return;
         }
@@ -108,6 +115,13 @@ impl Reports {
 
     pub(super) fn errors(&self) -> usize {
         self.errors
+    }
+
+    /// Notes the `extends` that brought a file in, for problems that are found from now on.
+    pub(super) fn lead(&mut self, file: &Path, mark: Mark, note: String) {
+        if let Some(place) = self.place(mark) {
+            self.led_by.entry(file.to_owned()).or_insert((place, note));
+        }
     }
 
     /// Adds the place that led to every problem reported since there were `before` of them: the `include` or

@@ -392,6 +392,20 @@ fn what_is_wrong_with_one_file_hides_nothing_of_the_others() {
 }
 
 #[test]
+fn errors_of_an_extended_file_name_what_led_there() {
+    let (_folder, loaded) = load(&[
+        ("compose.yaml", "services:\n  web:\n    extends: {file: base.yaml, service: base}\n"),
+        ("base.yaml", "services:\n  base:\n    image: x\n    imagee: x\n    ports: ['a:b:c:d']\n"),
+    ]);
+    for error in errors(&loaded) {
+        let led_by: Vec<_> =
+            error.related.iter().map(|(place, _)| (place.file.file_name().unwrap(), place.line)).collect();
+        assert_eq!(led_by, [("compose.yaml".as_ref(), 3)], "{error:?}");
+    }
+    assert_eq!(errors(&loaded).len(), 2);
+}
+
+#[test]
 fn errors_point_at_the_value_that_is_wrong() {
     let (_folder, loaded) = load(&[
         (
