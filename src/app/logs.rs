@@ -160,17 +160,18 @@ impl App {
             let mut records = self.selected(project, selection)?;
             records.retain(shown);
             for record in &records {
-                if let Some((end, at)) = end_of(project, record)
-                    && at >= ends_since
-                    && told.insert((record.config.id.clone(), at))
-                {
-                    pending.borrow_mut().push(end);
+                let id = &record.config.id;
+                if let Some((end, at)) = end_of(project, record) {
+                    running.remove(id);
+                    if at >= ends_since && told.insert((id.clone(), at)) {
+                        pending.borrow_mut().push(end);
+                    }
+                } else if record.state.run.is_some() {
+                    running.insert(id.clone(), removed(project, record));
                 }
             }
-            let gone = |(id, end)| (!records.iter().any(|record| record.config.id == id)).then_some(end);
-            pending.borrow_mut().extend(std::mem::take(&mut running).into_iter().filter_map(gone));
-            let runs = records.iter().filter(|record| record.state.run.is_some());
-            running.extend(runs.map(|record| (record.config.id.clone(), removed(project, record))));
+            let gone = running.extract_if(.., |id, _| !records.iter().any(|record| record.config.id == *id));
+            pending.borrow_mut().extend(gone.map(|(_, end)| end));
             let sources = records.iter().map(|record| source(&dir, project, record)).collect();
             Ok(Scan { sources, over })
         };

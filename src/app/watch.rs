@@ -11,7 +11,7 @@ use notify::{RecursiveMode, Watcher};
 use rustix::fs::FlockOperation;
 
 use crate::app::options::{ExecOptions, RestartOptions};
-use crate::app::{App, AppError};
+use crate::app::{App, AppError, LoadOptions};
 use crate::build::Ignore;
 use crate::copy::{self, Owners, Symlinks};
 use crate::model::{Hook, Project, WatchAction};
@@ -58,13 +58,20 @@ impl App {
             return Err(AppError::Usage(message.to_owned()));
         }
         let _only = self.watch_lock(&project.name)?;
-        let (_watcher, changes) = observe(&rules)?;
+        let (mut watcher, changes) = observe(&rules)?;
+        // What is changed in the file meanwhile, and may be half written, is for the next `watch`.
+        let load = LoadOptions { project_name: Some(project.name), files: Vec::new(), ..self.load.clone() };
+        let named = Self { load, ..self.clone() };
         (watching.say)("Watch enabled");
         for rule in rules.iter().filter(|rule| rule.initial_sync && rule.syncs()) {
             let paths = rule.files(&rule.path);
-            self.act(&[(rule, paths)], watching);
+            named.act(&[(rule, paths)], watching);
         }
         while let Some(paths) = batch(&changes) {
+            // A folder that was removed and made again is another one.
+            for rule in rules.iter().filter(|rule| paths.contains(&rule.path) && rule.path.is_dir()) {
+                watcher.watch(&rule.path, RecursiveMode::Recursive).map_err(failed)?;
+            }
             let mut work = Vec::new();
             for rule in &rules {
                 let mine: BTreeSet<PathBuf> = paths.iter().flat_map(|path| rule.files(path)).collect();
@@ -72,7 +79,7 @@ impl App {
                     work.push((rule, mine));
                 }
             }
-            self.act(&work, watching);
+            named.act(&work, watching);
         }
         Ok(())
     }
@@ -271,9 +278,12 @@ fn is_editors(name: &str) -> bool {
         || name == "4913"
 }
 
+fn failed(error: notify::Error) -> AppError {
+    AppError::io("watch files")(std::io::Error::other(error))
+}
+
 /// What the system tells us of the rules' paths.
 fn observe(rules: &[Rule]) -> Result<(notify::RecommendedWatcher, Receiver<PathBuf>), AppError> {
-    let failed = |error: notify::Error| AppError::io("watch files")(std::io::Error::other(error));
     let (tell, told) = mpsc::channel();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let Ok(event) = event else { return };
@@ -284,14 +294,11 @@ fn observe(rules: &[Rule]) -> Result<(notify::RecommendedWatcher, Receiver<PathB
     let mut watcher = watcher.map_err(failed)?;
     let mut watched = BTreeMap::new();
     for rule in rules {
-        // A single file is watched through its folder: editors put a new one in its place.
-        let (folder, mode) = match rule.path.is_dir() {
-            true => (rule.path.as_path(), RecursiveMode::Recursive),
-            false => (rule.path.parent().unwrap_or(&rule.path), RecursiveMode::NonRecursive),
-        };
-        if mode == RecursiveMode::Recursive || !watched.contains_key(folder) {
-            watched.insert(folder, mode);
+        if rule.path.is_dir() {
+            watched.insert(rule.path.as_path(), RecursiveMode::Recursive);
         }
+        // A new file, or folder, that is put in the place of the old one is seen in the folder above only.
+        watched.entry(rule.path.parent().unwrap_or(&rule.path)).or_insert(RecursiveMode::NonRecursive);
     }
     for (folder, mode) in watched {
         watcher.watch(folder, mode).map_err(failed)?;

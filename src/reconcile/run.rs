@@ -167,6 +167,13 @@ impl<R: Runtime> Reconciler<R> {
                 | ChangeKind::Remove { .. }
                 | ChangeKind::Cancel
         );
+        // The same once more, from another terminal: when its turn comes, there is nothing left to do.
+        let again =
+            running.change.kind == command.change.kind && !matches!(command.change.kind, ChangeKind::Run { .. });
+        if again {
+            self.queue.push_back(command);
+            return;
+        }
         if preempts {
             running.interrupted.get_or_insert(verb);
             self.queue.push_back(command);
@@ -222,7 +229,9 @@ impl<R: Runtime> Reconciler<R> {
             && let Some(command) = self.queue.pop_front()
         {
             self.begin(command);
-            if let (Some(running), Some(next)) = (&mut self.running, self.queue.front()) {
+            if let (Some(running), Some(next)) = (&mut self.running, self.queue.front())
+                && running.change.kind != next.change.kind
+            {
                 running.interrupted = Some(next.change.kind.verb());
             }
         }

@@ -133,7 +133,12 @@ impl ProjectDir {
     pub fn load_container(&self, id: &ContainerId) -> io::Result<Option<ContainerRecord>> {
         let folder = self.container(id);
         let Some(config) = readable::<ContainerConfig>(&folder.join("config.json"))? else { return Ok(None) };
-        let state = readable(&folder.join("state.json"))?.unwrap_or_default();
+        let state = match readable(&folder.join("state.json"))? {
+            Some(state) => state,
+            // It was removed meanwhile, and not only created.
+            None if !folder.exists() => return Ok(None),
+            None => StateFile::default(),
+        };
         let exit_file = readable(&folder.join("exit.json"))?;
         Ok(Some(ContainerRecord { config, state, exit_file }))
     }

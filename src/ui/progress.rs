@@ -283,7 +283,7 @@ mod tests {
         for (columns, expected) in [
             (60, " ✔ Container a-project-with-a-very-long-s…  Started    0.0s "),
             (40, " ✔ Container a-project…  Started   0.0s "),
-            (20, " ✔ Container…  Star  "),
+            (20, " ✔ Container…  Sta  "),
         ] {
             let mut out = Vec::new();
             let mut progress =

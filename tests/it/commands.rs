@@ -371,6 +371,18 @@ fn watch_brings_changes_into_containers() {
         let gone = inside("/dev/shm/before").is_none();
         (gone && project.container("a")["State"] == "running").then_some(())
     });
+    let file = std::fs::read_to_string(project.folder().join("compose.yaml")).unwrap();
+    project.write("compose.yaml", "services: [");
+    project.write("src/sub/third", "three");
+    eventually("a change while the file is half written", || inside("/app/sub/third"));
+    std::fs::remove_dir_all(project.folder().join("src")).unwrap();
+    eventually("a folder that goes", || inside("/app/sub/third").is_none().then_some(()));
+    std::fs::create_dir(project.folder().join("src")).unwrap();
+    project.write("src/fourth", "four");
+    eventually("a folder that is made again", || inside("/app/fourth"));
+    project.write("src/fifth", "five");
+    eventually("a change in it", || inside("/app/fifth"));
+    project.write("compose.yaml", &file);
     watching.kill().unwrap();
     watching.wait().unwrap();
     project.down();
