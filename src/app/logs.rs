@@ -120,9 +120,9 @@ impl App {
         }
     }
 
-    /// Follows the containers of a project as they come and go, until `stop` is readable; one container also until it is
-    /// gone, since whoever removes it need not wait for us to see its end. Lines before `since`
-    /// (nanoseconds since the epoch) are left out; `ended` hears of each end after the container's last line.
+    /// Follows the containers of a project as they come and go, until `stop` is readable, or `over` (asked whenever something has
+    /// come or gone) says so; one container also until it is gone, since whoever removes it need not wait for us to see its end.
+    /// Lines before `since` (nanoseconds since the epoch) are left out; `ended` hears of each end after the container's last line.
     ///
     /// # Errors
     /// Unreadable state or logs, or what the callbacks return.
@@ -131,13 +131,14 @@ impl App {
         project: &str,
         selection: &Selection,
         since: i64,
-        stop: BorrowedFd<'_>,
+        (stop, over): (BorrowedFd<'_>, &dyn Fn() -> io::Result<bool>),
         emit: Emit<'_>,
         ended: Hear<'_>,
     ) -> io::Result<()> {
         let query = Query { since: Some(since), ..Query::default() };
         let what = Followed { project, selection, shown: &|_| true, ends_since: since, query };
-        let mut gone = || Ok(selection.container.is_some() && self.selected(project, selection)?.is_empty());
+        let mut gone =
+            || Ok(over()? || (selection.container.is_some() && self.selected(project, selection)?.is_empty()));
         self.follow(what, &mut gone, stop, emit, ended)
     }
 

@@ -4,6 +4,7 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ struct Attachment {
     up: Up,
     options: UpOptions,
     selection: Selection,
+    /// The change has been made, and nobody stops the project since.
+    steady: AtomicBool,
 }
 
 /// Runs an attached `up` to its end. The threads end with the program, which has nothing else to do.
@@ -61,7 +64,7 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
     let mode = context.progress;
     let keys = options.menu.then(|| RawMode::keys(io::stdin().as_fd())).flatten();
     let watching = options.watch;
-    let attachment = Arc::new(Attachment { context, up, options, selection });
+    let attachment = Arc::new(Attachment { context, up, options, selection, steady: AtomicBool::new(false) });
     let (stopped, stop) = io::pipe().map_err(|error| Failure::new(format!("no descriptor is left: {error}")))?;
     let (tell, told) = mpsc::channel();
     let (go, gone) = mpsc::channel();
@@ -106,6 +109,7 @@ pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Fai
         go: Some(go),
         stop: Some(stop),
         made: false,
+        over: false,
         unsettled: false,
         interrupts: 0,
         failure: None,
@@ -126,6 +130,8 @@ struct Screen {
     /// Dropped to end following.
     stop: Option<PipeWriter>,
     made: bool,
+    /// The following has ended.
+    over: bool,
     /// All have ended while a change is under way: to be looked at again.
     unsettled: bool,
     interrupts: u32,
@@ -145,6 +151,7 @@ impl Screen {
                 Ok(Event::News(reply)) => self.news(reply),
                 Ok(Event::Made(Ok(()))) => {
                     self.made = true;
+                    self.attachment.steady.store(self.interrupts == 0, Ordering::Relaxed);
                     self.attach();
                     if self.keys {
                         show::say("Keys: d detach, w watch");
@@ -171,6 +178,11 @@ impl Screen {
                 }
                 Ok(Event::Over(followed)) => {
                     followed.map_err(|error| Failure::new(format!("cannot follow the output: {error}")))?;
+                    self.over = true;
+                    if self.interrupts > 0 && self.stop.is_some() {
+                        // Whoever stops the project says when that is done.
+                        continue;
+                    }
                     return match self.failure {
                         Some(failure) => Err(failure),
                         None => Ok(ExitCode::from(self.code.unwrap_or(0))),
@@ -185,7 +197,7 @@ impl Screen {
                 Ok(Event::Stopped { killed: false, .. }) if self.interrupts > 1 => {}
                 Ok(Event::Stopped { result: Err(error), .. }) => return Err(self.attachment.context.failure(error)),
                 Ok(Event::Stopped { result: Ok(()), .. }) => {
-                    if self.go.is_some() {
+                    if self.go.is_some() || self.over {
                         return Ok(ExitCode::from(self.code.unwrap_or(0)));
                     }
                     self.stop = None;
@@ -292,6 +304,7 @@ impl Screen {
     }
 
     fn end_project(&self, kill: bool) {
+        self.attachment.steady.store(false, Ordering::Relaxed);
         let (attachment, tell) = (Arc::clone(&self.attachment), self.tell.clone());
         std::thread::spawn(move || {
             let (app, project) = (&attachment.context.app, &attachment.up.project.name);
@@ -319,7 +332,10 @@ impl Attachment {
 
 /// Prints lines until told to stop.
 fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -> io::Result<()> {
-    let Attachment { context, up, options, selection } = attachment;
+    let Attachment { context, up, options, selection, steady } = attachment;
+    let (app, project) = (&context.app, &up.project.name);
+    let over =
+        || Ok(steady.load(Ordering::Relaxed) && app.is_over(project, selection)? && !app.is_changing(project)?);
     let names = attachment.names();
     let style = show::log_style(options.output, context.ansi);
     let printer = std::cell::RefCell::new(LogPrinter::new(style, names.iter().map(String::as_str)));
@@ -327,7 +343,7 @@ fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -
         &up.project.name,
         selection,
         up.change.requested_at,
-        stopped.as_fd(),
+        (stopped.as_fd(), &over),
         &mut |line| {
             let mut out = io::stdout().lock();
             printer.borrow_mut().print(&line, &mut out)?;

@@ -67,6 +67,6 @@ fn show_output(app: &App, target: &Target, since: i64) -> io::Result<i32> {
         end = None;
         Ok(())
     };
-    app.follow_project(&target.project, &selection, since, ended.as_fd(), print, over)?;
+    app.follow_project(&target.project, &selection, since, (ended.as_fd(), &|| Ok(false)), print, over)?;
     Ok(code)
 }

@@ -14,6 +14,7 @@ pub mod terminal;
 pub mod usage;
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 
 /// Text that is not ours, such as what a container's program has said, for a message of ours: what would do something to the
 /// terminal is written out (`\u{1b}`). Lines and tabs stay.
@@ -73,7 +74,7 @@ impl Colour {
 pub enum Ansi {
     Never,
     Always,
-    /// On a terminal, unless `NO_COLOR` is set and not empty.
+    /// On a terminal, unless `NO_COLOR` is set and not empty, or `TERM` says that it knows neither.
     #[default]
     Auto,
 }
@@ -84,14 +85,24 @@ impl Ansi {
         match self {
             Self::Never => false,
             Self::Always => true,
-            Self::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            Self::Auto => is_terminal && wanted(std::env::var_os("NO_COLOR"), std::env::var_os("TERM")),
         }
     }
+}
+
+fn wanted(no_color: Option<OsString>, term: Option<OsString>) -> bool {
+    no_color.is_none_or(|value| value.is_empty()) && term.is_none_or(|value| value != "dumb")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_environment_says_whether_a_terminal_is_coloured() {
+        assert!(wanted(None, None) && wanted(Some("".into()), Some("xterm".into())));
+        assert!(!wanted(Some("1".into()), Some("xterm".into())) && !wanted(None, Some("dumb".into())));
+    }
 
     #[test]
     fn what_others_say_does_nothing_to_the_terminal() {

@@ -78,8 +78,8 @@ fn what_cannot_start_is_said_and_undone() {
 }
 
 #[test]
-fn a_second_up_at_the_same_time_is_refused() {
-    if !can_run_containers("a_second_up_at_the_same_time_is_refused") {
+fn another_up_at_the_same_time_is_refused() {
+    if !can_run_containers("another_up_at_the_same_time_is_refused") {
         return;
     }
     let project = Project::new(
@@ -98,7 +98,7 @@ fn a_second_up_at_the_same_time_is_refused() {
             .any(|container| container["Service"] == "db" && container["State"] == "running")
             .then_some(())
     });
-    let second = project.run(&["up", "-d"]).fails(1);
+    let second = project.run(&["up", "-d", "--force-recreate"]).fails(1);
     assert!(second.err.contains("up"), "{}", second.err);
     project.down();
     assert_ne!(first.wait().unwrap().code(), Some(0));
