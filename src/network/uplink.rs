@@ -214,3 +214,23 @@ fn slirp(program: &Path, netns: BorrowedFd<'_>) -> io::Result<i32> {
 pub fn check_tap() -> io::Result<()> {
     Ok(rustix::fs::open(TUN, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(drop)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_out_that_cannot_be_written_down_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let uplink = Uplink { pid, start_time: process::start_time(pid).unwrap() };
+        uplink.record(folder.path()).unwrap();
+        assert_eq!(Uplink::recorded(folder.path()).unwrap(), Some(uplink));
+        assert!(child.try_wait().unwrap().is_none());
+        // As on a full disk.
+        uplink.record(&folder.path().join("not there")).unwrap_err();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(Uplink::recorded(folder.path()).unwrap(), None, "the record names nobody who runs");
+    }
+}

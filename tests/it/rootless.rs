@@ -116,11 +116,7 @@ fn killing_any_process_loses_neither_containers_nor_ports_nor_names() {
     let port = port_of(&project, "web");
     eventually("an answer on the published port", || ask(port));
     let before = project.container("web")["ID"].clone();
-    let way_out = || {
-        let text = fs::read_to_string(project.root().join("run").join(&project.name).join("uplink.json")).ok()?;
-        let uplink: serde_json::Value = serde_json::from_str(&text).ok()?;
-        uplink["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
-    };
+    let way_out = || way_out(&project);
     let first = way_out();
     for roles in [&["supervisor"][..], &["keeper"], &["keeper", "supervisor"]] {
         // Both at once can be taken over only while something holds the network.
@@ -141,6 +137,52 @@ fn killing_any_process_loses_neither_containers_nor_ports_nor_names() {
         eventually("a new way out", || way_out().filter(|pid| *pid != first));
     }
     project.down();
+}
+
+/// The process that is the way out, as it is written down.
+fn way_out(project: &Project) -> Option<i32> {
+    let text = fs::read_to_string(project.root().join("run").join(&project.name).join("uplink.json")).ok()?;
+    let uplink: serde_json::Value = serde_json::from_str(&text).ok()?;
+    uplink["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
+}
+
+/// The first processes of the project's containers.
+fn first_processes(project: &Project) -> Vec<i32> {
+    let folder = project.root().join("data/projects").join(&project.name).join("containers");
+    let states = fs::read_dir(folder).unwrap().filter_map(|entry| {
+        let text = fs::read_to_string(entry.ok()?.path().join("state.json")).ok()?;
+        let state: serde_json::Value = serde_json::from_str(&text).ok()?;
+        state["run"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
+    });
+    states.collect()
+}
+
+/// Nobody of ours is left who could end it: the next command does.
+#[test]
+fn the_way_out_of_a_killed_project_is_ended_by_the_next_command() {
+    let test = "rootless::the_way_out_of_a_killed_project_is_ended_by_the_next_command";
+    for command in [&["down", "-v", "-t", "0"][..], &["up", "-d"]] {
+        let project = pair();
+        if !can_be_rootless(&project, test) {
+            return;
+        }
+        project.run(&["up", "-d"]).ok();
+        let Some(first) = way_out(&project) else {
+            println!("{test}: skipped: there is no way out on this machine");
+            return project.down();
+        };
+        let ours = ["keeper", "supervisor"].iter().flat_map(|role| project.role(role)).chain(first_processes(&project));
+        for pid in ours.collect::<Vec<_>>() {
+            kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        assert!(fs::metadata(format!("/proc/{first}")).is_ok(), "it ends by itself: say so in docs/architecture.md");
+        project.run(command).ok();
+        eventually("the end of the way out, or that it is used", || {
+            (fs::metadata(format!("/proc/{first}")).is_err() || way_out(&project) == Some(first)).then_some(())
+        });
+        project.down();
+        eventually("its end", || fs::metadata(format!("/proc/{first}")).is_err().then_some(()));
+    }
 }
 
 /// A listener on an address of this machine that containers do not have themselves.
