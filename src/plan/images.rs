@@ -117,6 +117,11 @@ pub fn images(project: &Project) -> Vec<WantedImage> {
         if let Some(image) = image {
             add(one(image, &format!("{path}.image"), policy, service.build.is_some()));
         }
+        for (index, hook) in service.pre_start.iter().enumerate() {
+            if let Some(image) = hook.image.as_deref().filter(|image| !image.is_empty()) {
+                add(one(image, &format!("{path}.pre_start.{index}.image"), PullPolicy::Missing, false));
+            }
+        }
         for (index, volume) in service.volumes.iter().enumerate() {
             if let (VolumeKind::Image, Some(image)) = (volume.kind, &volume.source) {
                 add(one(image, &format!("{path}.volumes.{index}.source"), PullPolicy::Missing, false));

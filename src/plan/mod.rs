@@ -149,7 +149,8 @@ impl ChangeKind {
                 crate::spec::container::MountSource::Image { reference, .. } => Some(reference.clone()),
                 _ => None,
             });
-            mounted.chain([service.container.image.clone()]).collect::<Vec<_>>()
+            let hooks = service.pre_start.iter().map(|hook| hook.container.image.clone());
+            mounted.chain([service.container.image.clone()]).chain(hooks).collect::<Vec<_>>()
         };
         let mut images: Vec<_> = project.services.values().flat_map(of).collect();
         images.sort();

@@ -9,6 +9,7 @@ use crate::spec::Dependency;
 use crate::spec::Health;
 use crate::spec::Observed;
 use crate::spec::Phase;
+use crate::spec::ServiceSpec;
 
 /// Starts what exists, dependencies included.
 pub(super) fn start(services: &[String], observed: &Observed) -> Plan {
@@ -91,6 +92,56 @@ impl<'a> Starts<'a> {
         }
         self.steps.entry(service.to_owned()).or_default().push((step, container.to_owned()));
         step
+    }
+
+    /// Runs a service's `pre_start` hooks one after the other, when what it depends on is there; the last step.
+    pub(super) fn hooks<'d>(
+        &mut self,
+        plan: &mut Plan,
+        service: &ServiceSpec,
+        first: &str,
+        depends_on: impl Iterator<Item = (&'d String, &'d Dependency)>,
+        needs: Vec<usize>,
+    ) -> Option<usize> {
+        let mut needs = needs;
+        for (name, dependency) in depends_on {
+            let started = self.steps.get(name).into_iter().flatten().map(|(step, _)| *step);
+            needs.extend(started.filter(|_| dependency.required));
+            needs.extend(self.gate(plan, name, dependency));
+        }
+        let mut last = None;
+        for (index, hook) in service.pre_start.iter().enumerate() {
+            let name = format!("{first}-pre_start-{}", index + 1);
+            // One that failed is still there, for whoever wants to look at it.
+            if let Some(old) = self.observed.containers.iter().find(|container| container.name == name) {
+                let mut before = needs.clone();
+                if let Phase::Running { .. } = old.phase {
+                    before = vec![plan.push(down::stop_op(old, None, true), Reason::Follows, before)];
+                }
+                let op = Op::Remove { id: old.id.clone(), name: name.clone(), volumes: true };
+                needs = vec![plan.push(op, Reason::Follows, before)];
+            }
+            let create = Op::Create {
+                name: name.clone(),
+                number: 0,
+                service: Box::new(hook.clone()),
+                replaces: None,
+                recreate: false,
+            };
+            let mut step = plan.push(create, Reason::Hook { service: service.name.clone() }, needs);
+            step = plan.push(Op::Start { name: name.clone() }, Reason::Follows, vec![step]);
+            let wait = Op::Wait {
+                service: name.clone(),
+                condition: Condition::ServiceCompletedSuccessfully,
+                required: true,
+                containers: vec![name.clone()],
+            };
+            step = plan.push(wait, Reason::Follows, vec![step]);
+            step = plan.push(Op::Discard { name }, Reason::Follows, vec![step]);
+            needs = vec![step];
+            last = Some(step);
+        }
+        last
     }
 
     /// The step that holds dependents of `name`, when there is something to wait for.

@@ -100,6 +100,10 @@ pub enum Op {
         name: String,
         volumes: bool,
     },
+    /// Removes a container that an earlier step has made, with its anonymous volumes.
+    Discard {
+        name: String,
+    },
     /// Holds what needs it until the containers of `service` meet `condition`.
     Wait {
         service: String,
@@ -147,6 +151,10 @@ pub enum Reason {
     Asked,
     /// A container waits for it.
     Dependency,
+    /// `pre_start` of a service that is about to be started.
+    Hook {
+        service: String,
+    },
     /// It follows from an earlier step.
     Follows,
 }
@@ -189,6 +197,7 @@ impl fmt::Display for Reason {
             Self::Orphan => f.write_str("its service is not in the project"),
             Self::Asked => f.write_str("asked for"),
             Self::Dependency => f.write_str("something that starts depends on it"),
+            Self::Hook { service } => write!(f, "`pre_start` of `{service}`"),
             Self::Follows => Ok(()),
         }
     }
@@ -217,7 +226,7 @@ impl Op {
             Self::Kill { name, .. } => (container(name), "Killing", "Killed"),
             Self::Pause { name, pause: true, .. } => (container(name), "Pausing", "Paused"),
             Self::Pause { name, pause: false, .. } => (container(name), "Unpausing", "Unpaused"),
-            Self::Remove { name, .. } => (container(name), "Removing", "Removed"),
+            Self::Remove { name, .. } | Self::Discard { name } => (container(name), "Removing", "Removed"),
             Self::Wait { containers, condition, service, .. } => {
                 let id = containers.first().map_or_else(|| service.clone(), container);
                 let met = if *condition == Condition::ServiceCompletedSuccessfully { "Exited" } else { "Healthy" };
@@ -242,7 +251,7 @@ impl Op {
             Self::Kill { name, signal, .. } => format!("send {signal} to container {name}"),
             Self::Pause { name, pause: true, .. } => format!("pause container {name}"),
             Self::Pause { name, pause: false, .. } => format!("unpause container {name}"),
-            Self::Remove { name, .. } => format!("remove container {name}"),
+            Self::Remove { name, .. } | Self::Discard { name } => format!("remove container {name}"),
             Self::Wait { service, condition: Condition::ServiceHealthy, .. } => {
                 format!("wait until `{service}` is healthy")
             }

@@ -60,9 +60,9 @@ pub(super) fn run(
         match observed.containers.iter().find(|container| container.name == name) {
             None => {
                 up.create(spec, name.to_owned(), 0, None, Reason::Asked)?;
-                up.start(spec, name, Reason::Asked);
+                up.start(spec, name, Reason::Asked, None);
             }
-            Some(container) if container.phase == Phase::Created => up.start(spec, name, Reason::NeverStarted),
+            Some(container) if container.phase == Phase::Created => up.start(spec, name, Reason::NeverStarted, None),
             Some(_) => {}
         }
     }
@@ -331,10 +331,27 @@ impl<'a> Up<'a> {
                 starting.push((name, Reason::Follows));
             }
         }
+        let hooked = self.pre_start(service, &starting);
         for (name, reason) in starting {
-            self.start(service, &name, reason);
+            self.start(service, &name, reason, hooked);
         }
         Ok(())
+    }
+
+    /// The last step of the service's `pre_start` hooks, which run when none of its containers does.
+    fn pre_start(&mut self, service: &ServiceSpec, starting: &[(String, Reason)]) -> Option<usize> {
+        let (first, _) = starting.first().filter(|_| !self.options.no_start && !service.pre_start.is_empty())?;
+        let runs = |container: &ContainerState| {
+            let mine = container.number > 0 && container.service.name == service.name;
+            mine && matches!(container.phase, Phase::Running { .. }) && !self.removals.contains_key(&container.name)
+        };
+        if self.observed.containers.iter().any(runs) {
+            return None;
+        }
+        let mut needs: Vec<usize> = starting.iter().filter_map(|(name, _)| self.creates.get(name).copied()).collect();
+        needs.extend(self.stops.get(&service.name).into_iter().flatten());
+        let depends_on = service.depends_on.iter().filter(|_| !self.options.no_deps);
+        self.starts.hooks(&mut self.plan, service, first, depends_on, needs)
     }
 
     fn why_start(&self, service: &ServiceSpec, container: &ContainerState) -> Option<Reason> {
@@ -389,11 +406,11 @@ impl<'a> Up<'a> {
         made.map(|step| step.id).collect()
     }
 
-    fn start(&mut self, service: &ServiceSpec, name: &str, reason: Reason) {
+    fn start(&mut self, service: &ServiceSpec, name: &str, reason: Reason, hooked: Option<usize>) {
         if self.options.no_start {
             return;
         }
-        let mut needs: Vec<usize> = self.creates.get(name).copied().into_iter().collect();
+        let mut needs: Vec<usize> = self.creates.get(name).copied().into_iter().chain(hooked).collect();
         needs.extend(self.stops.get(&service.name).into_iter().flatten());
         // A container that is already there still needs the networks of those it waits for, which their starts bring.
         let depends_on = service.depends_on.iter().filter(|_| !self.options.no_deps);

@@ -113,6 +113,7 @@ impl<R: Runtime> Reconciler<R> {
             }
             Op::Pause { id, pause, .. } => Work::Pause { id: id.clone(), pause: *pause },
             Op::Remove { id, volumes, .. } => Work::Remove { id: id.clone(), volumes: *volumes },
+            Op::Discard { name } => Work::Remove { id: find(&self.lives, name)?.state.id.clone(), volumes: true },
             Op::Wait { .. } => return None,
         }))
     }

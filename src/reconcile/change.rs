@@ -157,7 +157,8 @@ impl Running {
             | Op::Stop { name, .. }
             | Op::Restart { name, .. }
             | Op::Kill { name, .. }
-            | Op::Remove { name, .. } => name == container,
+            | Op::Remove { name, .. }
+            | Op::Discard { name } => name == container,
             _ => false,
         })
     }
@@ -168,7 +169,10 @@ impl Running {
             Op::Start { name } => Some(name.as_str()),
             _ => None,
         });
-        started.chain(self.plan.unchanged.iter().map(String::as_str)).collect()
+        let passes = |name: &&str| {
+            self.plan.steps.iter().any(|step| matches!(&step.op, Op::Discard { name: going } if going == name))
+        };
+        started.filter(|name| !passes(name)).chain(self.plan.unchanged.iter().map(String::as_str)).collect()
     }
 
     /// Whether something waits for this service to complete: then `--wait` takes a good end for an answer.

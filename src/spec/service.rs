@@ -29,6 +29,9 @@ pub struct ServiceSpec {
     /// `None`: the image's, else SIGTERM.
     pub stop_signal: Option<String>,
     pub stop_grace: Duration,
+    /// Run to their ends one after the other, each in a container of its own, before the first of this service's is started.
+    #[serde(default)]
+    pub pre_start: Vec<ServiceSpec>,
     /// Run inside the container when it has been started by command.
     #[serde(default)]
     pub post_start: Vec<HookSpec>,

@@ -24,6 +24,7 @@ fn container(service: &str, number: u32, phase: Phase, ports: Vec<Published>) ->
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
             post_start: Vec::new(),
+            pre_start: Vec::new(),
             pre_stop: Vec::new(),
             attach: true,
             builds: false,

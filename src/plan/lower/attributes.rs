@@ -17,7 +17,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         "it exists on Windows only",
     ),
     ("models", |s| !s.models.is_empty(), "models are not served"),
-    ("pre_start", |s| !s.pre_start.is_empty(), "hooks are not run"),
     (
         "runtime",
         |s| s.runtime.as_deref().is_some_and(|runtime| !is_builtin(runtime)) && s.init == Some(true),

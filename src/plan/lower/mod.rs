@@ -6,6 +6,7 @@ mod logging;
 mod mounts;
 mod network_options;
 mod networks;
+mod pre_start;
 mod service;
 
 use std::collections::BTreeMap;

@@ -61,7 +61,7 @@ impl Lowering<'_> {
         }
         let config_hash = hash(&serde_json::Value::Object(fields.clone()));
         self.own_labels(name, &config_hash, &mut container.labels);
-        ServiceSpec {
+        let mut spec = ServiceSpec {
             name: name.to_owned(),
             scale: service.replicas(),
             container_name: service.container_name.clone(),
@@ -78,12 +78,15 @@ impl Lowering<'_> {
             health_times: service.healthcheck.as_ref().map(health_times).unwrap_or_default(),
             stop_signal: service.stop_signal.clone(),
             stop_grace: service.stop_grace_period.unwrap_or(Duration::from_secs(10)),
+            pre_start: Vec::new(),
             post_start: self.hooks(&format!("{path}.post_start"), &service.post_start),
             pre_stop: self.hooks(&format!("{path}.pre_stop"), &service.pre_stop),
             attach: service.attach.unwrap_or(true),
             builds: service.build.is_some(),
             container,
-        }
+        };
+        spec.pre_start = self.pre_start(&path, service, &spec);
+        spec
     }
 
     /// There is no container of it.

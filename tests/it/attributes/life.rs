@@ -169,3 +169,54 @@ fn a_control_group_may_lie_elsewhere() {
         std::fs::remove_dir(group).unwrap();
     }
 }
+
+/// Each in a container of its own, in order, before the first replica, when none runs; what depends on the service waits, too.
+#[test]
+fn pre_start_hooks_run_before_the_first_replica() {
+    if !can_run_containers("pre_start_hooks_run_before_the_first_replica") {
+        return;
+    }
+    let project = Project::new("services: {}");
+    let write = |second: &str| {
+        project.write(
+            "compose.yaml",
+            &format!(
+                "services:
+  a:
+    {{{}, scale: 2, environment: {{A: one}}, volumes: ['./out:/out', '/anonymous', 'named:/named'], ports: ['80'],
+     pre_start: [{{command: [sh, -c, 'test ! -e /named/main; echo first $$A $$B >> /out/log; touch /anonymous/mark'], environment: {{B: two}}}},
+                 {{command: [sh, -c, '{second}'], working_dir: /usr, user: '0'}}]}}
+  b: {{{}, depends_on: [a], volumes: ['./out:/out']}}
+volumes: {{named: {{}}}}
+",
+                shell("ls /anonymous >> /out/log; touch /named/main; exec sleep 1000"),
+                shell("echo dependent >> /out/log; exec sleep 1000"),
+            ),
+        );
+    };
+    std::fs::create_dir(project.folder().join("out")).unwrap();
+    let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(project.folder().join("out"), anybody).unwrap();
+    let log = || std::fs::read_to_string(project.folder().join("out/log")).unwrap_or_default();
+    write("echo second $$PWD >> /out/log; sleep 0.3; echo over >> /out/log");
+    let plan = project.run(&["plan"]).fails(2);
+    assert!(plan.out.contains("`pre_start` of `a`"), "{}", plan.out);
+    project.run(&["up", "-d"]).ok();
+    eventually("all of them", || log().contains("dependent").then_some(()));
+    // The first replica has the volume without a name that the hooks had.
+    assert!(log().starts_with("first one two\nsecond /usr\nover\n"), "{}", log());
+    eventually("the first replica", || log().contains("mark\n").then_some(()));
+    assert_eq!(project.ps().len(), 3, "the hooks' containers are gone: {:?}", project.ps());
+    project.run(&["up", "-d", "--scale", "a=3"]).ok();
+    assert_eq!(log().matches("first").count(), 1, "one was running");
+    project.run(&["down", "-v", "-t", "0"]).ok();
+    std::fs::write(project.folder().join("out/log"), "").unwrap();
+    write("echo no table; exit 3");
+    let up = project.run(&["up", "-d"]).fails(1);
+    assert!(up.err.contains("exit 3") && up.err.contains("no table"), "{}", up.err);
+    assert_eq!(log(), "first one two\n", "neither the service nor what depends on it");
+    write("echo second >> /out/log");
+    project.run(&["up", "-d", "--wait"]).ok();
+    assert_eq!(project.ps().len(), 3, "{:?}", project.ps());
+    project.down();
+}

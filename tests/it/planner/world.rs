@@ -214,7 +214,7 @@ impl World {
                     *paused = *pause;
                 }
             }
-            Op::Remove { name, .. } => {
+            Op::Remove { name, .. } | Op::Discard { name } => {
                 let container = self.container(name);
                 assert!(!matches!(container.phase, Phase::Running { .. }), "{name} removed while it runs");
                 self.observed.containers.retain(|container| container.name != *name);

@@ -412,6 +412,7 @@ fn random_project(random: &Random) -> ProjectSpec {
             stop_signal: None,
             stop_grace: Duration::from_secs(10),
             post_start: Vec::new(),
+            pre_start: Vec::new(),
             pre_stop: Vec::new(),
             attach: true,
             builds: false,
