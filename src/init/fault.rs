@@ -8,6 +8,14 @@ pub(super) struct Fault {
     pub(super) detail: String,
 }
 
+impl Fault {
+    /// The same, and what it was about.
+    pub(super) fn of(self, what: &str) -> Self {
+        let detail = if self.detail.is_empty() { what.to_owned() } else { format!("{what}: {}", self.detail) };
+        Self { detail, ..self }
+    }
+}
+
 /// Adds what was being done to an error of the system.
 pub(super) trait At<T> {
     fn at(self, what: impl Into<String>) -> Result<T, Fault>;

@@ -10,7 +10,6 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 use super::Rlimit;
 use super::fault::{At, Fault, fault};
-use crate::sys::userns::Ids;
 
 /// Magic of procfs (`<linux/magic.h>`).
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
@@ -70,13 +69,20 @@ pub(super) fn rlimit(resource: Rlimit, soft: u64, hard: u64) -> Result<(), Fault
     rustix::process::setrlimit(kind, new).at(format!("{resource:?}"))
 }
 
-pub(super) fn groups(groups: &[u32]) -> Result<(), Fault> {
+pub(super) fn groups(proc: &OwnedFd, groups: &[u32]) -> Result<(), Fault> {
     let groups: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     match thread::set_thread_groups(&groups) {
         // A namespace of one user has no other groups to give or to take.
-        Err(Errno::PERM) if Ids::of_this_process() == Ids::Single => Ok(()),
+        Err(Errno::PERM) if are_groups_fixed(proc) => Ok(()),
         set => set.at("groups"),
     }
+}
+
+/// Whether nobody in this user namespace can change his groups: it was made by a user without privileges over them.
+fn are_groups_fixed(proc: &OwnedFd) -> bool {
+    let file = fs::openat(proc, "self/setgroups", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let text = file.ok().and_then(|file| std::io::read_to_string(std::fs::File::from(file)).ok());
+    text.is_some_and(|text| text.trim() == "deny")
 }
 
 /// The root of the user namespace that this process has just come into.

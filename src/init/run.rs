@@ -94,7 +94,15 @@ pub fn prepare_binds(launch: &Launch, slots: &[OwnedFd]) -> Result<BTreeMap<usiz
         let clone = slots.get(source).ok_or(Errno::BADF).and_then(|source| mounts::clone_tree(source, recursive));
         let failed =
             |error: Errno| LaunchFailure { step: Some(index), errno: error.raw_os_error(), detail: detail.to_owned() };
-        let clone = clone.map_err(failed)?;
+        let clone = match clone {
+            // An ordinary user's child may, in the user namespace that it gets.
+            Err(Errno::PERM)
+                if id_map.is_none() && launch.namespaces.contains(&Namespace::New(NamespaceKind::User)) =>
+            {
+                continue;
+            }
+            clone => clone.map_err(failed)?,
+        };
         if let Some(id_map) = id_map {
             let namespace = slots.get(id_map.namespace).ok_or_else(|| failed(Errno::BADF))?;
             mounts::map_ids(&clone, namespace, id_map.recursive).map_err(|error| LaunchFailure {
@@ -110,14 +118,22 @@ pub fn prepare_binds(launch: &Launch, slots: &[OwnedFd]) -> Result<BTreeMap<usiz
 
 /// Runs the launch's steps in a child that was just forked. Returns only when that failed (and has been reported): with
 /// the status to exit with. `born` is for [`Step::Rebirth`]: the pid of the new process goes there, or why there is none.
-pub(super) fn launch_steps(launch: &Launch, inherited: &Inherited<'_>, born: Option<BorrowedFd<'_>>) -> i32 {
+/// With `late` it hides only after the parent's go.
+pub(super) fn launch_steps(
+    launch: &Launch,
+    inherited: &Inherited<'_>,
+    born: Option<BorrowedFd<'_>>,
+    late: bool,
+) -> i32 {
     // From here on no process of a container may look into this one (memory, /proc/PID/exe, descriptors).
-    let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("dumpable");
+    let hide = || rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("dumpable");
+    let hidden = if late { Ok(()) } else { hide() };
     let goes = match born {
         Some(_) => hidden.and_then(|()| enter_v1_groups(launch, inherited)).map(|()| true),
         None if inherited.eager => hidden.map(|()| true),
         None => hidden.and_then(|()| wait_for_go(inherited.go)),
     };
+    let goes = if late { goes.and_then(|goes| hide().map(|()| goes)) } else { goes };
     let mut waits = inherited.eager && born.is_none();
     match goes {
         Ok(true) => {}
@@ -261,21 +277,19 @@ impl Child<'_> {
                 self.root = mounts::root_overlay(at, overlay)?;
                 Ok(())
             }
-            Step::RootBind { propagation, .. } => match self.inherited.binds.get(&index) {
-                Some(source) => {
-                    self.root = mounts::root_bind(source, &self.root, *propagation)?;
-                    Ok(())
-                }
-                None => fault(libc::EBADF, "the root"),
-            },
+            Step::RootBind { propagation, source } => {
+                let source = self.bind_source(index, *source, true).map_err(|fault| fault.of("the root"))?;
+                self.root = mounts::root_bind(&source, &self.root, *propagation)?;
+                Ok(())
+            }
             Step::PivotRoot => {
                 self.root = mounts::pivot(&self.root)?;
                 Ok(())
             }
-            Step::Bind { target, flags, recursive_flags, propagation, .. } => match self.inherited.binds.get(&index) {
-                Some(source) => mounts::bind(&self.root, source, target, (*flags, *recursive_flags), *propagation),
-                None => fault(libc::EBADF, &**target),
-            },
+            Step::Bind { source, target, recursive, flags, recursive_flags, propagation, .. } => {
+                let source = self.bind_source(index, *source, *recursive).map_err(|fault| fault.of(target))?;
+                mounts::bind(&self.root, &source, target, (*flags, *recursive_flags), *propagation)
+            }
             Step::Image { layers, subpath, target } => mounts::image(&self.root, layers, subpath, target),
             Step::Overlay { .. }
             | Step::Mount { .. }
@@ -308,6 +322,23 @@ impl Child<'_> {
             }
             _ => self.process(step),
         }
+    }
+
+    /// The detached mount that the parent has made; or one made here, where only this process may make mounts. Then the source
+    /// is looked up once more, as the descriptor is one of the parent's mount namespace.
+    fn bind_source(&self, index: usize, slot: Slot, recursive: bool) -> Result<OwnedFd, Fault> {
+        if let Some(clone) = self.inherited.binds.get(&index) {
+            return clone.try_clone().at("");
+        }
+        let wanted = slot_of(self.inherited, slot)?;
+        let link = format!("self/fd/{}", wanted.as_raw_fd());
+        let path = rustix::fs::readlinkat(&self.proc, link, Vec::new()).at("its path")?;
+        let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).at("")?;
+        let (wanted, other) = (rustix::fs::fstat(wanted).at("")?, rustix::fs::fstat(&found).at("")?);
+        if (wanted.st_dev, wanted.st_ino) != (other.st_dev, other.st_ino) {
+            return fault(libc::ESTALE, "it has been replaced meanwhile");
+        }
+        mounts::clone_tree(&found, recursive).at("")
     }
 
     /// Returns in the new process; this one ends.
@@ -390,7 +421,7 @@ impl Child<'_> {
             Step::FindProgram { argv, env } => exec::find(argv, env),
             Step::TerminalSession => console::control(),
             Step::NewSession => rustix::process::setsid().map(drop).at("new session"),
-            Step::Groups(groups) => restrict::groups(groups),
+            Step::Groups(groups) => restrict::groups(&self.proc, groups),
             Step::Identity { uid, gid } => restrict::identity(*uid, *gid),
             Step::Capabilities { bounding, permitted, effective, inheritable, ambient } => {
                 restrict::capabilities(&Masks {

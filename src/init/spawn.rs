@@ -46,7 +46,9 @@ pub fn spawn(launch: &Launch, inherited: &Inherited<'_>) -> Result<Child, Launch
         join => join,
     };
     let keep = inherited.descriptors();
-    let body = || launch_steps(launch, inherited, None);
+    // Whoever is no root could not write the mappings of a process that hides. Nobody is there yet to look into it.
+    let late = !rustix::process::geteuid().is_root() && flags & NamespaceKind::User.clone_flag() != 0;
+    let body = || launch_steps(launch, inherited, None, late);
     if let Some(there) = join
         && !userns::owns("pid").map_err(before)?
     {
@@ -79,7 +81,7 @@ fn reborn(launch: &Launch, inherited: &Inherited<'_>, cgroup: Option<BorrowedFd<
     let mut keep = inherited.descriptors();
     keep.push(std::os::fd::AsRawFd::as_raw_fd(&tell));
     let first = process::clone_child(inherited.single, 0, cgroup, &keep, || {
-        launch_steps(launch, inherited, Some(tell.as_fd()))
+        launch_steps(launch, inherited, Some(tell.as_fd()), false)
     });
     let first = first.map_err(|error| before(&error))?;
     drop(tell);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Hook, Hooks, Spec};
 
-use crate::engine::cgroup::{Cgroup, Hierarchies};
+use crate::engine::cgroup::{Cgroup, Entry, Hierarchies};
 use crate::engine::lower::{self, Extras, Lifecycle, Root};
 use crate::init::{self, Step};
 use crate::oci::arguments::{CreateOptions, Global};
@@ -15,7 +15,7 @@ use crate::oci::error::OciError;
 use crate::oci::group;
 use crate::oci::launch::{self, Inheritance, Progress, Starting};
 use crate::oci::state::{Container, Record};
-use crate::oci::systemd::Unit;
+use crate::oci::systemd::{self, Unit};
 use crate::oci::wait::Forwarded;
 use crate::oci::{Outcome, delete};
 use crate::sys::process;
@@ -122,8 +122,9 @@ fn start(
     let lowered = lower(record, spec, options, (&hierarchies, &cgroup), gate)?;
     let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
     let mut starting = launch::begin(lowered, Some(spec), &with)?;
+    let attached = attached_later(record).map_or(Ok(()), |unit| unit.attach(starting.pid));
     drop(placeholder);
-    let done = group::restrict(&mut cgroup, &hierarchies, &record.cgroup, spec);
+    let done = attached.and_then(|()| group::restrict(&mut cgroup, &hierarchies, &record.cgroup, spec));
     let done = done.and_then(|()| follow(container, record, spec, &mut starting));
     let done = done.and_then(|()| write_pid_file(options.io.pid_file.as_deref(), starting.pid));
     match done {
@@ -145,7 +146,7 @@ fn lower(
     let extras = Extras {
         root: Root::Bind(record.rootfs.clone()),
         joined: Vec::new(),
-        cgroup: cgroup.entry()?,
+        cgroup: if attached_later(record).is_some() { Entry::default() } else { cgroup.entry()? },
         cgroup_v1: (!hierarchies.is_unified()).then(|| cgroup.v1_directories()),
         stdin: true,
         terminal: None,
@@ -157,6 +158,11 @@ fn lower(
         lowered.launch.steps.retain(|step| !matches!(step, Step::SessionKeyring));
     }
     Ok(lowered)
+}
+
+/// The scope that the process is put into when it is there, and waits: an ordinary user cannot have it born there.
+fn attached_later(record: &Record) -> Option<&Unit> {
+    record.unit.as_ref().filter(|_| !systemd::is_system())
 }
 
 /// Lets the process run until it waits to be started, or runs its program.

@@ -98,7 +98,7 @@ impl Body {
                 self.align(8);
                 self.0.extend(number.to_le_bytes());
             }
-            Value::Numbers(numbers) => self.array(4, |body| numbers.iter().for_each(|number| body.number(*number))),
+            Value::Numbers(numbers) => self.numbers(numbers),
             Value::Bytes(bytes) => self.array(1, |body| body.0.extend(bytes)),
         }
     }
@@ -112,6 +112,11 @@ impl Body {
                 body.variant(value);
             }
         });
+    }
+
+    /// `au`
+    pub(super) fn numbers(&mut self, numbers: &[u32]) {
+        self.array(4, |body| numbers.iter().for_each(|number| body.number(*number)));
     }
 
     /// An array of structures without an element.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Capabilities, Capability, Process, Spec};
 
+use crate::engine::cgroup::Entry;
 use crate::engine::lower::{self, Target};
 use crate::oci::Outcome;
 use crate::oci::arguments::{ExecOptions, Global};
@@ -13,6 +14,7 @@ use crate::oci::console::Console;
 use crate::oci::error::OciError;
 use crate::oci::launch::{self, Inheritance, Progress};
 use crate::oci::state::{Container, Status};
+use crate::oci::systemd;
 use crate::oci::wait::Forwarded;
 use crate::sys::scheduling;
 
@@ -31,7 +33,15 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
         Console::open(process.terminal() == Some(true), options.io.console_socket.as_deref(), options.detach)?;
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), seccomp };
-    let mut lowered = lower::lower_exec(&process, target, record.group()?.entry()?, true, None)?;
+    let entry = match record.unit.as_ref().filter(|_| !systemd::is_system()) {
+        // See `create`. The new process is born where this one is.
+        Some(unit) => {
+            unit.attach(std::process::id().cast_signed())?;
+            Entry::default()
+        }
+        None => record.group()?.entry()?,
+    };
+    let mut lowered = lower::lower_exec(&process, target, entry, true, None)?;
     lower::check_program(&process, &mut lowered)?;
     // Inherited by the new process, until it is in its control group.
     let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_deref());

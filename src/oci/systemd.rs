@@ -96,6 +96,16 @@ impl Unit {
         Ok((path.to_owned(), placeholder))
     }
 
+    /// Has systemd put a process in the scope. An ordinary user cannot: what he logged in with lies in a slice that is not his.
+    pub(super) fn attach(&self, pid: i32) -> Result<(), OciError> {
+        let mut body = Body::default();
+        body.text(&self.name);
+        body.text("");
+        body.numbers(&[pid.unsigned_abs()]);
+        let attached = connect()?.call("AttachProcessesToUnit", "ssau", &body);
+        attached.map(drop).map_err(|error| self.failed("enter", error))
+    }
+
     /// Tells systemd what is in force in the group, so that it leaves that alone when it next goes over its units.
     pub(super) fn tell_limits(&self, group: &Cgroup) -> Result<(), OciError> {
         let Some(directory) = group.v2_directory() else { return Ok(()) };

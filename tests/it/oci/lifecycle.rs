@@ -288,3 +288,49 @@ fn what_a_container_uses_is_told_in_runcs_words_and_limits_are_taken_away_again(
     bundle.fails(&["events", "--stats", &id]);
     bundle.ok(&["delete", &id]);
 }
+
+/// By a user with one id, outside of any user namespace: the bundle asks for one.
+#[test]
+fn an_ordinary_user_runs_a_bundle_and_enters_it() {
+    if cannot_run() {
+        return;
+    }
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let mut bundle = Bundle::new("ordinary", "id -u; touch /made; exec sleep 1000");
+    let ids = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    bundle.config["linux"]["uidMappings"] = ids(nobody.uid.as_raw());
+    bundle.config["linux"]["gidMappings"] = ids(nobody.gid.as_raw());
+    bundle.config["linux"].as_object_mut().unwrap().remove("resources");
+    // Where the build lies may be closed to others.
+    let program = bundle.outside("rcompose");
+    fs::copy(env!("CARGO_BIN_EXE_rcompose"), &program).unwrap();
+    let as_nobody = |arguments: &[&str]| {
+        // It writes the bundle.
+        drop(bundle.command(&[]));
+        let mut command = std::process::Command::new("chown");
+        command.args(["-R", "nobody"]).arg(bundle.folder.path()).status().unwrap();
+        let mut command = std::process::Command::new(&program);
+        command.args(["oci", "--root"]).arg(bundle.outside("state-of-nobody")).args(arguments);
+        std::os::unix::process::CommandExt::uid(&mut command, nobody.uid.as_raw());
+        std::os::unix::process::CommandExt::gid(&mut command, nobody.gid.as_raw());
+        command.current_dir(bundle.folder.path()).stdin(std::process::Stdio::null());
+        command
+    };
+    let output = bundle.outside("output");
+    let file = fs::File::create(&output).unwrap();
+    let mut command = as_nobody(&["run", "--detach", &bundle.id]);
+    let status = command.stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
+    let said = || fs::read_to_string(&output).unwrap();
+    if said().contains("user namespace") && !status.success() {
+        return println!("skipped: an ordinary user may make no user namespace here");
+    }
+    assert!(status.success(), "{}", said());
+    eventually("its output", || said().contains("0\n").then_some(()));
+    let entered = as_nobody(&["exec", &bundle.id, "sh", "-c", "id -u; ls /made"]).output().unwrap();
+    assert_eq!(text(&entered.stdout), "0\n/made\n", "{}", text(&entered.stderr));
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(bundle.rootfs().join("made")).unwrap());
+    assert_eq!(owner, nobody.uid.as_raw());
+    assert!(as_nobody(&["kill", &bundle.id, "KILL"]).status().unwrap().success());
+    eventually("its end", || as_nobody(&["delete", &bundle.id]).output().unwrap().status.success().then_some(()));
+}
