@@ -12,6 +12,7 @@ mod client;
 mod credentials;
 mod endpoint;
 mod error;
+mod given;
 mod pull;
 mod push;
 mod retry;

@@ -7,7 +7,13 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
+
 use super::error::Error;
+use super::given::Given;
 use super::settings::{Settings, setting};
 use crate::sys::resolver;
 
@@ -77,7 +83,34 @@ pub(super) fn agent(settings: &Settings, registry: &str, trust: Trust) -> Result
     if trust != Trust::Plain {
         config = config.tls_config(tls(settings, registry, trust)?);
     }
-    Ok(Agent::new_with_config(config.build()))
+    let config = config.build();
+    Ok(match if trust == Trust::Certificates { given(settings, registry)? } else { None } {
+        Some(given) => {
+            let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(given);
+            Agent::with_parts(config, connector, DefaultResolver::default())
+        }
+        None => Agent::new_with_config(config),
+    })
+}
+
+/// For a registry in whose folder certificates lie.
+fn given(settings: &Settings, registry: &str) -> Result<Option<Given>, Error> {
+    let found = settings.certificates(registry)?;
+    let bad = |error: String| setting(&format!("certificates of `{registry}`"), &error);
+    let mut given = Vec::new();
+    for pem in &found.authorities {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            given.push(certificate.map_err(|error| bad(error.to_string()))?);
+        }
+    }
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(given.iter().cloned());
+    let own = found.own.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
+    Given::new(roots, given, own).map(Some).map_err(bad)
 }
 
 fn tls(settings: &Settings, registry: &str, trust: Trust) -> Result<TlsConfig, Error> {
@@ -178,8 +211,7 @@ fn tls_failure(registry: String, error: &rustls::Error) -> Error {
                 Bad::Revoked => "it has been revoked".to_owned(),
                 // What `openssl req -x509` makes where nothing else is said.
                 Bad::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-                    "it is an authority's own (CA:TRUE), which no server may show; make one with `basicConstraints=CA:FALSE`"
-                        .to_owned()
+                    "it is an authority's own (CA:TRUE), and not one that was given for this registry".to_owned()
                 }
                 other => other.to_string(),
             };
