@@ -145,7 +145,8 @@ impl Collected {
         if depth > DEEPEST {
             return Err(refused("`extends` goes through too many files"));
         }
-        let text = fs::read_to_string(path).map_err(|_| refused("it cannot be read again as a file"))?;
+        let text = fs::read_to_string(path)
+            .map_err(|error| refused(&format!("it cannot be read again as a file: {error}")))?;
         let naming = compose::named_files(&text).map_err(AppError::Input)?;
         if naming.includes {
             return Err(refused("it has `include`, and what is included does not go along"));
