@@ -135,7 +135,8 @@ impl App {
     }
 
     fn builds(&self, project: &Project, names: &BTreeSet<String>, options: &BuildOptions) -> Result<Builds, AppError> {
-        let launchers = Launchers::fork(&self.roots.data).map_err(AppError::io("start the process for build steps"))?;
+        let launchers = Launchers::fork(&self.roots.data, &self.roots.cgroup_name())
+            .map_err(AppError::io("start the process for build steps"))?;
         let mut warnings = Vec::new();
         let mut planned: Vec<Planned> = Vec::new();
         let mut open: Vec<String> = names.iter().cloned().collect();

@@ -3,7 +3,6 @@
 //! Each container gets a parent of its own, forked from the launcher, which waits for it and tells its exit status. When
 //! the build ends, however it does, its end of the socket closes and the container is killed.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -15,7 +14,7 @@ use rustix::process::{Pid, WaitOptions};
 use serde::{Deserialize, Serialize};
 
 use super::network;
-use crate::engine::cgroup::{Cgroup, Hierarchies};
+use crate::engine::cgroup::{self, Cgroup, Hierarchies};
 use crate::init::{Launch, LaunchFailure};
 use crate::keeper::Launcher;
 use crate::sys::message::{self, Wait};
@@ -29,6 +28,7 @@ pub const LAUNCHER_ROLE: &str = "build-launcher-process";
 #[derive(Debug)]
 pub struct Launchers {
     socket: OwnedFd,
+    group: String,
 }
 
 /// A container that runs.
@@ -50,40 +50,41 @@ enum Told {
 }
 
 impl Launchers {
-    /// Forks the launcher. `data` is the data directory.
+    /// Forks the launcher. `data` is the data directory, `groups` the control group that the build's is made in.
     ///
     /// # Errors
     /// This process has several threads, or there can be no more processes.
-    pub fn fork(data: &Path) -> io::Result<Self> {
+    pub fn fork(data: &Path, groups: &str) -> io::Result<Self> {
         let (build, networks) = (std::process::id(), super::builder::networks(data));
+        let group = format!("{groups}/build-{build}");
         let single = SingleThreaded::check()?;
         let (ours, theirs) = message::pair()?;
         let keep = [theirs.as_raw_fd()];
         process::clone_child(single, 0, None, &keep, || {
             if Ids::of_this_process() != Ids::Host {
                 // Nobody could be told but by the build's finding it gone.
-                let _ = again(&theirs, &networks, build);
+                let _ = again(&theirs, &group, &networks, build);
                 return 1;
             }
-            live(single, &theirs, &networks, build)
+            live(single, &theirs, &group, &networks, build)
         })?;
-        Ok(Self { socket: ours })
+        Ok(Self { socket: ours, group })
     }
 
-    /// Starts a container. When the build is killed, its control group `group` is removed here.
+    /// The control group for the groups of this build's containers. The launcher removes it when the build is gone.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Starts a container.
     ///
     /// # Errors
     /// The launcher is gone, or what the launch says (inside).
-    pub fn start(
-        &self,
-        launch: &Launch,
-        group: &str,
-        descriptors: &[OwnedFd],
-    ) -> io::Result<Result<Running, LaunchFailure>> {
+    pub fn start(&self, launch: &Launch, descriptors: &[OwnedFd]) -> io::Result<Result<Running, LaunchFailure>> {
         let (ours, theirs) = message::pair()?;
         let mut sent: Vec<BorrowedFd<'_>> = vec![theirs.as_fd()];
         sent.extend(descriptors.iter().map(AsFd::as_fd));
-        let bytes = postcard::to_stdvec(&(group, launch)).map_err(io::Error::other)?;
+        let bytes = postcard::to_stdvec(launch).map_err(io::Error::other)?;
         message::send(&self.socket, &bytes, &sent, Wait::Yes)?;
         drop(theirs);
         match receive(&ours)? {
@@ -120,50 +121,47 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<(Told, Vec<OwnedFd>)>> {
 
 /// Executes this program once more as the launcher: only a program that was executed inside a user namespace can hide from its
 /// processes and still reach its own /proc. Returns when that fails.
-fn again(socket: &OwnedFd, networks: &Path, build: u32) -> io::Error {
+fn again(socket: &OwnedFd, group: &str, networks: &Path, build: u32) -> io::Error {
     if let Err(error) = rustix::stdio::dup2_stdin(socket) {
         return error.into();
     }
-    std::process::Command::new("/proc/self/exe").arg(LAUNCHER_ROLE).arg(networks).arg(build.to_string()).exec()
+    let mut program = std::process::Command::new("/proc/self/exe");
+    program.arg(LAUNCHER_ROLE).arg(group).arg(networks).arg(build.to_string()).exec()
 }
 
 /// The launcher as a program of its own, with the build's socket as standard input.
 pub fn launcher_main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(2);
+    let Some(group) = arguments.next().and_then(|group| group.into_string().ok()) else { return ExitCode::FAILURE };
     let networks = arguments.next().unwrap_or_default();
     let build = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or_default();
     let socket = io::stdin().as_fd().try_clone_to_owned();
     let (Ok(single), Ok(socket)) = (SingleThreaded::check(), socket) else { return ExitCode::FAILURE };
-    match live(single, &socket, Path::new(&networks), build) {
+    match live(single, &socket, &group, Path::new(&networks), build) {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }
 
-fn live(single: SingleThreaded, socket: &OwnedFd, networks: &Path, build: u32) -> i32 {
-    let (status, groups) = serve(single, socket);
-    remove_groups(&groups);
+fn live(single: SingleThreaded, socket: &OwnedFd, group: &str, networks: &Path, build: u32) -> i32 {
+    let status = serve(single, socket);
+    remove_group(group);
     network::remove_of(networks, build);
     status
 }
 
-/// The launcher's life: a child for each request, until the build is gone. Returns the control groups there were, when all of
-/// its children have ended.
-fn serve(single: SingleThreaded, socket: &OwnedFd) -> (i32, BTreeSet<String>) {
+/// The launcher's life: a child for each request, until the build is gone and all of its children have ended.
+fn serve(single: SingleThreaded, socket: &OwnedFd) -> i32 {
     // Its name shows in process lists; Ctrl-C is for the build, which ends the containers.
     let _ = rustix::thread::set_name(c"rcompose-build");
     let _ = rustix::process::setsid();
     process::reset_signals();
-    let mut groups = BTreeSet::new();
     let status = loop {
         let (bytes, descriptors) = match message::receive(socket, Wait::Yes) {
             Ok(Some(message)) => message,
             Ok(None) => break 0,
             Err(_) => break 1,
         };
-        if let Ok((group, _)) = postcard::take_from_bytes::<String>(&bytes) {
-            groups.insert(group);
-        }
         // Parents of containers that have ended.
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         let keep: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
@@ -171,18 +169,16 @@ fn serve(single: SingleThreaded, socket: &OwnedFd) -> (i32, BTreeSet<String>) {
         let _ = process::clone_child(single, 0, None, &keep, move || parent(single, &bytes, descriptors));
     };
     while let Ok(Some(_)) = rustix::process::wait(WaitOptions::empty()) {}
-    (status, groups)
+    status
 }
 
-/// Removes what a killed build could not. Usually nothing is left, and nobody is there to be told of anything else.
-fn remove_groups(groups: &BTreeSet<String>) {
+/// The build's control group with what a killed build could not remove, and those above it as far as they are empty. Nobody is
+/// there to be told of a failure.
+fn remove_group(path: &str) {
     let Ok(hierarchies) = Hierarchies::detect() else { return };
-    for group in groups {
-        let _ = Cgroup::open(&hierarchies, group).and_then(|group| {
-            group.kill()?;
-            group.remove()
-        });
-    }
+    let _ = Cgroup::open(&hierarchies, path)
+        .and_then(|group| group.kill().and_then(|()| group.remove()))
+        .and_then(|()| cgroup::remove_empty(&hierarchies, path));
 }
 
 /// The life of a container's parent.
@@ -195,9 +191,9 @@ fn parent(single: SingleThreaded, request: &[u8], mut descriptors: Vec<OwnedFd>)
         let bytes = postcard::to_stdvec(told).unwrap_or_default();
         message::send(&socket, &bytes, streams, Wait::Yes)
     };
-    let launched = postcard::from_bytes::<(String, Launch)>(request)
+    let launched = postcard::from_bytes::<Launch>(request)
         .map_err(|_| LaunchFailure { step: None, errno: libc::EBADMSG, detail: "the request".to_owned() })
-        .and_then(|(_, launch)| launch_one(single, &launch, descriptors));
+        .and_then(|launch| launch_one(single, &launch, descriptors));
     let (child, output) = match launched {
         Ok(launched) => launched,
         Err(failure) => return i32::from(tell(&Told::Failed(failure), &[]).is_err()),

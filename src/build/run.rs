@@ -187,14 +187,14 @@ impl StageBuilder<'_> {
         job: &Job<'_>,
         mounted: &Mounted,
         told: &Told,
-        work: impl FnOnce(&Spec, (&Cgroup, &str)) -> Result<T, BuildError>,
+        work: impl FnOnce(&Spec, &Cgroup) -> Result<T, BuildError>,
     ) -> Result<T, BuildError> {
-        let group = format!("rcompose/build-{}-{}", std::process::id(), told.step);
+        let group = format!("{}/{}", self.builder.site.launchers.group(), told.step);
         let spec = self.specification(job, mounted, &group)?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let (cgroup, _left_out) = Cgroup::create(self.builder.site.hierarchies()?, &group, &resources)
             .map_err(|error| BuildError::because("cannot make the control group", &error))?;
-        let done = work(&spec, (&cgroup, &group));
+        let done = work(&spec, &cgroup);
         let ended = cgroup.kill().and_then(|()| cgroup.remove());
         let done = done?;
         ended.map_err(|error| BuildError::because("cannot remove the control group", &error))?;
@@ -266,7 +266,7 @@ impl StageBuilder<'_> {
         job: &Job<'_>,
         draft: &Draft,
         mounted: &Mounted,
-        (cgroup, group): (&Cgroup, &str),
+        cgroup: &Cgroup,
     ) -> Result<Running, BuildError> {
         let setting_up = |error: &dyn std::error::Error| BuildError::because("the step cannot be set up", error);
         let mut lower = self.state.paths();
@@ -288,7 +288,7 @@ impl StageBuilder<'_> {
             lifecycle: None,
         };
         let lowered = engine::lower::lower(spec, extras).map_err(|error| setting_up(&error))?;
-        let started = self.builder.site.launchers.start(&lowered.launch, group, &lowered.descriptors);
+        let started = self.builder.site.launchers.start(&lowered.launch, &lowered.descriptors);
         started
             .map_err(|error| BuildError::because("cannot start the step", &error))?
             .map_err(|failure| explain(&failure, &lowered.launch, job))

@@ -11,6 +11,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use rcompose::state::Roots;
+
 use crate::support::{Project, can_run_containers};
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -253,7 +255,10 @@ fn a_build_that_is_killed_leaves_no_process_and_a_store_that_works() {
         line.clear();
         assert!(std::io::BufRead::read_line(&mut output, &mut line).unwrap() > 0);
     }
-    let pid = child.id();
+    let groups = Roots { data: project.root().join("data"), run: project.root().join("run") }.cgroup_name();
+    let no_groups =
+        || Command::new("find").args(["/sys/fs/cgroup", "-name", &groups]).output().unwrap().stdout.is_empty();
+    assert!(!no_groups());
     child.kill().unwrap();
     child.wait().unwrap();
     crate::support::eventually("the step ends", || {
@@ -264,14 +269,14 @@ fn a_build_that_is_killed_leaves_no_process_and_a_store_that_works() {
         (left.count() == 0).then_some(())
     });
     crate::support::eventually("its control groups and its network go", || {
-        let found = Command::new("find").args(["/sys/fs/cgroup", "-name", &format!("build-{pid}-*")]).output().unwrap();
         let networks = fs::read_dir(project.root().join("data/networks")).unwrap();
         let records =
             networks.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|one| one == "json"));
-        (found.stdout.is_empty() && records.count() == 0).then_some(())
+        (no_groups() && records.count() == 0).then_some(())
     });
     project.write("Dockerfile", "FROM base\nRUN true\n");
     project.run(&["build"]).ok();
+    crate::support::eventually("its control groups go, too", || no_groups().then_some(()));
 }
 
 #[test]
