@@ -65,7 +65,8 @@ fn block_device() -> Option<(PathBuf, String)> {
         let entry = entry.ok()?;
         let path = Path::new("/dev").join(entry.file_name());
         let numbers = std::fs::read_to_string(entry.path().join("dev")).ok()?;
-        path.exists().then(|| (path, numbers.trim().to_owned()))
+        // A drive without a disk in it is one that nothing can open.
+        std::fs::File::open(&path).is_ok().then(|| (path, numbers.trim().to_owned()))
     })
 }
 

@@ -47,11 +47,12 @@ fn devices_of_the_host_cannot_be_opened() {
     if cannot_run() {
         return;
     }
-    // Every disk that there is, and what the host has for making more of them. Opened, not read.
-    let script = "mknod /tmp/fuse c 10 229; mknod /tmp/control c 10 237; mknod /tmp/kvm c 10 232; mknod /tmp/mem c 1 1; \
-        for name in fuse control kvm mem; do (exec 9</tmp/$name) && echo open $name; done; \
+    // Every disk that there is, and what the host has for making more of them. Opened, not read. In /dev, as the root may lie
+    // on a file system of the host's that has no devices.
+    let script = "cd /dev; mknod t-fuse c 10 229; mknod t-control c 10 237; mknod t-kvm c 10 232; mknod t-mem c 1 1; \
+        for name in fuse control kvm mem; do (exec 9<t-$name) && echo open $name; done; \
         tail -n +3 /proc/partitions | while read major minor blocks name; do \
-        mknod /tmp/$name b $major $minor && (exec 9</tmp/$name) && echo open $name; done; true";
+        mknod t-$name b $major $minor && (exec 9<t-$name) && echo open $name; done; true";
     let weaken = |bundle: &mut Bundle| {
         bundle.set("/linux/resources", json!({ "devices": [{ "allow": true, "access": "rwm" }] }));
     };

@@ -34,7 +34,7 @@ fn what_a_container_says_does_nothing_to_the_terminal() {
     let project = Project::new(&format!(
         "services:\n  sick: {{{SERVICE}, command: {named}, healthcheck: {{test: {healthcheck}, interval: 100ms, retries: 1}}}}\n  \
          hooked: {{{SERVICE}, command: [sleep, '1000'], post_start: [{{command: {sick}}}]}}\n  \
-         dying: {{{SERVICE}, command: {sick}}}\n"
+         dying: {{{SERVICE}, command: {sick}, healthcheck: {{test: [CMD, 'false'], interval: 1h}}}}\n"
     ));
     for (service, word) in [("sick", "unhealthy"), ("hooked", "sick"), ("dying", "exited (1)")] {
         let up = project.run(&["up", "-d", "--wait", service]).fails(1);
