@@ -32,6 +32,7 @@ pub enum Print {
     Explain(String),
 }
 
+/// How `config` is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Yaml,

@@ -27,6 +27,7 @@ const ATTEMPTS: u32 = 5;
 /// How long a socket may be held by a keeper that has ended.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 
+/// Why a project's supervisor cannot be talked to.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error("cannot use `{path}`")]

@@ -45,20 +45,24 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// A finding that keeps the command from going on. `code` is stable: `lint` prints it.
     pub fn error(code: &'static str, place: Option<Place>, message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, code, place, message: message.into(), related: Vec::new(), help: None }
     }
 
+    /// A finding that is only told.
     pub fn warning(code: &'static str, place: Option<Place>, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(code, place, message) }
     }
 
+    /// Adds how it is mended.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
+    /// Adds another place that has to do with it.
     #[must_use]
     pub fn related(mut self, place: Place, note: impl Into<String>) -> Self {
         self.related.push((place, note.into()));

@@ -21,6 +21,7 @@ impl ContainerId {
         valid.then(|| Self(text.to_owned()))
     }
 
+    /// All 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -36,6 +36,7 @@ pub struct SourceText {
 }
 
 impl BuildError {
+    /// A failure without a place.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None, place: None, output: Vec::new(), cancelled: false }
     }
@@ -51,16 +52,19 @@ impl BuildError {
         Self::new(message)
     }
 
+    /// A part that ended because another failed.
     pub fn cancelled() -> Self {
         Self { cancelled: true, ..Self::new("another part of the build failed") }
     }
 
+    /// Adds how it is mended.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
+    /// Adds lines of the Dockerfile, counted from 1.
     #[must_use]
     pub fn at(mut self, source: &SourceText, first: usize, last: usize) -> Self {
         const AROUND: usize = 2;
@@ -73,6 +77,7 @@ impl BuildError {
         self
     }
 
+    /// The Dockerfile cannot be read.
     pub fn of_parse(error: ParseError, source: &SourceText) -> Self {
         let ParseError { line, message, help } = error;
         Self { help, ..Self::new(message) }.at(source, line, line)

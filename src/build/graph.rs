@@ -31,6 +31,7 @@ pub struct Graph {
     pub globals: IndexMap<String, String>,
 }
 
+/// What one `FROM` begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
     pub name: Option<String>,

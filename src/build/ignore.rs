@@ -28,6 +28,7 @@ impl Ignore {
         Self { patterns: patterns.into_iter().filter_map(Pattern::parse).collect() }
     }
 
+    /// Whether nothing is left out of the context.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }

@@ -118,6 +118,7 @@ impl Default for Dockerfile {
     }
 }
 
+/// Where a build secret comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
     File(PathBuf),

@@ -110,6 +110,7 @@ impl CapabilitySet {
         Ok(Self(set & Self::all().0))
     }
 
+    /// `name` as in capabilities(7), such as `CAP_CHOWN`.
     pub fn has(self, name: &str) -> bool {
         bit(name).is_some_and(|bit| self.0 & bit != 0)
     }

@@ -60,6 +60,7 @@ fn layers() -> String {
     "layers".to_owned()
 }
 
+/// What made a layer, or changed only the configuration (OCI image specification, config.md).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -57,6 +57,7 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// What `digest` names, with its size in bytes.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self { media_type: media_type.to_owned(), digest, size, annotations: BTreeMap::new(), platform: None }
     }

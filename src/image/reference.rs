@@ -56,10 +56,12 @@ impl Reference {
         &self.path
     }
 
+    /// What is after `:`.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
+    /// What is after `@`.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }

@@ -58,6 +58,7 @@ impl Namespace {
     }
 }
 
+/// Namespaces of namespaces(7), but for time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NamespaceKind {
     Pid,
@@ -367,12 +368,14 @@ pub struct MountFlags {
     pub strict_atime: bool,
 }
 
+/// How mounts below a mount travel between mount namespaces (mount_namespaces(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Propagation {
     pub kind: PropagationKind,
     pub recursive: bool,
 }
 
+/// Kinds of propagation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PropagationKind {
     Private,
@@ -381,6 +384,7 @@ pub enum PropagationKind {
     Unbindable,
 }
 
+/// Kinds of device nodes (mknod(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceKind {
     Char,

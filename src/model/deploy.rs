@@ -25,6 +25,7 @@ pub struct Deploy {
     pub placement: Placement,
 }
 
+/// `deploy.update_config` and `deploy.rollback_config`: for swarms, kept for `config`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct UpdateConfig {
@@ -39,6 +40,7 @@ pub struct UpdateConfig {
     pub order: Option<String>,
 }
 
+/// `deploy.resources`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Resources {
@@ -46,6 +48,7 @@ pub struct Resources {
     pub reservations: Option<Reservations>,
 }
 
+/// `deploy.resources.limits`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -57,6 +60,7 @@ pub struct Limits {
     pub pids: Option<i64>,
 }
 
+/// `deploy.resources.reservations`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Reservations {
@@ -102,12 +106,14 @@ impl<'de> Deserialize<'de> for DeviceCount {
     }
 }
 
+/// One of `generic_resources`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct GenericResource {
     pub discrete_resource_spec: Option<DiscreteResource>,
 }
 
+/// `discrete_resource_spec`: so many of a kind.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DiscreteResource {
@@ -115,6 +121,7 @@ pub struct DiscreteResource {
     pub value: i64,
 }
 
+/// `deploy.restart_policy`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RestartPolicy {
@@ -148,6 +155,7 @@ impl<'de> Deserialize<'de> for RestartCondition {
     }
 }
 
+/// `deploy.placement`: for swarms, kept for `config`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Placement {
@@ -156,6 +164,7 @@ pub struct Placement {
     pub max_replicas_per_node: Option<u64>,
 }
 
+/// One of `deploy.placement.preferences`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct PlacementPreference {

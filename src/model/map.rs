@@ -28,6 +28,7 @@ pub struct Map {
 type Index = HashMap<Arc<str>, u32, foldhash::fast::RandomState>;
 
 impl Map {
+    /// An empty map with room for so many keys.
     pub fn with_capacity(keys: usize) -> Self {
         Self { entries: Vec::with_capacity(keys), index: None }
     }
@@ -115,6 +116,7 @@ impl Map {
         Some(entry)
     }
 
+    /// Keeps the entries that `keep` says yes to, in their order.
     pub fn retain(&mut self, mut keep: impl FnMut(&Arc<str>, &mut Entry) -> bool) {
         let before = self.entries.len();
         self.entries.retain_mut(|(key, entry)| keep(key, entry));
@@ -132,6 +134,7 @@ impl Map {
         rest
     }
 
+    /// Changes the order, by the keys.
     pub fn sort_by(&mut self, mut compare: impl FnMut(&str, &str) -> std::cmp::Ordering) {
         self.entries.sort_by(|(a, _), (b, _)| compare(a, b));
         if self.index.is_some() {
@@ -139,6 +142,7 @@ impl Map {
         }
     }
 
+    /// Brings the keys into the order of their bytes.
     pub fn sort_keys(&mut self) {
         self.sort_by(str::cmp);
     }
@@ -147,6 +151,7 @@ impl Map {
         self.entries.shrink_to_fit();
     }
 
+    /// Entries in the order of the file.
     pub fn iter(&self) -> Iter<'_> {
         self.entries.iter().map(|(key, entry)| (key, entry))
     }

@@ -26,6 +26,7 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
 }
 
+/// `ipam` of a network.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Ipam {
@@ -33,6 +34,7 @@ pub struct Ipam {
     pub config: Vec<IpamPool>,
 }
 
+/// One of `ipam.config`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct IpamPool {

@@ -152,12 +152,14 @@ impl Service {
     }
 }
 
+/// `develop`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Develop {
     pub watch: Vec<Watch>,
 }
 
+/// One rule of `develop.watch`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Watch {
     /// Absolute.
@@ -175,6 +177,7 @@ pub struct Watch {
     pub initial_sync: bool,
 }
 
+/// What follows a change of a watched file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchAction {
@@ -187,6 +190,7 @@ pub enum WatchAction {
     SyncExec,
 }
 
+/// `blkio_config`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct BlkioConfig {
@@ -198,6 +202,7 @@ pub struct BlkioConfig {
     pub device_write_iops: Vec<ThrottleDevice>,
 }
 
+/// Weight of a block device, 10 to 1000.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct WeightDevice {
@@ -205,6 +210,7 @@ pub struct WeightDevice {
     pub weight: u16,
 }
 
+/// Limit of a block device: bytes or operations per second.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ThrottleDevice {
@@ -214,6 +220,7 @@ pub struct ThrottleDevice {
     pub rate: Option<i64>,
 }
 
+/// `credential_spec`: for Windows, kept for `config`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct CredentialSpec {
@@ -222,6 +229,7 @@ pub struct CredentialSpec {
     pub registry: Option<String>,
 }
 
+/// One of `depends_on`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Dependency {
     pub condition: Condition,
@@ -230,6 +238,7 @@ pub struct Dependency {
     pub required: bool,
 }
 
+/// What has to be so before what depends on it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
@@ -248,6 +257,7 @@ pub struct Device {
     pub permissions: Option<String>,
 }
 
+/// `provider`: a program that stands in for containers.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Provider {
@@ -257,6 +267,7 @@ pub struct Provider {
     pub options: BTreeMap<String, Vec<String>>,
 }
 
+/// One of `env_file`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct EnvFile {
     pub path: String,
@@ -270,6 +281,7 @@ fn yes() -> bool {
     true
 }
 
+/// `healthcheck`; durations in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Healthcheck {
@@ -300,6 +312,7 @@ pub struct Hook {
     pub per_replica: bool,
 }
 
+/// `logging`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Logging {
@@ -308,6 +321,7 @@ pub struct Logging {
     pub options: BTreeMap<String, String>,
 }
 
+/// One of a service's `models`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ServiceModel {
@@ -315,6 +329,7 @@ pub struct ServiceModel {
     pub model_var: Option<String>,
 }
 
+/// One of a service's `networks`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ServiceNetwork {
@@ -358,6 +373,7 @@ pub struct FileReference {
     pub mode: Option<u32>,
 }
 
+/// One of `ulimits`; -1 means no limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ulimit {
     /// -1 is unlimited.
@@ -410,6 +426,7 @@ pub struct ServiceVolume {
     pub image: Option<ImageOptions>,
 }
 
+/// `type` of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VolumeKind {
@@ -421,6 +438,7 @@ pub enum VolumeKind {
     Cluster,
 }
 
+/// `bind` of a volume in the long form.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct BindOptions {
     /// `rprivate`, `private`, `rshared`, `shared`, `rslave`, `slave`.
@@ -437,6 +455,7 @@ pub struct BindOptions {
     pub selinux: Option<String>,
 }
 
+/// `volume` of a volume in the long form.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct VolumeOptions {
@@ -446,6 +465,7 @@ pub struct VolumeOptions {
     pub labels: BTreeMap<String, String>,
 }
 
+/// `tmpfs` of a volume in the long form.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TmpfsOptions {
@@ -456,6 +476,7 @@ pub struct TmpfsOptions {
     pub mode: Option<u32>,
 }
 
+/// `image` of a volume in the long form.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ImageOptions {

@@ -77,10 +77,12 @@ impl Sources {
 }
 
 impl Node {
+    /// A value with the place where it stands.
     pub fn new(value: Value, mark: Mark) -> Self {
         Self { value, mark, tag: Tag::None }
     }
 
+    /// A string with the place where it stands.
     pub fn string(text: impl Into<Arc<str>>, mark: Mark) -> Self {
         Self::new(Value::String(text.into()), mark)
     }

@@ -49,6 +49,7 @@ impl Pool {
         })
     }
 
+    /// Whether its addresses are of version 6.
     pub fn is_ipv6(self) -> bool {
         self.base.is_ipv6()
     }

@@ -39,6 +39,7 @@ use crate::ui::visible;
 
 /// The subcommand that leads here, and the name of a link to the program that does, too.
 pub const NAME: &str = "oci";
+/// Name under which the program is an OCI runtime without a subcommand, for engines that take only a path.
 pub const LINK_NAME: &str = "rcompose-oci";
 
 /// What the command printed, and the status to exit with.

@@ -83,6 +83,7 @@ pub struct Reconciler<R> {
 }
 
 impl<R: Runtime> Reconciler<R> {
+    /// A loop that has not begun, and what changes are given to it with.
     pub fn new(runtime: Rc<R>) -> (Self, Handle) {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (idle, idle_seen) = watch::channel(false);

@@ -39,6 +39,7 @@ pub(super) struct Fetched {
 }
 
 impl Registries {
+    /// A client without a connection.
     pub fn new(settings: Settings) -> Self {
         Self { settings, endpoints: Mutex::default() }
     }

@@ -62,6 +62,7 @@ impl CredentialFile {
         Self { path }
     }
 
+    /// The file: docker's `config.json`.
     pub fn path(&self) -> &Path {
         &self.path
     }

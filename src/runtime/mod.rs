@@ -61,8 +61,11 @@ pub trait Runtime: 'static {
     /// sources there. All problems, not the first one.
     fn preflight(&self, containers: &[NewContainer]) -> impl Future<Output = Result<(), Vec<RuntimeError>>>;
 
+    /// Makes a network, of the project's file under `key`.
     fn create_network(&self, key: String, spec: NetworkSpec) -> impl Future<Output = Result<(), RuntimeError>>;
+    /// Removes a network that nothing uses any more.
     fn remove_network(&self, key: String) -> impl Future<Output = Result<(), RuntimeError>>;
+    /// Makes a volume, of the project's file under `key`.
     fn create_volume(&self, key: String, spec: VolumeSpec) -> impl Future<Output = Result<(), RuntimeError>>;
     /// `name` is the volume's name on the host.
     fn remove_volume(&self, name: String) -> impl Future<Output = Result<(), RuntimeError>>;

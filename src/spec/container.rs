@@ -117,6 +117,7 @@ pub struct BlockLimit {
     pub value: u64,
 }
 
+/// What is limited for a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockLimitKind {
@@ -255,6 +256,7 @@ pub struct VolumesFrom {
     pub read_only: Option<bool>,
 }
 
+/// Whose mounts `volumes_from` takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MountsOf {

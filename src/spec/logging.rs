@@ -35,6 +35,7 @@ pub struct Forward {
     pub env: Vec<String>,
 }
 
+/// Where log lines are sent besides the files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Destination {
@@ -47,6 +48,7 @@ pub enum Destination {
     },
 }
 
+/// How a syslog server is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SyslogAddress {
@@ -62,6 +64,7 @@ pub enum SyslogAddress {
     Tcp(String),
 }
 
+/// Shape of a syslog message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SyslogFormat {

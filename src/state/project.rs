@@ -46,6 +46,7 @@ impl ProjectDir {
         &self.run
     }
 
+    /// The supervisor's control socket.
     pub fn socket(&self) -> PathBuf {
         self.run.join("control.sock")
     }
@@ -55,14 +56,17 @@ impl ProjectDir {
         self.run.join("program")
     }
 
+    /// The file whose lock says who starts a supervisor.
     pub fn lock(&self) -> PathBuf {
         self.run.join("lock")
     }
 
+    /// The folder of the containers' records.
     pub fn containers(&self) -> PathBuf {
         self.data.join("containers")
     }
 
+    /// The folder of a container.
     pub fn container(&self, id: &ContainerId) -> PathBuf {
         self.containers().join(id.as_str())
     }
@@ -93,6 +97,7 @@ impl ProjectDir {
         self.data.join("events.1.jsonl")
     }
 
+    /// What the keeper writes when a container has ended.
     pub fn exit_file(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join("exit.json")
     }

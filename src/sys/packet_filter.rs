@@ -14,6 +14,7 @@ pub const LOAD_WORD: u16 = 0x20;
 pub const JUMP_EQUAL: u16 = 0x15;
 /// Ends with a constant: 0 drops the packet, [`ALL`] keeps it.
 pub const RETURN: u16 = 0x06;
+/// Length that takes a whole packet.
 pub const ALL: u32 = u32::MAX;
 
 /// Lets a socket receive only what the program keeps.

@@ -76,6 +76,7 @@ pub fn usage_verbose(rows: &[UsageRow]) -> String {
     text
 }
 
+/// One JSON object for each row, a line each.
 pub fn usage_json(rows: &[UsageRow]) -> String {
     let object = |row: &UsageRow| {
         let kind = KINDS.iter().find(|(kind, _)| *kind == row.kind).map_or("", |(_, name)| name);

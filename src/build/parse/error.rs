@@ -11,10 +11,12 @@ pub struct ParseError {
 }
 
 impl ParseError {
+    /// `line` counts from 1.
     pub fn new(line: usize, message: impl Into<String>) -> Self {
         Self { line, message: message.into(), help: None }
     }
 
+    /// Adds how it is mended.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());

@@ -34,6 +34,7 @@ pub struct Instruction {
     pub kind: Kind,
 }
 
+/// What an instruction does, with its words taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     From(From),
@@ -56,6 +57,7 @@ pub enum Kind {
     Maintainer(String),
 }
 
+/// `FROM [--platform=P] IMAGE [AS NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct From {
     pub image: String,
@@ -64,6 +66,7 @@ pub struct From {
     pub name: Option<String>,
 }
 
+/// `ARG NAME[=DEFAULT]`, one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arg {
     pub name: String,
@@ -77,6 +80,7 @@ pub enum Command {
     Exec(Vec<String>),
 }
 
+/// `RUN [--mount=…] [--network=…] [--security=…] COMMAND`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     pub command: Command,

@@ -29,6 +29,7 @@ pub struct ResolvedMount {
     pub env: Option<String>,
 }
 
+/// `type=` of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MountKind {
     Bind,
