@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{FsOpenFlags, fsopen};
 
+use crate::engine::selinux::{self, Absent, Policy};
 use crate::network::firewall;
 use crate::network::outside;
 use crate::network::uplink::{self, Program};
@@ -27,6 +28,7 @@ pub fn examine() -> Vec<Finding> {
         findings.extend([delegation(&system), way_out(&system), ports()]);
         findings.extend(lingering(&system));
     }
+    findings.extend(selinux(&system));
     findings
 }
 
@@ -296,6 +298,37 @@ fn ports() -> Finding {
     }
     let cost = format!("ports below {first} cannot be published");
     note(lack("published ports", found, &cost, "sudo sysctl -w net.ipv4.ip_unprivileged_port_start=80"))
+}
+
+/// Nothing to say where there is no SELinux.
+fn selinux(system: &System) -> Option<Finding> {
+    let what = "SELinux";
+    let mode = if selinux::is_enforcing() { "enforcing" } else { "permissive" };
+    match Policy::of_host() {
+        Err(Absent::Disabled) => None,
+        Err(Absent::TurnedOff) => Some(ok(
+            what,
+            format!("{mode}, without labels for containers (`selinux-enabled` in `/etc/docker/daemon.json`)"),
+        )),
+        Err(Absent::NoTypes) => {
+            let packages =
+                ["selinux-policy-default", "container-selinux", "refpolicy-arch", "container-selinux", "refpolicy"];
+            let cost = "containers are not confined by SELinux, and `z` and `Z` of volumes have no effect";
+            let found = format!("{mode}, but its policy has nothing for containers");
+            Some(note(lack(what, found, cost, system.install(packages))))
+        }
+        Ok(policy) => {
+            let found = format!("{mode}, containers run as {}", policy.kind());
+            if policy.shares_new_files() {
+                return Some(ok(what, found));
+            }
+            let found = format!("{found}, but its policy has no default range for new files");
+            let cost = "files that one container makes in a volume are closed to the others, also with `z`";
+            let mend = "echo '(defaultrange (file dir lnk_file fifo_file sock_file) target low)' > shared-files.cil && \
+                        sudo semodule -i shared-files.cil";
+            Some(note(lack(what, found, cost, mend)))
+        }
+    }
 }
 
 /// Whether containers outlive the last log-out, where systemd would end them.

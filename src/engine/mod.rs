@@ -7,6 +7,7 @@ pub mod lower;
 pub mod processes;
 pub mod runtimes;
 pub mod seccomp;
+pub mod selinux;
 pub mod spec;
 pub mod users;
 pub mod view;

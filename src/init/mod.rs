@@ -11,6 +11,7 @@ mod hooks;
 mod inroot;
 mod mounts;
 mod other;
+mod pipes;
 mod reaper;
 mod restrict;
 mod run;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use hooks::{HookError, run_hook, state_json};
 pub use other::other_runtime;
+pub use pipes::Pipes;
 pub use reaper::{REAPER_ROLE, reaper_main};
 pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, MOVED, WAITING};
 pub use run::{Inherited, Streams, prepare_binds};
@@ -39,6 +41,8 @@ pub struct Launch {
     pub namespaces: Vec<Namespace>,
     pub cgroup: CgroupEntry,
     pub stdio: Stdio,
+    /// The SELinux label of pipes that are made for it.
+    pub pipe_label: Option<String>,
     /// Run by the child, in order; the last one is [`Step::Exec`], or [`Step::OtherRuntime`].
     pub steps: Vec<Step>,
 }
@@ -132,6 +136,8 @@ pub enum Stdio {
 /// `openat2(RESOLVE_IN_ROOT)` below the new root, missing parts being created, until [`Step::PivotRoot`] has run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Step {
+    /// File systems that later steps mount show all their files with this SELinux label.
+    MountLabel(String),
     /// Makes every mount of the new mount namespace private (or slave, when `slave`), recursively.
     IsolateMounts {
         slave: bool,
@@ -271,6 +277,8 @@ pub enum Step {
     Personality(u32),
     /// The program shall run under this AppArmor profile.
     AppArmor(String),
+    /// The program shall run with this SELinux label.
+    ProcessLabel(String),
     /// A new session keyring, so that the keys of whoever started the container stay out of it.
     SessionKeyring,
     Umask(u32),

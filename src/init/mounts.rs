@@ -23,9 +23,9 @@ pub(super) fn isolate(slave: bool) -> Result<(), Fault> {
 }
 
 /// Mounts an overlay on a host directory and returns its root.
-pub(super) fn root_overlay(at: &Path, overlay: &Overlay) -> Result<OwnedFd, Fault> {
+pub(super) fn root_overlay(at: &Path, overlay: &Overlay, label: Option<&str>) -> Result<OwnedFd, Fault> {
     let directory = host_directory(at)?;
-    attach_overlay(overlay, &directory)?;
+    attach_overlay(overlay, &directory, label)?;
     host_directory(at)
 }
 
@@ -52,12 +52,12 @@ fn host_directory(path: &Path) -> Result<OwnedFd, Fault> {
     rfs::open(path, flags, Mode::empty()).at(path.to_string_lossy())
 }
 
-pub(super) fn overlay(root: &OwnedFd, target: &str, overlay: &Overlay) -> Result<(), Fault> {
+pub(super) fn overlay(root: &OwnedFd, target: &str, overlay: &Overlay, label: Option<&str>) -> Result<(), Fault> {
     let directory = directory_target(root, target)?;
-    attach_overlay(overlay, &directory)
+    attach_overlay(overlay, &directory, label)
 }
 
-fn attach_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> {
+fn attach_overlay(overlay: &Overlay, directory: &OwnedFd, label: Option<&str>) -> Result<(), Fault> {
     if overlay.volatile {
         // Left by an earlier run on this boot: the layer is whole then, as nothing but a power loss can harm it.
         match remove_dir_all(overlay.work.join("work/incompat")) {
@@ -67,15 +67,15 @@ fn attach_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> {
             _ => {}
         }
     }
-    match new_overlay(overlay) {
+    match new_overlay(overlay, label) {
         Ok(new) => attach(&new, directory).at("attaching the overlay"),
         // Kernels before 6.5 have no `lowerdir+`, and a value of this interface holds 255 bytes at most.
-        Err(Fault { errno: libc::EINVAL, .. }) => classic_overlay(overlay, directory),
+        Err(Fault { errno: libc::EINVAL, .. }) => classic_overlay(overlay, directory, label),
         Err(error) => Err(error),
     }
 }
 
-fn new_overlay(overlay: &Overlay) -> Result<OwnedFd, Fault> {
+fn new_overlay(overlay: &Overlay, label: Option<&str>) -> Result<OwnedFd, Fault> {
     let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at("overlay")?;
     let set = |key: &str, value: &str| mount::fsconfig_set_string(context.as_fd(), key, value).at(key);
     for layer in &overlay.lower {
@@ -95,10 +95,17 @@ fn new_overlay(overlay: &Overlay) -> Result<OwnedFd, Fault> {
     if overlay.volatile {
         mount::fsconfig_set_flag(context.as_fd(), "volatile").at("volatile")?;
     }
+    set_label(&context, label)?;
     create(&context, "overlay", MountAttrFlags::empty())
 }
 
-fn classic_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> {
+/// Every file of the new file system shows this SELinux label.
+fn set_label(context: &OwnedFd, label: Option<&str>) -> Result<(), Fault> {
+    let Some(label) = label else { return Ok(()) };
+    mount::fsconfig_set_string(context.as_fd(), "context", label).at(format!("SELinux label `{label}`"))
+}
+
+fn classic_overlay(overlay: &Overlay, directory: &OwnedFd, label: Option<&str>) -> Result<(), Fault> {
     // `\` and `,` part the options, `:` the layers.
     let escape =
         |path: &PathBuf| text(path).map(|path| path.replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:"));
@@ -109,6 +116,9 @@ fn classic_overlay(overlay: &Overlay, directory: &OwnedFd) -> Result<(), Fault> 
         data.push_str(",volatile");
     }
     data.push_str(if Ids::of_this_process() == Ids::Host { ",redirect_dir=off" } else { ",userxattr" });
+    if let Some(label) = label {
+        data.push_str(&format!(",context=\"{label}\""));
+    }
     let data = std::ffi::CString::new(data).map_err(io::Error::from).at("overlay options")?;
     let target = format!("/proc/self/fd/{}", directory.as_raw_fd());
     mount::mount("overlay", target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()))
@@ -125,13 +135,14 @@ pub(super) fn mount(
     (fstype, source, data): (&str, &str, &str),
     target: &str,
     flags: MountFlags,
+    label: Option<&str>,
 ) -> Result<(), Fault> {
     let directory = directory_target(root, target)?;
     if matches!(fstype, "proc" | "sysfs") {
         // What later steps mask and write to must be where they look for it.
         inroot::open_without_links(root, target, OFlags::PATH).at(target)?;
     }
-    let new = match kernel_mount(fstype, source, data, flags) {
+    let new = match kernel_mount(fstype, source, data, flags, label) {
         // These show a namespace that is the host's, whose root we are not: as the host has it mounted, then.
         Err(Fault { errno: libc::EPERM, .. }) if Ids::of_this_process() != Ids::Host => match fstype {
             "proc" => host_view("/proc", flags),
@@ -149,7 +160,13 @@ pub(super) fn mount(
     attach(&new?, &directory).at(target)
 }
 
-fn kernel_mount(fstype: &str, source: &str, data: &str, flags: MountFlags) -> Result<OwnedFd, Fault> {
+fn kernel_mount(
+    fstype: &str,
+    source: &str,
+    data: &str,
+    flags: MountFlags,
+    label: Option<&str>,
+) -> Result<OwnedFd, Fault> {
     let context = mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).at(fstype)?;
     if !source.is_empty() {
         mount::fsconfig_set_string(context.as_fd(), "source", source).at(fstype)?;
@@ -165,7 +182,24 @@ fn kernel_mount(fstype: &str, source: &str, data: &str, flags: MountFlags) -> Re
         };
         set.at(format!("{fstype} option {option}"))?;
     }
-    create(&context, fstype, attribute_flags(flags))
+    match fstype {
+        // Their files have labels by what they are.
+        "proc" | "sysfs" | "cgroup" | "cgroup2" => create(&context, fstype, attribute_flags(flags)),
+        // One for each namespace, so it has been mounted already.
+        "mqueue" => {
+            let new = create(&context, fstype, attribute_flags(flags))?;
+            if let Some(label) = label {
+                let path = format!("/proc/self/fd/{}", new.as_raw_fd());
+                let set = rfs::setxattr(path, "security.selinux", label.as_bytes(), rfs::XattrFlags::empty());
+                set.at(format!("SELinux label `{label}`"))?;
+            }
+            Ok(new)
+        }
+        _ => {
+            set_label(&context, label)?;
+            create(&context, fstype, attribute_flags(flags))
+        }
+    }
 }
 
 fn host_view(path: &'static str, flags: MountFlags) -> Result<OwnedFd, Fault> {
@@ -334,13 +368,14 @@ pub(super) fn readonly_path(root: &OwnedFd, target: &str) -> Result<(), Fault> {
 }
 
 /// `empty` is the file system over directories: one is enough for all.
-pub(super) fn mask(root: &OwnedFd, target: &str, empty: &OnceCell<OwnedFd>) -> Result<(), Fault> {
+pub(super) fn mask(root: &OwnedFd, target: &str, empty: &OnceCell<OwnedFd>, label: Option<&str>) -> Result<(), Fault> {
     let Some(file) = existing(root, target)? else { return Ok(()) };
     let cover = if inroot::is_directory(&file).at(target)? {
         match empty.get() {
             Some(empty) => clone_tree(empty, false).at("tmpfs")?,
             None => {
                 let context = mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).at("tmpfs")?;
+                set_label(&context, label)?;
                 let new = create(&context, "tmpfs", MountAttrFlags::MOUNT_ATTR_RDONLY)?;
                 // Copies can be made of it as soon as it is attached, which follows.
                 empty.get_or_init(|| new).try_clone().at("tmpfs")?

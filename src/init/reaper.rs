@@ -1,7 +1,7 @@
 //! Pid 1 of a container that asks for one: forwards signals to the program, reaps orphans, ends as the program ends.
 
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::errno::Errno;
@@ -11,17 +11,18 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execveat, getpgrp, setpgid, tcsetpgrp};
 
 use super::fault::{At, Fault};
+use super::restrict;
 use crate::sys::process::{self, SingleThreaded};
 
 /// First argument of the process, which `main.rs` dispatches on; the second is the pid of the program.
 pub const REAPER_ROLE: &str = "reaper-process";
 
 /// Forks. Returns in the child, which goes on with the steps; the parent stays and never returns.
-pub(super) fn split(single: SingleThreaded, exe: BorrowedFd<'_>) -> Result<(), Fault> {
+pub(super) fn split(single: SingleThreaded, exe: BorrowedFd<'_>, proc: &OwnedFd) -> Result<(), Fault> {
     // Signals that come in between wait for the loop below. The program gets a fresh mask when it is executed.
     SigSet::all().thread_block().at("blocking signals")?;
     match process::fork(single).at("fork")? {
-        Some(child) => stay(child, exe),
+        Some(child) => stay(child, exe, proc),
         None => {
             setpgid(Pid::from_raw(0), Pid::from_raw(0)).at("process group")?;
             match tcsetpgrp(rustix::stdio::stdin(), getpgrp()) {
@@ -34,14 +35,21 @@ pub(super) fn split(single: SingleThreaded, exe: BorrowedFd<'_>) -> Result<(), F
 }
 
 /// Executes our program anew: a fresh memory, without the keeper's, that the container may look at like any other's.
-fn stay(child: i32, exe: BorrowedFd<'_>) -> ! {
+fn stay(child: i32, exe: BorrowedFd<'_>, proc: &OwnedFd) -> ! {
     process::close_on_exec(3);
     if let Ok(pid) = CString::new(child.to_string())
         && let Ok(role) = CString::new(REAPER_ROLE)
     {
         let argv = [c"rcompose-init".to_owned(), role, pid];
+        let execute = || execveat(exe, c"", &argv, &[] as &[CString], AtFlags::AT_EMPTY_PATH);
+        // A policy of SELinux need not let the container's label begin with our program: then it goes without, as nobody in
+        // there may touch what has another label.
+        if let Err(Errno::EACCES) = execute()
+            && restrict::forget_process_label(proc).is_ok()
+        {
+            let _ = execute();
+        }
         // A seccomp profile may refuse it: then this copy of the keeper does the work, which nobody can look into.
-        let _ = execveat(exe, c"", &argv, &[] as &[CString], AtFlags::AT_EMPTY_PATH);
     }
     process::close_everything();
     serve(Pid::from_raw(child))

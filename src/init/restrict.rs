@@ -45,6 +45,23 @@ pub(super) fn apparmor(proc: &OwnedFd, profile: &str) -> Result<(), Fault> {
     file.write_all(format!("exec {profile}").as_bytes()).at(format!("AppArmor profile `{profile}`"))
 }
 
+/// Takes effect with the next `execve` (SELinux's interface to tasks, in proc(5)), and at once for keyrings that are made.
+pub(super) fn process_label(proc: &OwnedFd, label: &str) -> Result<(), Fault> {
+    let set = |attribute| write_attribute(proc, attribute, label).at(format!("SELinux label `{label}`"));
+    set("keycreate").and_then(|()| set("exec"))
+}
+
+/// The next `execve` leaves the label as it is.
+pub(super) fn forget_process_label(proc: &OwnedFd) -> std::io::Result<()> {
+    write_attribute(proc, "exec", "\n")
+}
+
+fn write_attribute(proc: &OwnedFd, name: &str, value: &str) -> std::io::Result<()> {
+    let path = format!("thread-self/attr/{name}");
+    let file = fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    std::fs::File::from(file).write_all(value.as_bytes())
+}
+
 pub(super) fn rlimit(resource: Rlimit, soft: u64, hard: u64) -> Result<(), Fault> {
     let kind = match resource {
         Rlimit::As => Resource::As,

@@ -222,6 +222,8 @@ struct Child<'a> {
     proc: OwnedFd,
     /// What masked directories show.
     empty: OnceCell<OwnedFd>,
+    /// Of [`Step::MountLabel`].
+    label: Option<String>,
 }
 
 fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<BorrowedFd<'a>>) -> Result<Child<'a>, Fault> {
@@ -262,7 +264,7 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<Borrowe
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).at("/")?;
-    Ok(Child { inherited, status: inherited.status, born, root, proc, empty: OnceCell::new() })
+    Ok(Child { inherited, status: inherited.status, born, root, proc, empty: OnceCell::new(), label: None })
 }
 
 fn slot_of<'a>(inherited: &'a Inherited<'_>, slot: Slot) -> Result<&'a OwnedFd, Fault> {
@@ -272,9 +274,13 @@ fn slot_of<'a>(inherited: &'a Inherited<'_>, slot: Slot) -> Result<&'a OwnedFd, 
 impl Child<'_> {
     fn apply(&mut self, index: usize, step: &Step) -> Result<(), Fault> {
         match step {
+            Step::MountLabel(label) => {
+                self.label = Some(label.clone());
+                Ok(())
+            }
             Step::IsolateMounts { slave } => mounts::isolate(*slave),
             Step::RootOverlay { at, overlay } => {
-                self.root = mounts::root_overlay(at, overlay)?;
+                self.root = mounts::root_overlay(at, overlay, self.label.as_deref())?;
                 Ok(())
             }
             Step::RootBind { propagation, source } => {
@@ -358,11 +364,11 @@ impl Child<'_> {
 
     /// Steps about files inside the root.
     fn files(&self, step: &Step) -> Result<(), Fault> {
-        let root = &self.root;
+        let (root, label) = (&self.root, self.label.as_deref());
         match step {
-            Step::Overlay { target, overlay } => mounts::overlay(root, target, overlay),
+            Step::Overlay { target, overlay } => mounts::overlay(root, target, overlay, label),
             Step::Mount { fstype, source, target, flags, data } => {
-                mounts::mount(root, (fstype, source, data), target, *flags)
+                mounts::mount(root, (fstype, source, data), target, *flags, label)
             }
             Step::Directory { target, mode, uid, gid } => mounts::directory(root, target, *mode, *uid, *gid),
             Step::File { target, contents, mode, uid, gid } => {
@@ -382,7 +388,7 @@ impl Child<'_> {
             Step::ReadonlyMount { target } => mounts::readonly_mount(root, target),
             Step::RootPropagation(propagation) => mounts::propagate(root, *propagation).at("/"),
             Step::ReadonlyPath { target } => mounts::readonly_path(root, target),
-            Step::MaskPath { target } => mounts::mask(root, target, &self.empty),
+            Step::MaskPath { target } => mounts::mask(root, target, &self.empty, label),
             Step::WorkingDirectory { target, create } => {
                 let directory = if *create {
                     super::inroot::make_directory(root, target, 0o755).at(&**target)?.0
@@ -406,6 +412,7 @@ impl Child<'_> {
             Step::IoPriority(priority) => scheduling::set_io_priority(*priority).at("I/O priority"),
             Step::Scheduler(wanted) => scheduling::set_scheduler(wanted).at("scheduler"),
             Step::Affinity(cpus) => scheduling::set_affinity(cpus).at("CPU affinity"),
+            Step::ProcessLabel(label) => restrict::process_label(&self.proc, label),
             Step::AppArmor(profile) => restrict::apparmor(&self.proc, profile),
             Step::Umask(mask) => {
                 rustix::process::umask(Mode::from_raw_mode(*mask));
@@ -436,7 +443,7 @@ impl Child<'_> {
             Step::Seccomp { filters, flags } => {
                 filters.iter().try_for_each(|filter| security::install_filter(filter, *flags).at("seccomp filter"))
             }
-            Step::Reaper => reaper::split(self.inherited.single, self.inherited.exe),
+            Step::Reaper => reaper::split(self.inherited.single, self.inherited.exe, &self.proc),
             Step::Exec { argv, env } => {
                 process::close_on_exec(3 + self.inherited.preserved);
                 process::reset_signals();

@@ -9,6 +9,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::init::Launch;
 use crate::init::LaunchFailure;
+use crate::init::Pipes;
 use crate::init::{self, Inherited, Streams};
 use crate::init::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, MOVED};
 use crate::init::{Stdio, Step};
@@ -78,7 +79,7 @@ impl Launcher {
         let (status, status_write) = pipe(PipeFlags::empty())?;
         rustix::fs::fcntl_setfl(&status, OFlags::NONBLOCK).map_err(|error| before(&error.into()))?;
 
-        let (theirs, ends) = self.streams(launch.stdio).map_err(|error| before(&error))?;
+        let (theirs, ends) = self.streams(launch).map_err(|error| before(&error))?;
         let inherited = Inherited {
             slots: &slots,
             binds: &binds,
@@ -97,19 +98,19 @@ impl Launcher {
         Ok((child, Box::new(Starting { go, status, report: Vec::new(), ends, slots, v1, early: None })))
     }
 
-    fn streams(&self, stdio: Stdio) -> io::Result<(Theirs, Ends)> {
-        let Stdio::Pipes { stdin } = stdio else {
+    fn streams(&self, launch: &Launch) -> io::Result<(Theirs, Ends)> {
+        let Stdio::Pipes { stdin } = launch.stdio else {
             let (socket, child) = message::pair()?;
             return Ok((Theirs::Terminal(child), Ends::Terminal { socket }));
         };
-        let (stdout, out) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (stderr, err) = pipe_with(PipeFlags::CLOEXEC)?;
+        let pipes = Pipes::new(launch.pipe_label.as_deref())?;
+        let ((stdout, out), (stderr, err)) = (pipes.pipe()?, pipes.pipe()?);
         for end in [&stdout, &stderr] {
             // Refused to a user who has too much in pipes: then they stay small, which is no failure.
             let _ = fcntl_setpipe_size(end, PIPE_SIZE);
         }
         let (input, stdin) = if stdin {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (read, write) = pipes.pipe()?;
             (read, Some(write))
         } else {
             (self.null.try_clone()?, None)

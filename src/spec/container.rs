@@ -206,6 +206,8 @@ pub enum MountSource {
         /// `rprivate`, `shared`, …; `None` is `rprivate`.
         propagation: Option<String>,
         recursive: Recursion,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relabel: Option<Relabel>,
     },
     /// A volume by its key in the file.
     Volume {
@@ -213,6 +215,8 @@ pub enum MountSource {
         /// Do not fill an empty volume from the image.
         no_copy: bool,
         subpath: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relabel: Option<Relabel>,
     },
     /// A volume without a name, made with the container.
     Anonymous { labels: BTreeMap<String, String> },
@@ -233,6 +237,16 @@ pub enum MountSource {
     },
     /// A config or secret, written into the container before it starts.
     Content { bytes: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+}
+
+/// Whom SELinux shall let use what is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relabel {
+    /// All containers (`z`).
+    Shared,
+    /// This one (`Z`).
+    Private,
 }
 
 /// What becomes of the mounts below a bind mount's source.

@@ -174,6 +174,14 @@ impl ProjectDir {
         disk::replace_json(&self.container(id).join("state.json"), state, Durability::Kill)
     }
 
+    /// Of all containers, finished or not.
+    ///
+    /// # Errors
+    /// Whatever the file system says but not-found.
+    pub fn ids(&self) -> io::Result<Vec<ContainerId>> {
+        Ok(self.folders()?.into_iter().map(|(id, _)| id).collect())
+    }
+
     fn folders(&self) -> io::Result<Vec<(ContainerId, PathBuf)>> {
         let entries = match fs::read_dir(self.containers()) {
             Ok(entries) => entries,

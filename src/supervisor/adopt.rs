@@ -1,6 +1,7 @@
 //! Taking over what is there: after this process was replaced, after its keeper was, or after both were killed.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -106,7 +107,7 @@ impl Host {
     fn reopen_streams(&self, id: &ContainerId, pid: i32) -> Option<Streams> {
         let open = |number: u32| -> Option<OwnedFd> {
             let path = format!("/proc/{pid}/fd/{number}");
-            let is_pipe = std::fs::read_link(&path).ok()?.to_string_lossy().starts_with("pipe:");
+            let is_pipe = std::fs::metadata(&path).ok()?.file_type().is_fifo();
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             is_pipe.then(|| rustix::fs::open(&path, flags, Mode::empty()).ok()).flatten()
         };

@@ -29,7 +29,7 @@ impl Host {
     pub(super) fn create(&self, new: NewContainer) -> Result<ContainerState, RuntimeError> {
         let NewContainer { name, number, mut service, replaces } = new;
         let image = self.image(&service.container.image)?;
-        let id = ContainerId::from_bytes(random_bytes().map_err(|error| because("cannot make an id", &error))?);
+        let id = self.new_id()?;
         let left = self.left_volumes(&name, replaces.as_ref())?;
         let lent = self.take_over_mounts(&mut service.container)?;
         let volumes = self.name_volumes(&service.container.mounts, &image, &left, lent)?;
@@ -103,6 +103,10 @@ impl Host {
             });
             let mounts = lender.service.container.mounts.iter().cloned().chain(unnamed);
             for mut mount in mounts {
+                // What is lent keeps the label that the lender gave it.
+                if let MountSource::Bind { relabel, .. } | MountSource::Volume { relabel, .. } = &mut mount.source {
+                    *relabel = None;
+                }
                 let lent = match &mount.source {
                     MountSource::Bind { .. } => None,
                     MountSource::Volume { .. } | MountSource::Anonymous { .. } => lender.volumes.get(&mount.target),
@@ -291,7 +295,7 @@ fn health(check: &Healthcheck) -> Option<HealthSpec> {
     })
 }
 
-fn random_bytes() -> std::io::Result<[u8; 32]> {
+pub(super) fn random_bytes() -> std::io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes)

@@ -15,6 +15,7 @@ use crate::base::ids::ContainerId;
 use crate::base::trash::Trash;
 use crate::control;
 use crate::engine::cgroup::Hierarchies;
+use crate::engine::selinux::Policy;
 use crate::image::Image;
 use crate::image::Store;
 use crate::keeper::ExitRecord;
@@ -65,6 +66,8 @@ pub(super) struct Parts {
     pub(super) volumes: Volumes,
     pub(super) trash: Trash,
     pub(super) hierarchies: Hierarchies,
+    /// Where the host has SELinux.
+    pub(super) selinux: Option<Policy>,
     pub(super) pump: LogPump,
     /// Who sends output on, and hears when all of it has been.
     pub(super) forwarders: RefCell<HashMap<ContainerId, (Forwarder, oneshot::Receiver<()>)>>,
@@ -176,14 +179,20 @@ impl Host {
         self.live.borrow().get(id).is_some_and(|live| live.pid == run.pid)
     }
 
-    /// The pid of a running container that fits.
-    pub(super) fn pid_of(&self, fits: impl Fn(&ContainerConfig) -> bool) -> Result<Option<i32>, RuntimeError> {
-        for (id, live) in self.live.borrow().iter() {
+    /// The running container that fits.
+    pub(super) fn id_of(&self, fits: impl Fn(&ContainerConfig) -> bool) -> Result<Option<ContainerId>, RuntimeError> {
+        for id in self.live.borrow().keys() {
             if fits(&self.load(id)?.config) {
-                return Ok(Some(live.pid));
+                return Ok(Some(id.clone()));
             }
         }
         Ok(None)
+    }
+
+    /// The pid of a running container that fits.
+    pub(super) fn pid_of(&self, fits: impl Fn(&ContainerConfig) -> bool) -> Result<Option<i32>, RuntimeError> {
+        let id = self.id_of(fits)?;
+        Ok(id.and_then(|id| self.live.borrow().get(&id).map(|live| live.pid)))
     }
 
     pub(super) fn cgroup_path(&self, id: &ContainerId) -> String {

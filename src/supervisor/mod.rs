@@ -11,6 +11,7 @@ mod events;
 mod failure;
 mod hooks;
 mod host;
+mod label;
 mod leave;
 mod link;
 mod other;
@@ -35,6 +36,7 @@ use tokio::task::LocalSet;
 
 use crate::base::trash::Trash;
 use crate::engine::cgroup::Hierarchies;
+use crate::engine::selinux::Policy;
 use crate::image::Store;
 use crate::keeper::CONTROL;
 use crate::keeper::KeeperHandle;
@@ -170,6 +172,7 @@ fn host(
         volumes: Volumes::open(&roots.data)?,
         trash: Trash::new(&roots.data),
         hierarchies: Hierarchies::detect()?,
+        selinux: Policy::of_host().ok(),
         pump: LogPump::start(|container, error| complain(&io::Error::other(format!("{container}: {error}"))))?,
         forwarders: RefCell::default(),
         cgroup_parents: RefCell::default(),

@@ -201,7 +201,8 @@ impl Host {
         let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
         let entry = group.and_then(|group| group.entry()).map_err(|error| because(what, &error))?;
-        let target = Target { pid: live.pid, pidfd: pidfd.as_fd(), seccomp };
+        let mount_label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+        let target = Target { pid: live.pid, pidfd: pidfd.as_fd(), seccomp, mount_label };
         engine::lower::lower_exec(&process, target, entry, stdin, terminal).map_err(|error| because(what, &error))
     }
 

@@ -155,6 +155,8 @@ impl Host {
         let written = engine::spec::contents(&contents, container);
         volumes.extend(written.map_err(|error| because("cannot write configs and secrets", &error))?);
         self.make_bind_sources(config)?;
+        let labels = self.labels(config)?;
+        self.label_mounts(config, &labels, &connected.etc, &volumes)?;
         let images = self.image_mounts(config)?;
         let users = UserDatabase::read(&view);
         let path = |file: &str, pid: i32| PathBuf::from(format!("/proc/{pid}/ns/{file}"));
@@ -179,7 +181,9 @@ impl Host {
             cgroup_path: group,
             unified_cgroups: self.hierarchies.is_unified(),
         };
-        let spec = engine::spec::build(&request).map_err(|error| because("the container cannot be set up", &error))?;
+        let built = engine::spec::build(&request);
+        let mut spec = built.map_err(|error| because("the container cannot be set up", &error))?;
+        labels.apply(&mut spec);
         Ok((spec, root))
     }
 
@@ -300,6 +304,7 @@ impl Host {
             if !image.binds.is_empty() {
                 return Err(failure(format!("image `{reference}` is the host itself; mount its folders as binds")));
             }
+            self.label_image(&image)?;
             let (layers, subpath, target) = (image.layers.clone(), subpath.clone(), mount.target.clone());
             mounts.push(ImageMount { layers, subpath, target });
         }

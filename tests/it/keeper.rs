@@ -162,6 +162,7 @@ impl World {
             namespaces: KINDS.map(Namespace::New).to_vec(),
             cgroup: CgroupEntry::default(),
             stdio: Stdio::Pipes { stdin: false },
+            pipe_label: None,
             steps,
         }
     }
@@ -303,6 +304,7 @@ fn another_process_enters_a_running_container() {
         namespaces: KINDS.iter().map(|&kind| Namespace::Join(kind, 0)).collect(),
         cgroup: CgroupEntry::default(),
         stdio: Stdio::Pipes { stdin: true },
+        pipe_label: None,
         steps: vec![Step::NewSession],
     };
     launch.steps.extend(end(&[

@@ -49,6 +49,8 @@ pub struct Target<'a> {
     pub pid: i32,
     pub pidfd: BorrowedFd<'a>,
     pub seccomp: Option<&'a LinuxSeccomp>,
+    /// The SELinux label of its files.
+    pub mount_label: Option<&'a str>,
 }
 
 /// Lowers a process (see [`crate::engine::spec::exec_process`]) that joins all namespaces of a container's first one.
@@ -96,7 +98,8 @@ pub fn lower_exec(
     steps.push(session(stdio));
     steps.extend(filter);
     steps.push(exec(process)?);
-    Ok(Lowered { launch: Launch { namespaces, cgroup, stdio, steps }, descriptors: slots.0 })
+    let pipe_label = restrict::pipe_label(process, target.mount_label);
+    Ok(Lowered { launch: Launch { namespaces, cgroup, stdio, pipe_label, steps }, descriptors: slots.0 })
 }
 
 /// Has the launch fail early, with the right words, when there is no such program.

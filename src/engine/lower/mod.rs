@@ -92,6 +92,8 @@ pub enum LowerError {
     Missing(&'static str),
     #[error("`{0}` of the runtime specification is not supported")]
     Unsupported(String),
+    #[error("`{0}` of the runtime specification needs SELinux, which this host does not have")]
+    NoSelinux(&'static str),
     #[error("cannot mount `{}` on `{target}`", path.display())]
     Source { path: PathBuf, target: String, source: std::io::Error },
     #[error("cannot make the id mapping of the mount on `{target}`")]
@@ -141,6 +143,7 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     let stdio = stdio(process, extras.stdin, extras.terminal);
 
     let mut steps = vec![Step::IsolateMounts { slave: mounts::needs_slave(spec) }];
+    steps.extend(mounts::label(linux));
     let propagation = mounts::root_propagation(linux)?;
     root(extras.root, propagation, &mut slots, &mut steps)?;
     mounts::mounts(spec, extras.cgroup_v1, &mut slots, &mut steps)?;
@@ -178,7 +181,8 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
         steps.push(Step::Reaper);
     }
     steps.push(exec(process)?);
-    Ok(Lowered { launch: Launch { namespaces, cgroup, stdio, steps }, descriptors: slots.0 })
+    let pipe_label = restrict::pipe_label(process, linux.mount_label().as_deref());
+    Ok(Lowered { launch: Launch { namespaces, cgroup, stdio, pipe_label, steps }, descriptors: slots.0 })
 }
 
 fn root(

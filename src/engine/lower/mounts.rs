@@ -86,6 +86,11 @@ pub(super) fn needs_slave(spec: &Spec) -> bool {
     root.into_iter().chain(options.map(String::as_str)).any(|o| matches!(o, "slave" | "rslave" | "shared" | "rshared"))
 }
 
+/// `linux.mountLabel`.
+pub(super) fn label(linux: &Linux) -> Option<Step> {
+    linux.mount_label().clone().filter(|label| !label.is_empty()).map(Step::MountLabel)
+}
+
 /// `linux.rootfsPropagation`.
 pub(super) fn root_propagation(linux: &Linux) -> Result<Option<Propagation>, LowerError> {
     let wanted = linux.rootfs_propagation().as_deref().filter(|wanted| !wanted.is_empty());

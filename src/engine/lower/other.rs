@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::engine::cgroup;
 use crate::engine::lower::mounts::{self, is_image};
-use crate::engine::lower::{LowerError, Lowered, Root, Slots, root, stdio};
+use crate::engine::lower::{LowerError, Lowered, Root, Slots, restrict, root, stdio};
 use crate::engine::runtimes::OtherRuntime;
 use crate::init::{Launch, Namespace, NamespaceKind, Step};
 
@@ -35,8 +35,10 @@ pub fn lower_other(spec: &Spec, handover: Handover<'_>) -> Result<Lowered, Lower
     let mut slots = Slots::default();
     let cgroup = slots.cgroup(handover.cgroup);
     let mut steps = vec![Step::IsolateMounts { slave: true }];
+    steps.extend(spec.linux().as_ref().and_then(mounts::label));
     root(handover.root, None, &mut slots, &mut steps)?;
     steps.extend(mounts::images(spec)?);
+    let mount_label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
     let OtherRuntime { program, arguments } = handover.runtime.clone();
     let (bundle, id) = (handover.bundle.to_owned(), handover.id.to_owned());
     steps.push(Step::OtherRuntime { program, arguments, bundle, id });
@@ -44,6 +46,7 @@ pub fn lower_other(spec: &Spec, handover: Handover<'_>) -> Result<Lowered, Lower
         namespaces: vec![Namespace::New(NamespaceKind::Mount)],
         cgroup,
         stdio: stdio(process, handover.stdin, None),
+        pipe_label: restrict::pipe_label(process, mount_label),
         steps,
     };
     Ok(Lowered { launch, descriptors: slots.0 })

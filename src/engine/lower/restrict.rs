@@ -22,6 +22,9 @@ pub(super) fn restrict(
     filter: Option<&LinuxSeccomp>,
     steps: &mut Vec<Step>,
 ) -> Result<Option<Step>, LowerError> {
+    // The keyring that follows gets it, too.
+    let label = process.selinux_label().clone().filter(|label| !label.is_empty());
+    steps.extend(label.map(Step::ProcessLabel));
     steps.push(Step::SessionKeyring);
     let limits = process.rlimits().iter().flatten();
     steps.extend(limits.map(|limit| Step::Rlimit {
@@ -47,6 +50,12 @@ pub(super) fn restrict(
         steps.push(Step::NoNewPrivileges);
     }
     Ok(late)
+}
+
+/// That of the container's files, for a process that has one at all.
+pub(super) fn pipe_label(process: &Process, mount_label: Option<&str>) -> Option<String> {
+    let confined = process.selinux_label().as_ref().is_some_and(|label| !label.is_empty());
+    mount_label.filter(|label| confined && !label.is_empty()).map(str::to_owned)
 }
 
 fn seccomp_step(profile: &LinuxSeccomp) -> Result<Step, LowerError> {

@@ -229,7 +229,7 @@ fn exec_joins_everything_and_is_as_restricted() {
     let pid = rustix::process::getpid();
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     let seccomp = spec.linux().as_ref().unwrap().seccomp().as_ref();
-    let target = Target { pid: pid.as_raw_nonzero().get(), pidfd: pidfd.as_fd(), seccomp };
+    let target = Target { pid: pid.as_raw_nonzero().get(), pidfd: pidfd.as_fd(), seccomp, mount_label: None };
     let process = spec.process().as_ref().unwrap();
     let lowered = lower_exec(process, target, cgroup::Entry::default(), true, None).unwrap();
     assert_eq!(lowered.launch.namespaces.len(), 6);
@@ -256,7 +256,30 @@ fn an_ended_process_is_not_joined() {
     let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).unwrap();
     child.wait().unwrap();
     let spec = spec(&ContainerSpec::default());
-    let target = Target { pid, pidfd: pidfd.as_fd(), seccomp: None };
+    let target = Target { pid, pidfd: pidfd.as_fd(), seccomp: None, mount_label: None };
     let process = spec.process().as_ref().unwrap();
     assert!(lower_exec(process, target, cgroup::Entry::default(), false, None).is_err());
+}
+
+#[test]
+fn labels_are_given_before_anything_that_has_them() {
+    let mut spec = spec(&ContainerSpec::default());
+    crate::engine::selinux::Labels { process: Some("p".to_owned()), mount: Some("m".to_owned()) }.apply(&mut spec);
+    let linux = spec.linux().as_ref().unwrap();
+    assert!(matches!(mounts::label(linux), Some(Step::MountLabel(label)) if label == "m"));
+    let mut process = spec.process().clone().unwrap();
+    let mut steps = Vec::new();
+    restrict::restrict(&process, None, &mut steps).unwrap();
+    assert!(matches!(&steps[..2], [Step::ProcessLabel(label), Step::SessionKeyring] if label == "p"), "{steps:?}");
+    assert_eq!(restrict::pipe_label(&process, Some("m")).as_deref(), Some("m"));
+    // Who is not confined may use everybody's pipes.
+    process.set_selinux_label(None);
+    assert_eq!(restrict::pipe_label(&process, Some("m")), None);
+    if !crate::engine::selinux::is_enabled() {
+        let error = lower(&spec, extras()).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`process.selinuxLabel` of the runtime specification needs SELinux, which this host does not have"
+        );
+    }
 }

@@ -5,6 +5,7 @@ use oci_spec::runtime::Process;
 use oci_spec::runtime::Spec;
 
 use crate::engine::lower::LowerError;
+use crate::engine::selinux;
 
 pub(super) fn check(spec: &Spec) -> Result<(), LowerError> {
     let fields = [
@@ -22,24 +23,28 @@ pub(super) fn check(spec: &Spec) -> Result<(), LowerError> {
 
 /// Also for a process that is started inside a running container.
 pub(super) fn process(process: &Process) -> Result<(), LowerError> {
-    let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    first(&[
-        ("process.commandLine", process.command_line().is_some()),
-        ("process.selinuxLabel", set(process.selinux_label())),
-    ])
+    first(&[("process.commandLine", process.command_line().is_some())])?;
+    labelled("process.selinuxLabel", process.selinux_label().as_deref())
 }
 
 fn linux(linux: &Linux) -> Result<(), LowerError> {
     let resources = linux.resources().as_ref();
     let network = resources.and_then(|resources| resources.network().as_ref());
     first(&[
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ("linux.resources.rdma", resources.is_some_and(|resources| resources.rdma().is_some())),
         ("linux.resources.network", network.is_some_and(|n| n.class_id().is_some() || n.priorities().is_some())),
-    ])
+    ])?;
+    labelled("linux.mountLabel", linux.mount_label().as_deref())
+}
+
+fn labelled(field: &'static str, label: Option<&str>) -> Result<(), LowerError> {
+    match label {
+        Some(label) if !label.is_empty() && !selinux::is_enabled() => Err(LowerError::NoSelinux(field)),
+        _ => Ok(()),
+    }
 }
 
 fn first(fields: &[(&str, bool)]) -> Result<(), LowerError> {

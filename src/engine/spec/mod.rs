@@ -108,8 +108,8 @@ pub enum SpecError {
         "`security_opt: {0}` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label`, `systempaths`, `mask`, `unmask` and `writable-cgroups`"
     )]
     SecurityOption(String),
-    #[error("`security_opt: {option}` needs {lsm}, which this host {state}; take the option out")]
-    NoSecurityModule { option: String, lsm: &'static str, state: &'static str },
+    #[error("`security_opt: {0}` needs AppArmor, which this host does not have; take the option out")]
+    NoAppArmor(String),
     #[error("`security_opt: writable-cgroups` needs version 2 of control groups and `cgroup: private`")]
     SharedCgroups,
     #[error("cannot read the seccomp profile `{}` of `security_opt`", path.display())]

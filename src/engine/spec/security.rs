@@ -1,7 +1,6 @@
 //! `security_opt` and what follows from `privileged`.
 
 use std::fs;
-use std::path::Path;
 
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -51,20 +50,14 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
             ("no-new-privileges", "false") => no_new_privileges = false,
             ("seccomp", value) if !value.is_empty() => profile = Some(value),
             ("systempaths", "unconfined") => paths_confined = false,
-            ("apparmor", "unconfined") | ("label", "disable") => {}
+            ("apparmor", "unconfined") => {}
+            // Those are [`crate::engine::selinux::Labels`]; without SELinux they mean nothing, as in Docker.
+            ("label", label) if !label.is_empty() => {}
             ("apparmor", profile) if !profile.is_empty() => {
                 if !has_apparmor() {
-                    let (option, state) = (option.clone(), "does not have");
-                    return Err(SpecError::NoSecurityModule { option, lsm: "AppArmor", state });
+                    return Err(SpecError::NoAppArmor(option.clone()));
                 }
                 apparmor_profile = Some(profile.to_owned());
-            }
-            // Without SELinux a label means nothing, as in Docker.
-            ("label", label) if !label.is_empty() => {
-                if Path::new("/sys/fs/selinux/enforce").exists() {
-                    let (option, state) = (option.clone(), "has but rcompose cannot use yet");
-                    return Err(SpecError::NoSecurityModule { option, lsm: "SELinux", state });
-                }
             }
             // Podman's words for what Docker has no option for.
             ("mask", list) if list.starts_with('/') => masked.extend(list.split(':').map(str::to_owned)),

@@ -140,6 +140,7 @@ fn own_mounts_replace_and_come_parents_first() {
         create: false,
         propagation: Some("rslave".into()),
         recursive: Recursion::Enabled,
+        relabel: None,
     };
     let bind = Mount { target: "/a".into(), read_only: true, source: bind };
     let container = ContainerSpec {

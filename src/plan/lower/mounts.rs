@@ -1,7 +1,7 @@
 //! What is mounted into a container: volumes, tmpfs, configs and secrets.
 
 use crate::model::{FileObject, FileReference, Service, ServiceVolume, VolumeKind};
-use crate::spec::container::{Mount, MountSource, MountsOf, Recursion, VolumesFrom};
+use crate::spec::container::{Mount, MountSource, MountsOf, Recursion, Relabel, VolumesFrom};
 
 use super::Lowering;
 
@@ -41,6 +41,7 @@ impl Lowering<'_> {
                     create: bind.is_none_or(|bind| bind.create_host_path),
                     propagation: bind.and_then(|bind| bind.propagation.clone()),
                     recursive,
+                    relabel: relabel(volume),
                 }
             }
             VolumeKind::Volume => match &volume.source {
@@ -48,6 +49,7 @@ impl Lowering<'_> {
                     key: key.clone(),
                     no_copy: volume.volume.as_ref().is_some_and(|options| options.nocopy),
                     subpath: volume.volume.as_ref().and_then(|options| options.subpath.clone()),
+                    relabel: relabel(volume),
                 },
                 _ => MountSource::Anonymous {
                     labels: volume.volume.as_ref().map(|options| options.labels.clone()).unwrap_or_default(),
@@ -182,6 +184,7 @@ impl Lowering<'_> {
                 create: false,
                 propagation: None,
                 recursive: Recursion::Enabled,
+                relabel: None,
             };
             return Some(Mount { target, read_only: true, source });
         }
@@ -211,6 +214,15 @@ impl Lowering<'_> {
         let (uid, gid) = (id(&reference.uid, "a user id"), id(&reference.gid, "a group id"));
         let mode = reference.mode.unwrap_or(0o444);
         Some(Mount { target, read_only: false, source: MountSource::Content { bytes, mode, uid, gid } })
+    }
+}
+
+/// `bind.selinux`, which the short syntax has for volumes as well.
+fn relabel(volume: &ServiceVolume) -> Option<Relabel> {
+    match volume.bind.as_ref()?.selinux.as_deref()? {
+        "z" => Some(Relabel::Shared),
+        "Z" => Some(Relabel::Private),
+        _ => None,
     }
 }
 

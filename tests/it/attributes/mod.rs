@@ -8,6 +8,7 @@ mod logging;
 mod provider;
 mod resources;
 mod runtime;
+mod selinux;
 mod volumes;
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.

@@ -117,7 +117,8 @@ fn what_cannot_be_honoured_is_an_error_by_name() {
     }
     for (pointer, value, name) in [
         ("/linux/intelRdt", json!({ "closID": "x" }), "linux.intelRdt"),
-        ("/linux/mountLabel", json!("label"), "linux.mountLabel"),
+        ("/linux/mountLabel", json!("label"), "SELinux"),
+        ("/process/selinuxLabel", json!("label"), "SELinux"),
         ("/process/apparmorProfile", json!("nosuch"), "apparmor"),
         ("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x" }), "listenerPath"),
         ("/vm", json!({ "kernel": { "path": "/k" } }), "vm"),

@@ -391,7 +391,7 @@ fn random_project(random: &Random) -> ProjectSpec {
             start_interval: Duration::from_secs(5),
         });
         let attachment = Attachment { network: "default".into(), ..Attachment::default() };
-        let source = MountSource::Volume { key: "data".into(), no_copy: false, subpath: None };
+        let source = MountSource::Volume { key: "data".into(), no_copy: false, subpath: None, relabel: None };
         let volume = Mount { target: "/data".into(), read_only: false, source };
         let container = ContainerSpec {
             image: "app".into(),
