@@ -97,10 +97,12 @@ impl Host {
                     let closed = labels.process.as_ref().and_then(|process| policy.closed_label(process, path));
                     if let Some(closed) = closed {
                         self.notice(&format!(
-                            "`{}` will not let {} in: its SELinux label is `{closed}`; give the volume `z` (for all containers) or \
-                             `Z` (for this one), or the service `security_opt: [label:disable]`",
-                            path.display(),
-                            config.name
+                            "`{path}` will not let {} in: its SELinux label is `{closed}`; give the volume `z` (for all containers) or \
+                             `Z` (for this one), a config or secret another label (`chcon -t {} {path}`), or the service \
+                             `security_opt: [label:disable]`",
+                            config.name,
+                            policy.kind_of_files(),
+                            path = path.display(),
                         ));
                     }
                 }

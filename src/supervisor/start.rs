@@ -405,7 +405,13 @@ pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> Runt
             },
             libc::EACCES => RuntimeError {
                 message: format!("`{program}` may not be executed ({detail})"),
-                help: Some("give the file its execute permission".to_owned()),
+                help: Some(match steps.iter().any(|step| matches!(step, Step::ProcessLabel(_))) {
+                    false => "give the file its execute permission".to_owned(),
+                    true => {
+                        "give the file its execute permission; or SELinux refuses it, which `ausearch -m avc` tells"
+                            .to_owned()
+                    }
+                }),
             },
             _ => because(format!("cannot execute `{program}` ({detail})"), &cause),
         },
@@ -425,5 +431,22 @@ pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> Runt
             because(format!("cannot set up the container ({name}: {detail})"), &cause)
         }
         None => because(format!("cannot make the container's process ({detail})"), &cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_may_not_be_executed_may_be_selinuxs_doing() {
+        let exec = Step::Exec { argv: Vec::new(), env: Vec::new() };
+        let help = |steps: &[Step]| {
+            let (step, errno) = (Some(steps.len() - 1), libc::EACCES);
+            let failure = LaunchFailure { step, errno, detail: "/bin/app".to_owned() };
+            explain(LaunchError::Refused(failure), steps, "app").help.unwrap()
+        };
+        assert_eq!(help(std::slice::from_ref(&exec)), "give the file its execute permission");
+        assert!(help(&[Step::ProcessLabel("u:r:t:s0".to_owned()), exec]).contains("SELinux"));
     }
 }

@@ -243,6 +243,11 @@ impl Policy {
         &self.process.kind
     }
 
+    /// The type of files that are for containers.
+    pub fn kind_of_files(&self) -> &str {
+        &self.file.kind
+    }
+
     /// Whether a file that a container makes in a folder for all is for all, too. It is where the policy has it take the range
     /// of the folder, as in Fedora's; elsewhere it takes the container's own.
     pub fn shares_new_files(&self) -> bool {

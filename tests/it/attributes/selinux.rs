@@ -101,6 +101,7 @@ fn volumes_are_relabelled_as_they_say() {
         "services:
   a: {{{read}, {volumes}, './Z:/Z:Z']}}
   b: {{{read}, {volumes}, './Z:/Z'], depends_on: [a]}}
+  heir: {{{read}, volumes_from: [a], depends_on: [a]}}
 volumes: {{named: {{}}}}
 "
     ));
@@ -117,6 +118,9 @@ volumes: {{named: {{}}}}
     let (start, level) = private.split_once(":s0:").unwrap();
     assert_eq!((format!("{start}:s0"), level.contains(",c")), (shared, true), "{private}");
     assert_eq!(label_of(&project.folder().join("Z/link")), private);
+    // Nor did who takes the volumes over take the label away.
+    let of_a = project.run(&["exec", "-T", "a", "sh", "-c", OWN_LABEL]).ok().out;
+    assert_eq!(of_a.trim().split_once(":s0:").unwrap().1, level);
     assert_eq!(label_of(Path::new("/etc/hostname")), before);
     if !is_permissive(test) {
         let b = lines(&project, "b", 2);
