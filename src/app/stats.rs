@@ -57,8 +57,9 @@ impl App {
         containers.retain(|one| services.is_empty() || services.contains(&one.service.name));
         containers.sort_by_key(|one| (one.service.name.clone(), one.number));
         let mut rows = Vec::new();
-        for container in containers.iter().filter(|one| matches!(one.phase, Phase::Running { .. })) {
-            let mut pids = self.group(&hierarchies, &project, container)?.processes().map_err(group_error)?;
+        for container in containers {
+            let Phase::Running { pid, .. } = container.phase else { continue };
+            let mut pids = self.group(&hierarchies, &project, &container, pid)?.processes().map_err(group_error)?;
             pids.sort_unstable();
             rows.extend(pids.into_iter().filter_map(Process::read).map(|process| TopRow {
                 service: container.service.name.clone(),
@@ -75,10 +76,16 @@ impl App {
         Ok(rows)
     }
 
-    fn group(&self, hierarchies: &Hierarchies, project: &str, container: &ContainerState) -> Result<Cgroup, AppError> {
+    fn group(
+        &self,
+        hierarchies: &Hierarchies,
+        project: &str,
+        container: &ContainerState,
+        pid: i32,
+    ) -> Result<Cgroup, AppError> {
         let parent = container.service.container.resources.cgroup_parent.as_deref();
         let path = self.roots.cgroup_path(project, parent, &container.id);
-        Cgroup::open(hierarchies, &path).map_err(group_error)
+        Cgroup::around(hierarchies, &path, pid).map_err(group_error)
     }
 }
 
@@ -114,7 +121,7 @@ impl Meter<'_> {
         for container in containers {
             let look = match container.phase {
                 Phase::Running { pid, .. } => {
-                    let group = self.app.group(&self.hierarchies, &self.project, &container)?;
+                    let group = self.app.group(&self.hierarchies, &self.project, &container, pid)?;
                     let usage = group.usage().map_err(group_error)?;
                     Some(Look { at: Instant::now(), usage, network: network_of(pid) })
                 }

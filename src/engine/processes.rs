@@ -53,6 +53,18 @@ impl Process {
     }
 }
 
+/// All processes of the pid namespace of this one; only itself where that is ours, too.
+pub fn of_namespace(first: i32) -> Vec<i32> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(wanted) = namespace(&first.to_string()) else { return Vec::new() };
+    if namespace("self").as_ref() == Some(&wanted) {
+        return vec![first];
+    }
+    let all =
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    all.filter(|pid| namespace(pid).as_ref() == Some(&wanted)).filter_map(|pid| pid.parse().ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

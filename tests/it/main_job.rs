@@ -80,7 +80,7 @@ fn dependencies_gate_the_start() {
         "services:
   migrate: {{{migrate}, volumes: ['data:/data']}}
   db:
-    {{{db}, stop_signal: SIGKILL, healthcheck: {{test: [CMD, test, -e, /tmp/ready], interval: 10s}}}}
+    {{{db}, stop_signal: SIGKILL, healthcheck: {{test: [CMD, test, -e, /tmp/ready], interval: 100s}}}}
   web:
     {{{web}, stop_signal: SIGKILL, volumes: ['data:/data'], depends_on: {{
       migrate: {{condition: service_completed_successfully}}, db: {{condition: service_healthy}}}}}}
@@ -89,7 +89,7 @@ volumes: {{data: {{}}}}
     ));
     let begin = Instant::now();
     project.run(&["up", "-d"]).ok();
-    assert!(begin.elapsed() < Duration::from_secs(5), "the first probe waited for the interval");
+    assert!(begin.elapsed() < Duration::from_secs(50), "the first probe waited for the interval");
     assert_eq!(project.container("db")["Health"], "healthy");
     assert_eq!(project.container("migrate")["ExitCode"], 0);
     eventually("web reads what migrate wrote", || {

@@ -235,6 +235,23 @@ fn limits_are_applied_or_named() {
     project.down();
 }
 
+/// Wherever the groups are that the keeper was given, and without any.
+#[test]
+fn stats_and_top_tell_of_containers() {
+    let project = Project::rootless(&format!("services:\n  busy: {}\n", service("sleep 1001 & exec sleep 1002", "")));
+    if !can_be_rootless(&project, "rootless::stats_and_top_tell_of_containers") {
+        return;
+    }
+    project.run(&["up", "-d"]).ok();
+    let rows = || project.run(&["top"]).ok().out;
+    eventually("both processes", || (rows().contains("sleep 1001") && rows().contains("sleep 1002")).then_some(()));
+    let stats = project.run(&["stats", "--no-stream", "--format", "json"]).ok().out;
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    assert_eq!(stats["PIDs"], "2", "{stats}");
+    assert!(!stats["MemUsage"].as_str().unwrap().starts_with("0B"), "{stats}");
+    project.down();
+}
+
 #[test]
 fn an_archive_is_unpacked_and_removed_again() {
     let project = Project::rootless("services:\n  it: {image: made, command: [/bin/true]}\n");

@@ -17,6 +17,8 @@ const V1_CONTROLLERS: [&str; 10] =
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hierarchies {
     pub(super) v2: Option<V2>,
+    /// Where cgroup2 is mounted, also when none of it is this user's.
+    pub(super) unified: Option<PathBuf>,
     /// Mount point by controller.
     pub(super) v1: BTreeMap<String, PathBuf>,
     /// Mount points of v1 hierarchies without a controller.
@@ -72,6 +74,13 @@ impl Hierarchies {
         Ok(found)
     }
 
+    /// The group `path` of a process that is in it or below it, wherever it begins: in a part that was given away to others than who
+    /// asks, such as the keeper of a user's project. `None` when it is in no such group.
+    pub(super) fn group_of(&self, pid: i32, path: &str) -> Option<PathBuf> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        Some(self.unified.as_ref()?.join(part_of(&text, path)?).join(path))
+    }
+
     /// An ordinary user has a group where somebody has given one away (systemd's `Delegate=`), and nothing in v1.
     fn keep_usable(&mut self) {
         let mounted = self.v1.len();
@@ -104,6 +113,7 @@ impl Hierarchies {
             let mut after = after.split(' ');
             match after.next() {
                 Some("cgroup2") if found.v2.is_none() => {
+                    found.unified = Some(point.clone());
                     found.v2 = Some(V2 { mount: point, controllers: BTreeSet::new() });
                 }
                 Some("cgroup") => {
@@ -121,6 +131,13 @@ impl Hierarchies {
         }
         found
     }
+}
+
+/// Where in cgroup2 the group `path` begins, from the `/proc/PID/cgroup` of a process in it.
+fn part_of<'a>(text: &'a str, path: &str) -> Option<&'a str> {
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let at = format!("/{own}/").find(&format!("/{path}/"))?;
+    own.get(..at.saturating_sub(1))
 }
 
 /// Whether groups can be made in that directory.
@@ -155,5 +172,17 @@ mod tests {
         let controllers: Vec<_> = hybrid.v1.keys().map(String::as_str).collect();
         assert_eq!(controllers, ["cpu", "cpuacct"]);
         assert_eq!(hybrid.named, [Path::new("/sys/fs/cgroup/systemd")]);
+    }
+
+    #[test]
+    fn a_group_is_found_wherever_its_part_begins() {
+        let path = "rcompose/shop/abc";
+        assert_eq!(part_of("0::/rcompose/shop/abc\n", path), Some(""));
+        assert_eq!(
+            part_of("1:name=systemd:/\n0::/user.slice/a.scope/rcompose/shop/abc/below\n", path),
+            Some("user.slice/a.scope")
+        );
+        assert_eq!(part_of("0::/user.slice/rcompose/shop/abcd\n", path), None);
+        assert_eq!(part_of("1:memory:/rcompose/shop/abc\n0::/\n", path), None);
     }
 }

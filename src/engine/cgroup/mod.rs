@@ -34,6 +34,7 @@ use rustix::process::Signal;
 
 use crate::engine::cgroup::hierarchy::V2;
 use crate::engine::cgroup::limits::Limits;
+use crate::engine::processes;
 use crate::sys::bpf;
 use crate::sys::bpf::Instruction;
 use crate::sys::userns::Ids;
@@ -94,6 +95,8 @@ pub struct Cgroup {
     v2: Option<PathBuf>,
     /// Controller and directory.
     v1: Vec<(String, PathBuf)>,
+    /// The first process of what is looked at and has no group.
+    ungrouped: Option<i32>,
 }
 
 thread_local! {
@@ -145,7 +148,7 @@ impl Cgroup {
         everywhere: bool,
     ) -> Result<(Self, Vec<String>), CgroupError> {
         check(path)?;
-        let mut group = Self { v2: None, v1: Vec::new() };
+        let mut group = Self { v2: None, v1: Vec::new(), ungrouped: None };
         let mut made = group.make(hierarchies, path, resources);
         if everywhere && made.is_ok() {
             let all =
@@ -170,7 +173,21 @@ impl Cgroup {
         check(path)?;
         let v2 = hierarchies.v2.as_ref().map(|v2| v2.mount.join(path)).filter(|path| path.is_dir());
         let v1 = hierarchies.v1.iter().map(|(controller, mount)| (controller.clone(), mount.join(path)));
-        Ok(Self { v2, v1: v1.filter(|(_, path)| path.is_dir()).collect() })
+        Ok(Self { v2, v1: v1.filter(|(_, path)| path.is_dir()).collect(), ungrouped: None })
+    }
+
+    /// The group of that path that the process is in, to look at: who asks need not be the user or in the session that it was given
+    /// to. Where there is none, the processes of the same pid namespace stand for it.
+    ///
+    /// # Errors
+    /// A path that is none.
+    pub fn around(hierarchies: &Hierarchies, path: &str, pid: i32) -> Result<Self, CgroupError> {
+        let mut group = Self::open(hierarchies, path)?;
+        if group.v2.is_none() {
+            group.v2 = hierarchies.group_of(pid, path).filter(|path| path.is_dir());
+        }
+        group.ungrouped = (group.v2.is_none() && group.v1.is_empty()).then_some(pid);
+        Ok(group)
     }
 
     /// Changes limits of the group, which is at `path`.
@@ -354,7 +371,7 @@ impl Cgroup {
     /// Unreadable group.
     pub fn processes(&self) -> Result<Vec<i32>, CgroupError> {
         let Some(top) = self.v2.as_ref().or(self.v1.first().map(|(_, directory)| directory)) else {
-            return Ok(Vec::new());
+            return Ok(self.ungrouped.map(processes::of_namespace).unwrap_or_default());
         };
         let mut pids = Vec::new();
         for directory in with_descendants(top)? {

@@ -76,7 +76,7 @@ fn denying_devices() -> LinuxResources {
 
 /// Without cgroup2, to exercise v1 on a hybrid machine.
 fn v1_only(hierarchies: &Hierarchies) -> Hierarchies {
-    Hierarchies { v2: None, v1: hierarchies.v1.clone(), named: Vec::new(), partial: false }
+    Hierarchies { v1: hierarchies.v1.clone(), ..Hierarchies::default() }
 }
 
 fn check_devices(hierarchies: &Hierarchies, name: &str) {

@@ -32,7 +32,7 @@ impl Cgroup {
     /// An unreadable group.
     pub fn usage(&self) -> Result<Usage, CgroupError> {
         let pids = self.processes()?;
-        let mut usage = Usage { pids: self.tasks()?, ..Usage::default() };
+        let mut usage = Usage { pids: self.tasks(&pids)?, ..Usage::default() };
         usage.cpu = self.cpu().unwrap_or_else(|| pids.iter().filter_map(|pid| cpu_of(*pid)).sum());
         (usage.memory, usage.memory_limit) =
             self.memory().unwrap_or_else(|| (pids.iter().filter_map(|pid| memory_of(*pid)).sum(), None));
@@ -43,8 +43,10 @@ impl Cgroup {
         Ok(usage)
     }
 
-    fn tasks(&self) -> Result<u64, CgroupError> {
-        let Some(top) = self.v2.as_ref().or(self.v1.first().map(|(_, directory)| directory)) else { return Ok(0) };
+    fn tasks(&self, pids: &[i32]) -> Result<u64, CgroupError> {
+        let Some(top) = self.v2.as_ref().or(self.v1.first().map(|(_, directory)| directory)) else {
+            return Ok(pids.iter().map(|pid| entries(&format!("/proc/{pid}/task"))).sum());
+        };
         let lists = with_descendants(top)?.into_iter().map(|directory| {
             let read = |file| fs::read_to_string(directory.join(file)).ok();
             read("cgroup.threads").or_else(|| read("tasks")).map_or(0, |text| text.lines().count() as u64)
@@ -103,6 +105,11 @@ fn number(path: &Path) -> Option<u64> {
 fn keyed(path: &Path, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+}
+
+/// How many entries a directory has; none when it is gone.
+fn entries(directory: &str) -> u64 {
+    fs::read_dir(directory).map_or(0, |entries| entries.count() as u64)
 }
 
 fn cpu_of(pid: i32) -> Option<Duration> {
