@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{FsOpenFlags, fsopen};
 
 use crate::engine::selinux::{self, Absent, Policy};
+use crate::keeper::scope;
 use crate::network::firewall;
 use crate::network::outside;
 use crate::network::uplink::{self, Program};
@@ -254,16 +255,38 @@ fn delegation(System { user, uid, .. }: &System) -> Finding {
     if userns::program("systemd-run").is_none() {
         return lack(what, "systemd-run is not installed", cost, "install systemd's programs");
     }
-    let service = format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers");
-    let given = fs::read_to_string(service).unwrap_or_default();
-    let has = |name: &&str| given.split_whitespace().any(|given| given == *name);
-    let missing: Vec<&str> = ["cpu", "cpuset", "io", "memory", "pids"].into_iter().filter(|name| !has(name)).collect();
+    match scope::controllers() {
+        Ok(given) => {
+            let service = format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers");
+            controllers(&given, &fs::read_to_string(service).unwrap_or_default(), *uid)
+        }
+        Err(error) => {
+            let mend = format!("sudo systemctl restart user@{uid} (it ends what this user's systemd runs)");
+            lack(what, format!("no scope can be made: {error}"), cost, mend)
+        }
+    }
+}
+
+/// `given` are the controllers of a scope that is made now, `service` those of the user's systemd, which hands on what it had when
+/// it was started: it goes on over log-outs when it lingers.
+fn controllers(given: &str, service: &str, uid: u32) -> Finding {
+    let what = "control groups";
+    let has = |list: &str, name: &str| list.split_whitespace().any(|one| one == name);
+    let missing: Vec<&str> =
+        ["cpu", "cpuset", "io", "memory", "pids"].into_iter().filter(|name| !has(given, name)).collect();
     let found = format!("systemd gives this user: {}", given.trim());
     if missing.is_empty() {
         return ok(what, found);
     }
-    let mend = "printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo install -D -m 644 /dev/stdin \
-                /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload, then log in anew";
+    let restart = format!("sudo systemctl restart user@{uid} (it ends what this user's systemd runs)");
+    let mend = if missing.iter().all(|name| has(service, name)) {
+        restart
+    } else {
+        format!(
+            "printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo install -D -m 644 /dev/stdin \
+             /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload && {restart}"
+        )
+    };
     let cost = format!("limits of {} are not applied", missing.join(", "));
     let finding = lack(what, found, &cost, mend);
     if ["cpu", "memory", "pids"].iter().any(|needed| missing.contains(needed)) { finding } else { note(finding) }
@@ -342,4 +365,23 @@ fn lingering(System { user, .. }: &System) -> Option<Finding> {
     }
     let found = "systemd ends this user's processes";
     Some(note(lack(what, found, "containers end with the last log-out", format!("sudo loginctl enable-linger {user}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_scope_gets_counts_and_not_what_systemd_could_give() {
+        let all = "cpuset cpu io memory pids\n";
+        assert_eq!(controllers(all, all, 1000).state, State::Ok);
+        let few = controllers("cpu memory pids\n", "cpu memory pids\n", 1000);
+        assert_eq!((few.state, few.cost.as_deref()), (State::Note, Some("limits of cpuset, io are not applied")));
+        assert!(few.mend.unwrap().contains("delegate.conf"));
+        // The user's systemd was started before it was given them.
+        let old = controllers("cpu memory pids\n", all, 1000);
+        assert_eq!(old.state, State::Note);
+        assert!(old.mend.unwrap().starts_with("sudo systemctl restart user@1000 "));
+        assert_eq!(controllers("pids\n", all, 1000).state, State::Lack);
+    }
 }

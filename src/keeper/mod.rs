@@ -7,7 +7,7 @@
 mod channel;
 mod handle;
 mod launch;
-mod scope;
+pub mod scope;
 mod serve;
 mod settle;
 mod spawn;

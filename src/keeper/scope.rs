@@ -7,13 +7,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::sys::userns::{self, Ids, OWN_GROUP};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
 /// The command that what follows it is run in a scope with; `None` where there is no user's systemd, or no need of it.
-pub(super) fn command(project: &str) -> Option<Vec<OsString>> {
+pub(super) fn command(purpose: &str) -> Option<Vec<OsString>> {
     let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
     let ordinary = !rustix::process::geteuid().is_root() && Ids::of_this_process() == Ids::Host;
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)?;
@@ -23,9 +24,24 @@ pub(super) fn command(project: &str) -> Option<Vec<OsString>> {
     let program = userns::program("systemd-run")?;
     let mut words = vec![program.into_os_string()];
     words.extend(["--user", "--scope", "--quiet", "--collect", "--property=Delegate=yes"].map(OsString::from));
-    words.push(format!("--description=rcompose project {project}").into());
+    words.push(format!("--description=rcompose {purpose}").into());
     words.push("--".into());
     Some(words)
+}
+
+/// The controllers that a scope gets which is made now; the files of systemd's own groups do not tell.
+///
+/// # Errors
+/// What keeps it from being made.
+pub fn controllers() -> io::Result<String> {
+    let words = command("doctor").ok_or_else(|| io::Error::other("this user has no systemd to ask"))?;
+    let look = "read -r own < /proc/self/cgroup && cat \"/sys/fs/cgroup${own#0::}/cgroup.controllers\"";
+    let mut asked = Command::new(words.first().ok_or(io::ErrorKind::NotFound)?);
+    let asked = asked.args(words.iter().skip(1)).args(["sh", "-c", look]).stdin(Stdio::null()).output()?;
+    if !asked.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&asked.stderr).trim().to_owned()));
+    }
+    Ok(String::from_utf8_lossy(&asked.stdout).into_owned())
 }
 
 /// Leaves the group that was given away for one below it: a group with processes of its own cannot limit those below it.

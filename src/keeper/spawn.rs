@@ -93,7 +93,7 @@ fn start(options: SpawnOptions<'_>, attached: Option<[OwnedFd; 2]>) -> io::Resul
     let words: Vec<String> = words.collect();
 
     // Where systemd refuses, there are no limits, but all the rest.
-    let scope = scope::command(&project);
+    let scope = scope::command(&format!("project {project}"));
     let ways = scope.as_deref().map(Some).into_iter().chain([None]);
     let mut outcome = Err(io::Error::new(io::ErrorKind::BrokenPipe, "the keeper ended before it was ready"));
     for way in ways {
