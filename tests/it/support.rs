@@ -138,6 +138,11 @@ impl Project {
         serde_json::from_slice(&doctor.stdout).unwrap()
     }
 
+    /// Whether the commands are run by the user of the test, who is root where containers can be made.
+    pub(crate) fn is_roots(&self) -> bool {
+        self.user.is_none()
+    }
+
     /// Whether the commands' user has more than one id for containers.
     pub(crate) fn has_many_ids(&self) -> bool {
         let text = fs::read_to_string("/etc/subuid").unwrap_or_default();

@@ -258,7 +258,7 @@ fn a_build_that_is_killed_leaves_no_process_and_a_store_that_works() {
     let groups = Roots { data: project.root().join("data"), run: project.root().join("run") }.cgroup_name();
     let no_groups =
         || Command::new("find").args(["/sys/fs/cgroup", "-name", &groups]).output().unwrap().stdout.is_empty();
-    assert!(!no_groups());
+    assert!(!no_groups() || !project.is_roots(), "root's builds have control groups");
     child.kill().unwrap();
     child.wait().unwrap();
     crate::support::eventually("the step ends", || {
