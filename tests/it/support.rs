@@ -146,7 +146,9 @@ impl Project {
     /// Whether the commands' user has more than one id for containers.
     pub(crate) fn has_many_ids(&self) -> bool {
         let text = fs::read_to_string("/etc/subuid").unwrap_or_default();
-        let name = self.user.as_ref().map(|user| format!("{}:", user.name));
+        let own = nix::unistd::geteuid();
+        let own = nix::unistd::User::from_uid(own).unwrap().filter(|_| !own.is_root());
+        let name = self.user.as_ref().or(own.as_ref()).map(|user| format!("{}:", user.name));
         name.is_none_or(|name| text.lines().any(|line| line.starts_with(&name)))
     }
 
