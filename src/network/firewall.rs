@@ -217,6 +217,10 @@ fn build(table: &ProjectTable<'_>, there: bool) -> Vec<u8> {
             transaction.flush_chain(&name, chain);
         }
     }
+    // What is published on the loopback is for this machine. The kernel drops such a packet from elsewhere by its address, which
+    // it does not have any more once it has been translated.
+    let strange = Rule::default().input(true, "lo").destination(false, LOOPBACK);
+    transaction.add_rule(&name, "prerouting", strange.accept());
     for chain in ["prerouting", "output"] {
         for map in maps() {
             let mut rule = Rule::default();

@@ -219,6 +219,53 @@ fn containers_meet_on_their_network_only_and_published_ports_are_reached_from_ev
     assert!(!tables().iter().any(|table| table.contains(&project)), "a table is left");
 }
 
+/// A neighbour sends to 127.0.0.1 by way of us: CVE-2020-8558 for the host's own services, and what is published on the loopback.
+#[test]
+fn neighbours_do_not_reach_what_is_published_on_the_loopback() {
+    let Some(host) = Host::new("loopback") else { return };
+    let network = host.network("front", false);
+    let (web, address) = host.container(&network, 1);
+    serve(&web.netns, 80);
+    let loopback: IpAddr = Ipv4Addr::LOCALHOST.into();
+    let spec = |host_ip| PortSpec { host_ip, host: None, container: 80, protocol: Protocol::Tcp };
+    let (near, far) = (ports::reserve(&spec(Some(loopback))).unwrap(), ports::reserve(&spec(None)).unwrap());
+    let published = |host_ip, host_port| {
+        let (protocol, address) = (Protocol::Tcp, address.into());
+        Published { host_ip, host_port, protocol, address, port: 80 }
+    };
+    host.apply(std::slice::from_ref(&network), &[published(Some(loopback), near.host), published(None, far.host)]);
+    // Whose table is not there, which would not let such a packet in from its own network.
+    let Some(neighbour) = Host::new("neighbour") else { return };
+    let beside = neighbour.network("beside", false);
+    let (attacker, _) = neighbour.container(&beside, 2);
+    let gateway = beside.subnets[0].gateway;
+    sandbox::enter(attacker.netns.as_fd(), || {
+        fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")?;
+        for arguments in
+            [&["address", "flush", "dev", "lo"][..], &["route", "add", "127.0.0.0/8", "via", &gateway.to_string()]]
+        {
+            assert!(std::process::Command::new("ip").args(arguments).status()?.success(), "{arguments:?}");
+        }
+        Ok(())
+    })
+    .unwrap();
+    let reaches =
+        |address: IpAddr, port| sandbox::enter(attacker.netns.as_fd(), || ask_in_vain((address, port))).is_ok();
+    assert!(ask((loopback, near.host)).is_ok() && reaches(gateway, far.host));
+    assert!(!reaches(loopback, near.host), "published on the loopback");
+    assert!(!reaches(loopback, far.host));
+    // A service of the host: a bridge is a way to the loopback as long as the table of its project does not guard it.
+    let own = TcpListener::bind((loopback, 0)).unwrap();
+    let port = own.local_addr().unwrap().port();
+    let connects = || {
+        let to = SocketAddr::new(loopback, port);
+        sandbox::enter(attacker.netns.as_fd(), || TcpStream::connect_timeout(&to, Duration::from_millis(700))).is_ok()
+    };
+    assert!(connects(), "the attack would not be seen to succeed");
+    neighbour.apply(std::slice::from_ref(&beside), &[]);
+    assert!(!connects(), "a service of the host is reached");
+}
+
 #[test]
 fn a_container_that_has_ended_does_not_answer_for_its_successor() {
     let Some(host) = Host::new("cut") else { return };
