@@ -55,6 +55,11 @@ pub(super) fn create_bridge(record: &NetworkRecord) -> Result<(), NetworkError> 
     if !ipv6 && record.owns_link {
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
     }
+    // A container must not give the host addresses and routes by pretending to be a router.
+    if ipv6 && record.owns_link {
+        let accept = format!("/proc/sys/net/ipv6/conf/{name}/accept_ra");
+        fs::write(&accept, "0").map_err(NetworkError::file("write", &accept))?;
+    }
     let sent = if addresses.is_empty() { Ok(Vec::new()) } else { socket.send(&addresses) };
     match sent {
         // A bridge that was there may have them.
