@@ -19,7 +19,7 @@ use crate::keeper::Program;
 use crate::keeper::SpawnOptions;
 use crate::state::ProjectDir;
 use crate::state::Roots;
-use crate::sys::peer::{self, Listener};
+use crate::sys::peer::{Peer, peer};
 use crate::sys::process::{self, start_time};
 
 /// How often a supervisor may vanish during one request before we give up.
@@ -84,11 +84,11 @@ impl Session {
         loop {
             let Some((connection, listener)) = self.connect_to_any()? else { return Ok(None) };
             match listener {
-                Listener::Ours => return Ok(Some(connection)),
+                Peer::Ours => return Ok(Some(connection)),
                 // A keeper that died is being replaced, by whoever starts one or by the supervisor.
-                Listener::Gone if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                Listener::Gone => return Err(self.impostor("a process that has ended".to_owned())),
-                Listener::Foreign { pid, uid } => {
+                Peer::Gone if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Peer::Gone => return Err(self.impostor("a process that has ended".to_owned())),
+                Peer::Foreign { pid, uid } => {
                     return Err(self.impostor(format!("process {pid} of user {uid}, in a container or not yours")));
                 }
             }
@@ -99,14 +99,14 @@ impl Session {
         SessionError::Impostor { project: self.project.clone(), path: self.dir.socket().to_owned(), who }
     }
 
-    fn connect_to_any(&self) -> Result<Option<(Connection, Listener)>, SessionError> {
+    fn connect_to_any(&self) -> Result<Option<(Connection, Peer)>, SessionError> {
         let folder = match self.open_run_folder() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|source| self.folder_error(source))?,
         };
         match UnixStream::connect(short_path(&folder)) {
             Ok(stream) => {
-                let listener = peer::listener(&stream);
+                let listener = peer(&stream);
                 let listener =
                     listener.map_err(|source| SessionError::Talk { project: self.project.clone(), source })?;
                 Ok(Some((Connection::new(stream), listener)))

@@ -19,6 +19,7 @@ use crate::reconcile::{Command, Update};
 use crate::supervisor::host::Host;
 use crate::supervisor::link::Streams;
 use crate::supervisor::process::{Inside, Refused};
+use crate::sys::peer::{Peer, peer};
 
 /// The socket and what requests need.
 pub(super) struct Server {
@@ -139,10 +140,22 @@ struct Joined {
 
 impl Shared {
     async fn answer(self: &Rc<Self>, mut stream: UnixStream) -> io::Result<()> {
+        let client = peer(&stream)?;
         let request = match receive(&mut stream).await? {
             Some(request) => request,
             None => return Ok(()),
         };
+        match client {
+            Peer::Ours => {}
+            // Nobody waits for what would be done.
+            Peer::Gone => return Ok(()),
+            Peer::Foreign { pid, uid } => {
+                let message =
+                    format!("process {pid} of user {uid} is in a container or not this user's: it is not obeyed");
+                self.host.warn(&message);
+                return send(&mut stream, &Reply::Failed { failures: vec![Failed { message, help: None }] }).await;
+            }
+        }
         match request {
             Request::Change { change, wait } => self.change(&mut stream, *change, wait).await,
             Request::Exec(exec) => self.exec(&mut stream, &exec).await,

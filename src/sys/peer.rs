@@ -1,17 +1,20 @@
-//! Who listens at the other end of a Unix socket.
+//! Who is at the other end of a Unix socket.
 #![allow(unsafe_code, reason = "getsockopt(2): no safe wrapper knows SO_PEERPIDFD")]
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// A process that called `listen(2)`.
+use crate::sys::userns;
+
+/// A process that called `listen(2)`, or that connected to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listener {
-    /// One of this user, in the pid namespace that this process is in.
+pub enum Peer {
+    /// One of this user that is no more confined than this process.
     Ours,
     /// It has ended: who has the socket now cannot be told.
     Gone,
@@ -19,43 +22,63 @@ pub enum Listener {
     Foreign { pid: i32, uid: u32 },
 }
 
-/// Who listened when `socket` was connected.
+/// Who was at the other end when `socket` was connected.
+///
+/// A container may have the host's pids and the folder in which the socket lies: what it cannot have is the right to get all
+/// the capabilities that this process may get, unless somebody gave it all of them, and with them the host.
 ///
 /// # Errors
 /// Whatever the kernel says.
-pub fn listener(socket: impl AsFd) -> io::Result<Listener> {
+pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
     let peer = getsockopt(&socket, PeerCredentials)?;
-    let foreign = Listener::Foreign { pid: peer.pid(), uid: peer.uid() };
+    let foreign = Peer::Foreign { pid: peer.pid(), uid: peer.uid() };
     if peer.uid() != rustix::process::geteuid().as_raw() || peer.pid() == 0 {
         return Ok(foreign);
     }
-    // A number can mean somebody else by now; a pidfd cannot.
-    let told = match peer_pidfd(&socket) {
-        Ok(pidfd) => {
-            let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            if rustix::event::poll(&mut ended, Some(&now))? > 0 {
-                return Ok(Listener::Gone);
-            }
-            fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))
-        }
+    let pidfd = match peer_pidfd(&socket) {
+        Ok(pidfd) => Some(pidfd),
         // Before Linux 6.5.
-        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
-            fs::read_to_string(format!("/proc/{}/status", peer.pid()))
-        }
-        Err(_) => return Ok(Listener::Gone),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => None,
+        Err(_) => return Ok(Peer::Gone),
     };
-    let text = match told {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Listener::Gone),
-        told => told?,
+    let ours = match is_ours(peer.pid()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(Peer::Gone);
+        }
+        ours => ours?,
+    };
+    // A number can mean somebody else by now; a pidfd cannot.
+    if let Some(pidfd) = pidfd {
+        let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if rustix::event::poll(&mut ended, Some(&now))? > 0 {
+            return Ok(Peer::Gone);
+        }
+    }
+    Ok(if ours { Peer::Ours } else { foreign })
+}
+
+fn is_ours(pid: i32) -> io::Result<bool> {
+    let theirs = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let of = |status: &str, name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
     };
     // Its pid in each namespace from this one on: in a container it has more than one.
-    let pids = text.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    Ok(match pids.split_whitespace().collect::<Vec<_>>().as_slice() {
-        ["-1" | "0"] => Listener::Gone,
-        [_] => Listener::Ours,
-        _ => foreign,
-    })
+    if of(&theirs, "NSpid:").split_whitespace().count() != 1 {
+        return Ok(false);
+    }
+    let root = rustix::process::geteuid().is_root();
+    let namespace = |process: &str| fs::metadata(format!("/proc/{process}/ns/user")).map(|found| found.ino());
+    match namespace(&pid.to_string()) {
+        // It is not below ours: an ordinary user's processes are above the user namespace of their keeper.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(true),
+        // In one below ours anybody may get everything. Only the keeper of an ordinary user has to be in such a one.
+        Ok(theirs) if theirs != namespace("self")? && root && userns::owns("mnt")? => return Ok(false),
+        found => found?,
+    };
+    let bounding = |status: &str| u64::from_str_radix(&of(status, "CapBnd:"), 16).map_err(io::Error::other);
+    let own = fs::read_to_string("/proc/self/status")?;
+    Ok(bounding(&own)? & !bounding(&theirs)? == 0)
 }
 
 fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
@@ -91,8 +114,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let socket = UnixListener::bind(&path).unwrap();
-        let connect = || listener(UnixStream::connect(&path).unwrap()).unwrap();
-        assert_eq!(connect(), Listener::Ours);
+        let connect = || peer(UnixStream::connect(&path).unwrap()).unwrap();
+        assert_eq!(connect(), Peer::Ours);
         // A child that listens, and has ended.
         let fd = socket.as_raw_fd();
         let mut command = std::process::Command::new("python3");
@@ -100,7 +123,7 @@ mod tests {
         let keep = rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty());
         keep.unwrap();
         match command.args(["-c", &script]).status() {
-            Ok(status) if status.success() => assert_eq!(connect(), Listener::Gone),
+            Ok(status) if status.success() => assert_eq!(connect(), Peer::Gone),
             _ => println!("skipped: no python3"),
         }
     }

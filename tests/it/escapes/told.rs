@@ -138,24 +138,27 @@ import time
 time.sleep(1000)
 ";
 
-/// A container that has the project's folder takes the place of the supervisor: nobody tells it anything. With the host's pids it
-/// is one process among the others, and is believed.
+/// A container that has the project's folder takes the place of the supervisor: nobody tells it anything, be it with the host's
+/// pids, among which it is one process like the others. One that may do everything anyway is believed.
 #[test]
 fn a_container_that_answers_at_the_control_socket_is_told_nothing() {
     let test = "a_container_that_answers_at_the_control_socket_is_told_nothing";
     if !can_run_containers(test) || needs_root(test, "a container of a user has other ids than the user") {
         return;
     }
-    for (way, weakened) in [("stays", false), ("leaves", false), ("stays", true)] {
+    const PIDS: &str = ", pid: host";
+    const ALL: &str = ", pid: host, privileged: true";
+    for (way, more, weakened) in
+        [("stays", "", false), ("leaves", "", false), ("stays", PIDS, false), ("stays", ALL, true)]
+    {
         let project = Project::new("services: {}");
         let root = project.root().display().to_string();
         let socket = project.root().join("run").join(&project.name).join("control.sock");
         let command = ["python3", "-c", ANSWER, socket.to_str().unwrap(), way];
-        let pid = if weakened { ", pid: host" } else { "" };
         project.write(
             "compose.yaml",
             &format!(
-                "services:\n  attacker: {{{SERVICE}, command: {}, volumes: ['{root}:{root}']{pid}}}\n",
+                "services:\n  attacker: {{{SERVICE}, command: {}, volumes: ['{root}:{root}']{more}}}\n",
                 serde_json::to_string(&command).unwrap()
             ),
         );
@@ -163,7 +166,7 @@ fn a_container_that_answers_at_the_control_socket_is_told_nothing() {
         let logs = || project.run(&["logs", "--no-log-prefix"]).ok().out;
         eventually("the attack", || logs().contains("listening").then_some(()));
         let up = project.run(&["up", "-d", "--force-recreate"]).fails(1);
-        assert_eq!(logs().contains("asked"), weakened, "{way}, weakened: {weakened}: {}", logs());
+        assert_eq!(logs().contains("asked"), weakened, "{way}{more}, weakened: {weakened}: {}", logs());
         assert_eq!(up.err.contains("not by the keeper"), !weakened, "{}", up.err);
         // Nobody can be asked to end it.
         for role in ["keeper", "supervisor"] {
@@ -175,6 +178,73 @@ fn a_container_that_answers_at_the_control_socket_is_told_nothing() {
         eventually("nobody listens", || std::os::unix::net::UnixStream::connect(&socket).is_err().then_some(()));
         project.down();
     }
+}
+
+/// Has a program executed in another container, with all capabilities, by way of the control socket; as soon as it is told to.
+const COMMAND: &str = "import json, socket, struct, sys
+path, container, way = sys.argv[1:]
+def ask():
+    request = {'exec': {'container': container, 'command': ['true'], 'env': [], 'user': None, 'working_dir': None,
+                        'privileged': True, 'terminal': None, 'stdin': False, 'detach': False}}
+    request = json.dumps(request).encode()
+    supervisor = socket.socket(socket.AF_UNIX)
+    supervisor.connect(path)
+    supervisor.sendall(struct.pack('<I', len(request)) + request)
+    return supervisor.recv(65536)
+if way == 'unshared':
+    import ctypes
+    # CLONE_NEWUSER: all capabilities, of another user namespace.
+    print('unshared', ctypes.CDLL(None).unshare(0x10000000), flush=True)
+print(ask(), 'over', flush=True)
+import time
+time.sleep(1000)
+";
+
+/// A container that has the project's folder gives orders at the control socket, which runs programs on the host's behalf: be it
+/// with the host's pids, with the host's own root to change to, or as root of a user namespace that it made. One that may do
+/// everything anyway is obeyed.
+#[test]
+fn a_container_that_commands_at_the_control_socket_is_not_obeyed() {
+    let test = "a_container_that_commands_at_the_control_socket_is_not_obeyed";
+    if !can_run_containers(test) || needs_root(test, "a container of a user has other ids than the user") {
+        return;
+    }
+    let project = Project::new(&format!("services: {{idle: {{{SERVICE}, command: [sleep, '1000']}}}}\n"));
+    project.run(&["up", "-d"]).ok();
+    let root = project.root().display().to_string();
+    let socket = project.root().join("run").join(&project.name).join("control.sock");
+    let idle = format!("{}-idle-1", project.name);
+    let command =
+        |way| serde_json::to_string(&["python3", "-c", COMMAND, socket.to_str().unwrap(), &idle, way]).unwrap();
+    let changed = ["chroot", "/host", "python3", "-c", COMMAND, socket.to_str().unwrap(), &idle, "chroot"];
+    let changed = serde_json::to_string(&changed).unwrap();
+    let attacks = [
+        ("pids", format!("command: {}, volumes: ['{root}:{root}']", command("pids"))),
+        ("host", format!("command: {}, volumes: ['{root}:{root}'], pid: host", command("host"))),
+        ("chroot", format!("command: {changed}, volumes: ['/:/host:ro'], pid: host")),
+        (
+            "unshared",
+            format!(
+                "command: {}, volumes: ['{root}:{root}'], pid: host, security_opt: ['seccomp=unconfined']",
+                command("unshared")
+            ),
+        ),
+        ("weak", format!("command: {}, volumes: ['{root}:{root}'], pid: host, privileged: true", command("weak"))),
+    ];
+    let mut services = format!("services:\n  idle: {{{SERVICE}, command: [sleep, '1000']}}\n");
+    attacks.iter().for_each(|(name, more)| services.push_str(&format!("  {name}: {{{SERVICE}, {more}}}\n")));
+    project.write("compose.yaml", &services);
+    project.run(&["up", "-d"]).ok();
+    for (name, _) in attacks {
+        let said = eventually("the attack is over", || {
+            let said = project.run(&["logs", "--no-log-prefix", name]).ok().out;
+            said.contains("over").then_some(said)
+        });
+        assert_eq!(said.contains("started"), name == "weak", "{name}: {said}");
+        assert_eq!(said.contains("not obeyed"), name != "weak", "{name}: {said}");
+        assert!(name != "unshared" || said.contains("unshared 0"), "{said}");
+    }
+    project.down();
 }
 
 fn kill_all_below(group: &Path) {
