@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -87,7 +87,7 @@ impl Host {
         let image = self.image(&config.image_id)?;
         let folder = self.dir.container(id);
         let joined = self.joined_namespaces(config)?;
-        let (spec, root) = self.specification(config, &image, &folder, connected, &joined, group)?;
+        let (spec, root, _open) = self.specification(config, &image, &folder, connected, &joined, group)?;
         let cgroup = self.make_group(&spec, group)?;
         let saved = crate::base::disk::replace_json(&folder.join("spec.json"), &spec, Durability::Kill);
         saved.map_err(|error| because("cannot write the runtime specification", &error))?;
@@ -137,6 +137,7 @@ impl Host {
         Ok(())
     }
 
+    /// The descriptors are what the specification names of volumes: to be kept until the container is made.
     fn specification(
         &self,
         config: &ContainerConfig,
@@ -145,12 +146,12 @@ impl Host {
         connected: &Connected,
         joined: &[JoinedNamespace],
         group: &str,
-    ) -> Result<(Spec, Root), RuntimeError> {
+    ) -> Result<(Spec, Root, Vec<OwnedFd>), RuntimeError> {
         let container = &config.service.container;
         let root = root(image, folder, self.dir.run().join("rootfs"))
             .map_err(|error| because("cannot make the container's directories", &error))?;
         let view = self.view(image).map_err(|error| because("cannot look into the image", &error))?;
-        let mut volumes = self.fill_volumes(config, &view)?;
+        let (mut volumes, open) = self.fill_volumes(config, &view)?;
         let contents = self.dir.run().join("contents").join(config.id.as_str());
         let written = engine::spec::contents(&contents, container);
         volumes.extend(written.map_err(|error| because("cannot write configs and secrets", &error))?);
@@ -184,7 +185,7 @@ impl Host {
         let built = engine::spec::build(&request);
         let mut spec = built.map_err(|error| because("the container cannot be set up", &error))?;
         labels.apply(&mut spec);
-        Ok((spec, root))
+        Ok((spec, root, open))
     }
 
     fn make_group(&self, spec: &Spec, group: &str) -> Result<Cgroup, RuntimeError> {
@@ -267,9 +268,13 @@ impl Host {
         }
     }
 
-    /// Opens the volumes, and fills those that are empty with what the image has there.
-    fn fill_volumes(&self, config: &ContainerConfig, view: &OwnedFd) -> Result<Vec<HostMount>, RuntimeError> {
-        let mut mounts = Vec::new();
+    /// Opens the volumes, and fills those that are empty with what the image has there. The descriptors are what some are named by.
+    fn fill_volumes(
+        &self,
+        config: &ContainerConfig,
+        view: &OwnedFd,
+    ) -> Result<(Vec<HostMount>, Vec<OwnedFd>), RuntimeError> {
+        let (mut mounts, mut open) = (Vec::new(), Vec::new());
         for (target, name) in &config.volumes {
             let wanted = config.service.container.mounts.iter().find(|mount| mount.target == *target);
             let labels = match wanted.map(|mount| &mount.source) {
@@ -287,12 +292,17 @@ impl Host {
             }
             let read_only = volume.read_only || wanted.is_some_and(|mount| mount.read_only);
             let source = match wanted.map(|mount| &mount.source) {
-                Some(MountSource::Volume { subpath: Some(subpath), .. }) => subfolder(&volume.data, subpath)?,
+                Some(MountSource::Volume { subpath: Some(subpath), .. }) => {
+                    let folder = subfolder(&volume.data, subpath)?;
+                    let source = format!("/proc/{}/fd/{}", std::process::id(), folder.as_raw_fd());
+                    open.push(folder);
+                    source.into()
+                }
                 _ => volume.data,
             };
             mounts.push(HostMount { source, target: target.clone(), read_only });
         }
-        Ok(mounts)
+        Ok((mounts, open))
     }
 
     /// What is mounted of other images.
@@ -377,14 +387,11 @@ fn root(image: &Image, folder: &Path, at: PathBuf) -> std::io::Result<Root> {
     Ok(Root::Overlay { at, overlay: overlay(image.layers.clone(), "upper", "work")?, trees })
 }
 
-/// A folder inside a volume, which a container may have filled with links.
-fn subfolder(data: &Path, subpath: &str) -> Result<PathBuf, RuntimeError> {
-    let what = || format!("cannot use `{subpath}` of the volume");
-    let root = fs::File::open(data).map_err(|error| because(what(), &error))?;
-    let found =
-        crate::sys::inroot::open_directory(&root, subpath.as_bytes()).map_err(|error| because(what(), &error))?;
-    use std::os::fd::AsRawFd;
-    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(|error| because(what(), &error))
+/// A folder inside a volume, which a container may have filled with links, and may be changing: it has no name that would lead
+/// to the same one later.
+fn subfolder(data: &Path, subpath: &str) -> Result<OwnedFd, RuntimeError> {
+    let found = fs::File::open(data).and_then(|root| crate::sys::inroot::open_directory(&root, subpath.as_bytes()));
+    found.map_err(|error| because(format!("cannot use `{subpath}` of the volume"), &error))
 }
 
 /// A launch that failed, in a person's words.

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{container, everything};
 use crate::oci::bundle::{Bundle, cannot_run};
+use crate::support::{Project, can_run_containers, eventually, needs_root};
 
 fn hook(script: &str) -> serde_json::Value {
     json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin:/sbin:/usr/sbin"] }])
@@ -120,6 +121,46 @@ fn a_target_that_turns_into_a_link_stays_inside() {
     bundle.set("/hooks", json!({ "createContainer": [naive, look(&bundle, &seen)[0]] }));
     bundle.oci(&["run", &bundle.id]);
     assert_eq!(fs::read_to_string(&seen).unwrap(), "one\n");
+}
+
+/// CVE-2021-25741: the part of a volume that a container gets is exchanged for a link to the host's, by another container that has
+/// the volume, between being looked up and being mounted. Weakened: it is looked up by name.
+#[test]
+fn a_part_of_a_volume_that_turns_into_a_link_stays_inside() {
+    let test = "a_part_of_a_volume_that_turns_into_a_link_stays_inside";
+    if !can_run_containers(test) || needs_root(test, "what is the host's is the container's, too") {
+        return;
+    }
+    let project = Project::new("");
+    let outside = project.folder().parent().unwrap().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("prize"), "of the host").unwrap();
+    let script = format!(
+        "mkdir /volume/d; echo inside >/volume/d/prize; ln -s {} /volume/l; echo ready; exec python3 -c \"\n\
+         import ctypes\nlibc = ctypes.CDLL(None)\n\
+         while True: libc.renameat2(-100, b'/volume/d', -100, b'/volume/l', 2)\"",
+        outside.display()
+    );
+    let command = serde_json::to_string(&["sh", "-c", &script]).unwrap();
+    let data = project.root().join("data/volumes").join(format!("{}_data", project.name)).join("_data");
+    let service = "image: rcompose/host, stop_signal: SIGKILL";
+    project.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  attacker: {{{service}, command: {command}, volumes: ['data:/volume']}}\n  \
+             victim: {{{service}, volumes: [{{type: volume, source: data, target: /part, volume: {{subpath: d}}}}]}}\n  \
+             naive: {{{service}, volumes: ['{}/d:/part']}}\nvolumes: {{data: {{}}}}\n",
+            data.display()
+        ),
+    );
+    project.run(&["up", "-d", "attacker"]).ok();
+    eventually("the attack", || project.run(&["logs", "attacker"]).ok().out.contains("ready").then_some(()));
+    let look = |service| project.run(&["run", "--rm", "-T", service, "cat", "/part/prize"]).out;
+    let seen: Vec<_> = (0..30).map(|_| look("victim")).collect();
+    assert!(seen.iter().all(|seen| !seen.contains("of the host")), "{seen:?}");
+    assert!(seen.iter().any(|seen| seen.contains("inside")), "{seen:?}");
+    assert!((0..60).any(|_| look("naive").contains("of the host")), "the attack would not be seen to succeed");
+    project.down();
 }
 
 /// A mount whose target leads to the root would hide everything that protects.
