@@ -29,7 +29,7 @@ fn a_step_has_the_rights_that_it_was_given() {
     project.down();
 }
 
-/// CVE-2024-23651 and CVE-2024-23652: the source of a mount, or the place that is made for one, leads to the host's files by
+/// CVE-2024-23651, CVE-2024-23652, CVE-2024-1753 and CVE-2024-9407: the source of a mount, or the place that is made for one, leads to the host's files by
 /// links that an earlier stage made. That they do lead there is seen by following them as a naive builder would.
 #[test]
 fn mounts_of_steps_stay_inside() {
@@ -37,15 +37,19 @@ fn mounts_of_steps_stay_inside() {
     let outside = project.folder().parent().unwrap().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("secret"), "of the host").unwrap();
+    fs::create_dir(outside.join("below")).unwrap();
     let stages = "FROM base AS evil\nCOPY link /link\nFROM base\nCOPY link /link\n";
+    // A place that was made for a mount is cleared away after the step: by then the way to it leads to the host's empty folder.
+    let cleared = format!("RUN --mount=type=tmpfs,target=/m/below mv /m /n && ln -s {} /m || true", outside.display());
     let attacks = [
+        cleared.as_str(),
         "RUN --mount=type=bind,from=evil,source=/link,target=/m cat /m/secret > /seen || echo nothing > /seen",
         "RUN --mount=type=bind,from=evil,source=/link/secret,target=/f cat /f > /seen || true",
         "RUN --mount=type=cache,from=evil,source=/link,target=/c echo written > /c/new || true",
         "RUN --mount=type=tmpfs,target=/link/below true",
     ];
     std::os::unix::fs::symlink(&outside, project.folder().join("link")).unwrap();
-    assert_eq!(fs::read_to_string(project.folder().join("link/secret")).unwrap(), "of the host",);
+    assert_eq!(fs::read_to_string(project.folder().join("link/secret")).unwrap(), "of the host");
     // Where a source is not there, a build may end with an error as well.
     for attack in attacks {
         project.write("Dockerfile", &format!("{stages}{attack}\n"));
@@ -56,8 +60,12 @@ fn mounts_of_steps_stay_inside() {
         } else {
             assert!(built.err.contains("link"), "{attack}: {}", built.err);
         }
-        let left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["secret"], "{attack}");
+        let mut left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["below", "secret"], "{attack}");
     }
+    // Cleared away by name.
+    fs::remove_dir(project.folder().join("link/below")).unwrap();
+    assert!(!outside.join("below").exists());
     project.down();
 }

@@ -8,28 +8,42 @@
 //! | published as | test |
 //! |---|---|
 //! | CVE-2016-9962 | `processes::a_process_that_enters_cannot_be_looked_into` |
+//! | CVE-2018-15664, CVE-2021-41089 | `rights::copies_stay_inside_while_directories_turn_into_links` |
 //! | CVE-2019-5736 | `program::the_program_cannot_be_overwritten` |
 //! | CVE-2019-14271 | `program::nothing_is_loaded_from_a_container` |
 //! | CVE-2019-16884, CVE-2025-52881 | `procfs::writes_to_procfs_go_to_procfs` |
-//! | CVE-2019-19921, CVE-2023-27561 | `procfs::proc_cannot_be_elsewhere` |
-//! | CVE-2021-30465 | `mounts::a_target_that_turns_into_a_link_stays_inside` |
+//! | CVE-2019-19921, CVE-2023-27561, CVE-2023-28642 | `procfs::proc_cannot_be_elsewhere` |
+//! | CVE-2020-13401 | `network::a_container_is_no_router_of_the_host` |
+//! | CVE-2020-15257 | `told::the_control_socket_is_out_of_reach` |
+//! | CVE-2021-25741 | `mounts::a_part_of_a_volume_that_turns_into_a_link_stays_inside` |
+//! | CVE-2021-30465, CVE-2024-45310 | `mounts::a_target_that_turns_into_a_link_stays_inside` |
+//! | CVE-2021-41091 | `rights::users_of_the_host_do_not_get_into_containers_folders` |
 //! | CVE-2022-0185 | `kernel::no_user_namespace_and_no_fsopen` |
 //! | CVE-2022-0492 | `kernel::release_agent_cannot_be_set` |
+//! | CVE-2022-24769, CVE-2022-29162 | `rights::no_capability_is_inherited` |
+//! | CVE-2022-36109 | `rights::the_own_group_stays_with_a_process` |
+//! | CVE-2024-1753, CVE-2024-9407 | `builds::mounts_of_steps_stay_inside` |
 //! | CVE-2024-21626 | `descriptors::the_working_directory_is_inside` |
 //! | CVE-2024-23651, CVE-2024-23652 | `mounts::targets_behind_links_are_made_inside`, `builds::mounts_of_steps_stay_inside` |
 //! | CVE-2024-23653 | `builds::a_step_has_the_rights_that_it_was_given` |
+//! | CVE-2024-29018 | `network::names_do_not_lead_out_of_an_internal_network` |
+//! | CVE-2025-9074 | `network::the_engine_does_not_listen_to_the_network` |
 //! | CVE-2025-31133 | `procfs::a_false_null_device_masks_nothing` |
 //! | CVE-2025-52565 | `procfs::a_false_console_is_not_mounted_on` |
 //!
 //! Attacks without a number: `kernel`, `processes`, and in `told` control characters, the control socket, hostile user databases.
+//! CVE-2020-8558, and ports on the loopback that neighbours reach, are attacked in the tests of `src/network`; hostile layers of
+//! images in those of `src/image`.
 
 mod builds;
 mod descriptors;
 mod kernel;
 mod mounts;
+mod network;
 mod processes;
 mod procfs;
 mod program;
+mod rights;
 mod told;
 
 use std::process::Output;

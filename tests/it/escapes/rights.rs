@@ -1,0 +1,154 @@
+//! What a container's processes may do, and what of a container's others may have.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::judge;
+use crate::oci::bundle::{Bundle, cannot_run};
+use crate::support::{Project, can_run_containers, needs_root};
+
+const SERVICE: &str = "image: rcompose/host, stop_signal: SIGKILL";
+
+/// CVE-2022-24769 and CVE-2022-29162: capabilities in the inheritable set, which a program of the image with such file
+/// capabilities gives to a user who is not root. Weakened: they are asked for.
+#[test]
+fn no_capability_is_inherited() {
+    if cannot_run() {
+        return;
+    }
+    let has = |status: &str| !status.contains("CapInh:\t0000000000000000");
+    let weaken = |bundle: &mut Bundle| {
+        let permitted = bundle.config["process"]["capabilities"]["permitted"].clone();
+        bundle.set("/process/capabilities/inheritable", permitted);
+    };
+    judge("inherit", "cat /proc/self/status", |_| {}, weaken, |_, printed| has(printed));
+    let bundle = super::container("inherit-exec", "sleep 60");
+    bundle.create();
+    bundle.start();
+    for options in [&["exec"][..], &["exec", "--cap", "CAP_SYS_PTRACE"]] {
+        let status = bundle.ok(&[options, &[&bundle.id, "cat", "/proc/self/status"]].concat());
+        assert!(!has(&status) && status.contains("CapInh:"), "{options:?}: {status}");
+    }
+}
+
+/// CVE-2022-36109: without its own group among the supplementary ones, a process loses it by changing its group, and with it what
+/// that group is denied. Weakened: a process that has none.
+#[test]
+fn the_own_group_stays_with_a_process() {
+    if !can_run_containers("the_own_group_stays_with_a_process") {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:\n  one: {{{SERVICE}, user: '1:1', group_add: ['7'], command: [sleep, '1000']}}\n  \
+         two: {{{SERVICE}, user: '1', command: [sleep, '1000']}}\n"
+    ));
+    if !project.has_many_ids() {
+        println!("the_own_group_stays_with_a_process: skipped: the user has one id only");
+        return;
+    }
+    project.run(&["up", "-d"]).ok();
+    for pid in [1, 0] {
+        // Of the first process, and of one that enters.
+        let file = if pid == 1 { "/proc/1/status" } else { "/proc/self/status" };
+        for (service, gid) in [("one", "1"), ("two", "")] {
+            let status = project.run(&["exec", "-T", service, "cat", file]).ok().out;
+            let line = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+            };
+            let own = line("Gid:")[0].clone();
+            assert!(line("Groups:").contains(&own), "{service} {file}: {status}");
+            assert!(gid.is_empty() || own == gid, "{service} {file}: {status}");
+        }
+    }
+    project.down();
+}
+
+/// CVE-2021-41091: a user of the host executes a set-id program that root of a container made, in the container's folder. Weakened:
+/// the folders are open to everybody.
+#[test]
+fn users_of_the_host_do_not_get_into_containers_folders() {
+    let test = "users_of_the_host_do_not_get_into_containers_folders";
+    if !can_run_containers(test) || needs_root(test, "there is another user's program only in root's folders") {
+        return;
+    }
+    let script = "cp /bin/true /suid && chmod 4755 /suid && cp -p /suid /volume/suid && echo made; sleep 1000";
+    let command = serde_json::to_string(&["sh", "-c", script]).unwrap();
+    let project = Project::new(&format!(
+        "services: {{one: {{{SERVICE}, command: {command}, volumes: ['data:/volume']}}}}\nvolumes: {{data: {{}}}}\n"
+    ));
+    // As a user's home would be, but for the folder of the engine itself.
+    fs::set_permissions(project.folder().parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+    project.run(&["up", "-d"]).ok();
+    crate::support::eventually("the programs are made", || {
+        project.run(&["logs", "one"]).ok().out.contains("made").then_some(())
+    });
+    let listed = Command::new("find").arg(project.root()).args(["-name", "suid", "-perm", "-4000"]).output().unwrap();
+    let programs = crate::oci::bundle::text(&listed.stdout);
+    assert_eq!(programs.lines().count(), 2, "{programs}");
+    let run = |program: &str| Command::new(program).uid(65534).gid(65534).status().is_ok_and(|ended| ended.success());
+    for program in programs.lines() {
+        assert!(!run(program), "{program}");
+    }
+    for program in programs.lines() {
+        for folder in std::path::Path::new(program).ancestors().skip(1) {
+            if folder.starts_with(project.root()) {
+                fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        assert!(run(program), "{program}: the attack would not be seen to succeed");
+    }
+    project.down();
+}
+
+/// CVE-2018-15664 and CVE-2021-41089: files are copied by way of a directory that a process of the container exchanges for a link
+/// to the host's all the time. Weakened: copied by the name that it has for the host.
+#[test]
+fn copies_stay_inside_while_directories_turn_into_links() {
+    let test = "copies_stay_inside_while_directories_turn_into_links";
+    if !can_run_containers(test) || needs_root(test, "what is the host's is the container's, too") {
+        return;
+    }
+    let project = Project::new("");
+    let outside = project.folder().parent().unwrap().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("prize"), "of the host").unwrap();
+    fs::set_permissions(outside.join("prize"), fs::Permissions::from_mode(0o600)).unwrap();
+    let script = format!(
+        "mkdir /d; echo inside >/d/prize; ln -s {} /l; echo ready; exec python3 -c \"\n\
+         # attack of {}\n\
+         import ctypes\nlibc = ctypes.CDLL(None)\n\
+         while True: libc.renameat2(-100, b'/d', -100, b'/l', 2)\"",
+        outside.display(),
+        project.name
+    );
+    let command = serde_json::to_string(&["sh", "-c", &script]).unwrap();
+    project.write("compose.yaml", &format!("services: {{one: {{{SERVICE}, command: {command}}}}}\n"));
+    project.write("evil", "of the container");
+    project.run(&["up", "-d"]).ok();
+    crate::support::eventually("the attack", || project.run(&["logs", "one"]).ok().out.contains("ready").then_some(()));
+    let evil = project.folder().join("evil");
+    let untouched = || {
+        let mode = fs::metadata(outside.join("prize")).unwrap().permissions().mode() & 0o777;
+        let names: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names == ["prize"] && mode == 0o600 && fs::read(outside.join("prize")).unwrap() == b"of the host"
+    };
+    let mut copied = 0;
+    for _ in 0..15 {
+        let out = project.run(&["cp", "one:/d/prize", "-"]);
+        assert!(!out.out.contains("of the host"), "{}", out.out);
+        copied += usize::from(out.out.contains("inside"));
+        project.run(&["cp", evil.to_str().unwrap(), "one:/d/prize"]);
+        project.run(&["cp", evil.to_str().unwrap(), "one:/l/new"]);
+        assert!(untouched());
+    }
+    assert!(copied > 0, "nothing was copied at all");
+    // Weakened: by name, in which the link is the host's.
+    let found = Command::new("pgrep").args(["-nf", &format!("attack of {}", project.name)]).output().unwrap();
+    let inside = format!("/proc/{}/root/d/prize", crate::oci::bundle::text(&found.stdout).trim());
+    let seen = (0..100_000).any(|_| fs::read_to_string(&inside).is_ok_and(|text| text == "of the host"));
+    assert!(seen, "the attack would not be seen to succeed");
+    project.down();
+}
