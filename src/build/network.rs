@@ -12,6 +12,7 @@ use crate::base::ids::ContainerId;
 use crate::network::NetworkError;
 use crate::network::Networks;
 use crate::network::firewall::{self, ProjectTable};
+use crate::network::foreign;
 use crate::network::records::{EndpointRecord, NetworkRecord};
 use crate::network::sandbox::{self, Gateway, Interface, Sandbox};
 use crate::spec::NetworkSpec;
@@ -106,6 +107,7 @@ impl StepNetwork {
         };
         let made = Networks::new(self.folder.clone()).ensure(&spec, &name)?;
         firewall::apply(&ProjectTable { project: &name, networks: std::slice::from_ref(&made), published: &[] })?;
+        foreign::admit(&[&made])?;
         *record = Some(made.clone());
         Ok(made)
     }

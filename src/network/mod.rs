@@ -67,10 +67,14 @@ pub enum NetworkError {
     NotFound { name: String },
     #[error("network `{name}` belongs to project `{project}`")]
     Foreign { name: String, project: String },
+    #[error("the firewall's chain {gate} cuts containers off: have it accept what comes from and goes to `{bridges}`")]
+    Gate { gate: String, bridges: String, source: io::Error },
+    #[error("firewalld cuts containers off: `firewall-cmd --zone=trusted --add-interface={bridge}` lets them pass")]
+    Zone { bridge: String, source: io::Error },
     #[error(
-        "chain `{chain}` of table `{table}` would cut containers off, and the kernel refused to let them pass there"
+        "chain `FORWARD` of `{program}` may cut containers off: have it accept what comes from (`-i`) and goes to (`-o`) `{bridges}`"
     )]
-    Gate { table: String, chain: String, source: io::Error },
+    Legacy { program: &'static str, bridges: String, source: io::Error },
     #[error("link `{link}` of network `{network}` is that of network `{holder}`")]
     LinkTaken { network: String, link: String, holder: String },
     #[error("network `{network}`: this host has no link `{link}`")]

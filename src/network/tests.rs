@@ -159,7 +159,7 @@ fn ask_udp(address: SocketAddr) -> std::io::Result<String> {
 /// Rules of ours in the host's own chains.
 fn admitted(bridge: &str) -> usize {
     let socket = netlink::Netlink::netfilter().unwrap();
-    let rules = |chain| socket.dump(&nft::dump_request(nft::IPV4, Some(("filter", chain)))).unwrap_or_default();
+    let rules = |chain| socket.dump(&nft::dump_request(nft::IPV4, Some(("filter", Some(chain))))).unwrap_or_default();
     let ours = |body: &Vec<u8>| body.windows(bridge.len()).any(|window| window == bridge.as_bytes());
     ["DOCKER-USER", "FORWARD"].into_iter().flat_map(rules).filter(|(_, body)| ours(body)).count()
 }

@@ -11,7 +11,6 @@ mod arguments;
 mod bundle;
 mod console;
 mod create;
-mod dbus;
 mod delete;
 mod error;
 mod events;

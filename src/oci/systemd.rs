@@ -6,15 +6,24 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, WaitOptions, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::cgroup::Cgroup;
-use crate::oci::dbus::{Body, Failure, Manager, Value};
 use crate::oci::error::OciError;
+use crate::sys::dbus::{Body, Connection, Failure, Object, Value};
 use crate::sys::process::{self, Child};
 use crate::sys::userns::Ids;
+
+const MANAGER: Object = Object {
+    destination: "org.freedesktop.systemd1",
+    path: "/org/freedesktop/systemd1",
+    interface: "org.freedesktop.systemd1.Manager",
+};
+/// How long an answer may take; that of the usual libraries.
+const PATIENCE: Duration = Duration::from_secs(25);
 
 /// A container's scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +91,7 @@ impl Unit {
             ("PIDs", Value::Numbers(vec![placeholder.0.pid.unsigned_abs()])),
         ]);
         body.no_structures();
-        let job = manager.call("StartTransientUnit", "ssa(sv)a(sa(sv))", &body).map_err(failed)?;
+        let job = manager.call(MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", &body).map_err(failed)?;
         let result = manager.wait_for(&job).map_err(|error| failed(Failure::Io(error)))?;
         if result != "done" {
             return Err(failed(Failure::Io(io::Error::other(format!("its job ended as `{result}`")))));
@@ -102,7 +111,7 @@ impl Unit {
         body.text(&self.name);
         body.text("");
         body.numbers(&[pid.unsigned_abs()]);
-        let attached = connect()?.call("AttachProcessesToUnit", "ssau", &body);
+        let attached = connect()?.call(MANAGER, "AttachProcessesToUnit", "ssau", &body);
         attached.map(drop).map_err(|error| self.failed("enter", error))
     }
 
@@ -118,7 +127,7 @@ impl Unit {
         // Not beyond the next boot.
         body.flag(true);
         body.properties(&limits);
-        connect()?.call("SetUnitProperties", "sba(sv)", &body).map_err(|error| self.failed("limit", error))?;
+        connect()?.call(MANAGER, "SetUnitProperties", "sba(sv)", &body).map_err(|error| self.failed("limit", error))?;
         Ok(())
     }
 
@@ -129,7 +138,7 @@ impl Unit {
         let mut body = Body::default();
         body.text(&self.name);
         body.text("replace");
-        match manager.call("StopUnit", "ss", &body) {
+        match manager.call(MANAGER, "StopUnit", "ss", &body) {
             Ok(job) => manager.wait_for(&job).map(drop).map_err(|error| failed(Failure::Io(error))),
             // It ended with its last process.
             Err(Failure::Refused { name, .. }) if name == "org.freedesktop.systemd1.NoSuchUnit" => Ok(()),
@@ -138,11 +147,7 @@ impl Unit {
     }
 
     fn failed(&self, doing: &'static str, failure: Failure) -> OciError {
-        let source = match failure {
-            Failure::Io(source) => source,
-            Failure::Refused { name, text } => io::Error::other(format!("{text} ({name})")),
-        };
-        OciError::Io { doing, path: PathBuf::from(&self.name), source }
+        OciError::Io { doing, path: PathBuf::from(&self.name), source: failure.into() }
     }
 }
 
@@ -151,7 +156,7 @@ pub(super) fn is_system() -> bool {
     geteuid().is_root() && Ids::of_this_process() == Ids::Host
 }
 
-fn connect() -> Result<Manager, OciError> {
+fn connect() -> Result<Connection, OciError> {
     let socket = if is_system() {
         PathBuf::from("/run/systemd/private")
     } else {
@@ -160,7 +165,7 @@ fn connect() -> Result<Manager, OciError> {
         })?;
         Path::new(&runtime).join("systemd/private")
     };
-    Manager::connect(&socket).map_err(OciError::io("ask systemd at", socket))
+    Connection::open(&socket, PATIENCE).map_err(OciError::io("ask systemd at", socket))
 }
 
 /// What limits the group, as properties of a unit: systemd.resource-control(5).

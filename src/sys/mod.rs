@@ -1,6 +1,7 @@
 //! The only home of `unsafe`: system calls that no safe wrapper offers, descriptor passing, paths inside foreign trees.
 
 pub mod bpf;
+pub mod dbus;
 pub mod inroot;
 pub mod message;
 pub mod mount;

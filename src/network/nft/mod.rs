@@ -41,6 +41,7 @@ pub(super) const PORT: u32 = 13;
 #[derive(Clone, Copy)]
 pub(super) struct Hook(pub &'static str, pub u32, pub i32);
 pub(super) const PREROUTING: u32 = 0;
+pub(super) const INPUT: u32 = 1;
 pub(super) const FORWARD: u32 = 2;
 pub(super) const OUTPUT: u32 = 3;
 pub(super) const POSTROUTING: u32 = 4;
@@ -237,12 +238,13 @@ fn value(bytes: &[u8]) -> Attributes {
     Attributes::default().bytes(1, bytes)
 }
 
-/// A request outside a transaction: the chains of a family, or the rules of one chain.
-pub(super) fn dump_request(family: u8, rules_of: Option<(&str, &str)>) -> Vec<u8> {
+/// A request outside a transaction: the chains of a family, or the rules of one table or chain.
+pub(super) fn dump_request(family: u8, rules_of: Option<(&str, Option<&str>)>) -> Vec<u8> {
     let mut request = Transaction { bytes: Vec::new(), sequence: 0, family };
     let (kind, attributes) = match rules_of {
         None => (GET_CHAIN, Attributes::default()),
-        Some((table, chain)) => (GET_RULE, Attributes::default().text(1, table).text(2, chain)),
+        Some((table, None)) => (GET_RULE, Attributes::default().text(1, table)),
+        Some((table, Some(chain))) => (GET_RULE, Attributes::default().text(1, table).text(2, chain)),
     };
     request.message((SUBSYSTEM << 8) | kind, REQUEST | crate::network::netlink::DUMP, family, 0, &attributes);
     request.bytes

@@ -34,13 +34,14 @@ impl Host {
             Ok(news) => news,
             Err(error) => return error,
         };
+        // What has changed while no supervisor looked is seen at once.
         loop {
-            if let Err(error) = news.changed().await {
-                return error;
-            }
             tokio::time::sleep(BURST).await;
             if let Err(error) = self.mend_firewall() {
                 self.warn(&error.message);
+            }
+            if let Err(error) = news.changed().await {
+                return error;
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Host;
 use crate::base::ids::ContainerId;
-use crate::network::{NetworkError, NetworkRecord};
+use crate::network::{NetworkError, NetworkRecord, foreign};
 use crate::runtime::RuntimeError;
 use crate::spec::NetworkSpec;
 use crate::supervisor::failure::{because, failure};
@@ -17,10 +17,12 @@ impl Host {
         self.change_record(|record| {
             record.networks.insert(key.to_owned(), spec.clone());
         })?;
-        self.connections
-            .networks
-            .ensure(spec, &self.project)
-            .map_err(|error| because(format!("cannot create network `{key}`"), &error))?;
+        let made = self.connections.networks.ensure(spec, &self.project);
+        let record = made.map_err(|error| because(format!("cannot create network `{key}`"), &error))?;
+        if let Err(error) = foreign::admit(&[&record]) {
+            // There is more to a network than what this firewall cuts off.
+            self.notice(&because(format!("network `{key}`"), &error).message);
+        }
         self.apply_firewall()
     }
 

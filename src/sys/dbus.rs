@@ -1,5 +1,5 @@
-//! The little of D-Bus that systemd is asked with: method calls to the manager over its private socket, their replies, and the
-//! signal that a job has ended. No bus and no broker is involved.
+//! The little of D-Bus that systemd and firewalld are asked with: method calls, their replies, and the signal that a job of
+//! systemd has ended. systemd is asked over its private socket, firewalld over the system's bus.
 //!
 //! Source: D-Bus Specification 0.43, "Message Protocol", "Type System", "Authentication Protocol".
 
@@ -8,8 +8,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long an answer may take; that of the usual libraries.
-const PATIENCE: Duration = Duration::from_secs(25);
 /// No message to us is larger than a few hundred bytes.
 const LONGEST: usize = 1 << 20;
 
@@ -20,7 +18,7 @@ const SIGNAL: u8 = 4;
 
 /// A value that a property can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub enum Value {
     Text(String),
     Flag(bool),
     Number(u64),
@@ -42,7 +40,7 @@ impl Value {
 
 /// Values in the order of the wire, each at its alignment. Little-endian.
 #[derive(Debug, Default)]
-pub(super) struct Body(Vec<u8>);
+pub struct Body(Vec<u8>);
 
 impl Body {
     fn align(&mut self, to: usize) {
@@ -59,13 +57,15 @@ impl Body {
         self.number(u32::try_from(length).unwrap_or(u32::MAX));
     }
 
-    pub(super) fn text(&mut self, text: &str) {
+    /// `s`
+    pub fn text(&mut self, text: &str) {
         self.length(text.len());
         self.0.extend(text.as_bytes());
         self.0.push(0);
     }
 
-    pub(super) fn flag(&mut self, flag: bool) {
+    /// `b`
+    pub fn flag(&mut self, flag: bool) {
         self.number(u32::from(flag));
     }
 
@@ -104,7 +104,7 @@ impl Body {
     }
 
     /// `a(sv)`
-    pub(super) fn properties(&mut self, properties: &[(&str, Value)]) {
+    pub fn properties(&mut self, properties: &[(&str, Value)]) {
         self.array(8, |body| {
             for (name, value) in properties {
                 body.align(8);
@@ -115,12 +115,12 @@ impl Body {
     }
 
     /// `au`
-    pub(super) fn numbers(&mut self, numbers: &[u32]) {
+    pub fn numbers(&mut self, numbers: &[u32]) {
         self.array(4, |body| numbers.iter().for_each(|number| body.number(*number)));
     }
 
     /// An array of structures without an element.
-    pub(super) fn no_structures(&mut self) {
+    pub fn no_structures(&mut self) {
         self.array(8, |_| {});
     }
 }
@@ -201,9 +201,9 @@ fn header(kind: u8, fields: &[u8]) -> Option<Header> {
     Some(header)
 }
 
-/// What systemd answers to a call.
+/// What a call failed with.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The name of a D-Bus error, and its text.
     Refused {
         name: String,
@@ -212,64 +212,100 @@ pub(super) enum Failure {
     Io(io::Error),
 }
 
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Io(error) => error,
+            Failure::Refused { name, text } => Self::other(format!("{text} ({name})")),
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-/// A connection to a systemd.
+/// Whose methods are called.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// Its name on a bus.
+    pub destination: &'static str,
+    pub path: &'static str,
+    pub interface: &'static str,
+}
+
+const BUS: Object =
+    Object { destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: "org.freedesktop.DBus" };
+
+/// A connection to a bus, or to a systemd.
 #[derive(Debug)]
-pub(super) struct Manager {
+pub struct Connection {
     stream: BufReader<UnixStream>,
     serial: u32,
     /// Jobs that have ended, and how.
     ended: Vec<(String, String)>,
 }
 
-impl Manager {
-    pub(super) fn connect(socket: &Path) -> io::Result<Self> {
+impl Connection {
+    /// `patience`: how long an answer may take.
+    ///
+    /// # Errors
+    /// Nobody is there, or does not accept this user.
+    pub fn open(socket: &Path, patience: Duration) -> io::Result<Self> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         // Who we are, the kernel says: so it works from a user namespace, where our number is another one.
         stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
-        let mut manager = Self { stream: BufReader::new(stream), serial: 0, ended: Vec::new() };
+        let mut connection = Self { stream: BufReader::new(stream), serial: 0, ended: Vec::new() };
         loop {
             let mut line = Vec::new();
-            (&mut manager.stream).take(512).read_until(b'\n', &mut line)?;
+            (&mut connection.stream).take(512).read_until(b'\n', &mut line)?;
             if line.starts_with(b"OK ") {
-                return Ok(manager);
+                return Ok(connection);
             }
             if !line.starts_with(b"DATA") {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "systemd does not accept this user"));
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "this user is not accepted"));
             }
         }
     }
 
-    /// Calls a method of the manager; what it returns, if that is one text or path.
-    pub(super) fn call(&mut self, method: &str, signature: &str, body: &Body) -> Result<String, Failure> {
+    /// The same on a bus, which wants to be greeted.
+    ///
+    /// # Errors
+    /// As [`Connection::open`], and what the bus answers.
+    pub fn open_bus(socket: &Path, patience: Duration) -> Result<Self, Failure> {
+        let mut connection = Self::open(socket, patience)?;
+        connection.call(BUS, "Hello", "", &Body::default())?;
+        Ok(connection)
+    }
+
+    /// Calls a method; what it returns, if that is one text or path.
+    ///
+    /// # Errors
+    /// The call is refused, or no answer comes in time.
+    pub fn call(&mut self, object: Object, method: &str, signature: &str, body: &Body) -> Result<String, Failure> {
         self.serial += 1;
         let mut message = Body(vec![b'l', CALL, 0, 1]);
         message.length(body.0.len());
         message.number(self.serial);
         message.array(8, |fields| {
-            let texts = [
-                (1, "o", "/org/freedesktop/systemd1"),
-                (2, "s", "org.freedesktop.systemd1.Manager"),
-                (3, "s", method),
-                (6, "s", "org.freedesktop.systemd1"),
-            ];
+            let texts =
+                [(1, "o", object.path), (2, "s", object.interface), (3, "s", method), (6, "s", object.destination)];
             for (code, kind, text) in texts {
                 fields.align(8);
                 fields.0.push(code);
                 fields.signature(kind);
                 fields.text(text);
             }
-            fields.align(8);
-            fields.0.push(8);
-            fields.signature("g");
-            fields.signature(signature);
+            if !signature.is_empty() {
+                fields.align(8);
+                fields.0.push(8);
+                fields.signature("g");
+                fields.signature(signature);
+            }
         });
         message.align(8);
         message.0.extend(&body.0);
@@ -289,7 +325,10 @@ impl Manager {
     }
 
     /// Waits for the end of a job: its result, `done` when all went well.
-    pub(super) fn wait_for(&mut self, job: &str) -> io::Result<String> {
+    ///
+    /// # Errors
+    /// Nothing comes in time, or something that is no message.
+    pub fn wait_for(&mut self, job: &str) -> io::Result<String> {
         loop {
             if let Some(at) = self.ended.iter().position(|(ended, _)| ended == job) {
                 return Ok(self.ended.swap_remove(at).1);
@@ -299,7 +338,7 @@ impl Manager {
     }
 
     fn receive(&mut self) -> io::Result<(Header, Vec<u8>)> {
-        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "systemd sent a message that is none");
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "what came is no message of D-Bus");
         let mut fixed = [0; 16];
         self.stream.read_exact(&mut fixed)?;
         let [order, kind, _, version, ..] = fixed;
