@@ -10,6 +10,7 @@ use rustix::mount::{FsOpenFlags, fsopen};
 use crate::engine::selinux::{self, Absent, Policy};
 use crate::keeper::scope;
 use crate::network::firewall;
+use crate::network::foreign;
 use crate::network::outside;
 use crate::network::uplink::{self, Program};
 use crate::sys::process::{self, SingleThreaded};
@@ -23,6 +24,7 @@ pub fn examine() -> Vec<Finding> {
     let mut findings = vec![kernel()];
     if root {
         findings.extend([engine(&probe(false)), hierarchies()]);
+        findings.extend(firewalls());
     } else {
         let mapping = Mapping::of_this_user();
         findings.extend([helpers(&mapping, &system), ids(&mapping, &system), engine(&probe(true))]);
@@ -224,6 +226,26 @@ fn namespaces_switch() -> String {
         Some((name, _, on)) => format!("sudo sysctl -w {name}={on}"),
         None => "use a kernel with CONFIG_USER_NS, outside of a sandbox that forbids user namespaces".to_owned(),
     }
+}
+
+/// Those of others.
+fn firewalls() -> Vec<Finding> {
+    let what = "firewall";
+    let barriers = match foreign::barriers() {
+        Ok(barriers) => barriers,
+        // What nftables lacks is told with the engine.
+        Err(_) => return Vec::new(),
+    };
+    let cost =
+        "containers reach nothing but the containers of their networks, and published ports are reached from nowhere";
+    let finding = |barrier: foreign::Barrier| match barrier.shut {
+        None => ok(what, format!("{} drops what is forwarded; networks are let through", barrier.chain)),
+        Some((why, mend)) => lack(what, format!("{} drops what is forwarded: {why}", barrier.chain), cost, mend),
+    };
+    if barriers.is_empty() {
+        return vec![ok(what, "none drops what is forwarded")];
+    }
+    barriers.into_iter().map(finding).collect()
 }
 
 const UNIFIED: &str = "/sys/fs/cgroup/cgroup.controllers";

@@ -49,11 +49,11 @@ pub(super) fn dismiss(bridge: &str) -> Result<(), NetworkError> {
 
 pub(super) fn barriers() -> impl Iterator<Item = Barrier> {
     in_use().filter_map(|program| {
-        let hopeless = match list(program) {
+        let shut = match list(program) {
             Ok(listed) => gate(&listed).map(|_| None)?,
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some((error.to_string(), "install the package `iptables`")),
         };
-        Some(Barrier { chain: format!("`FORWARD` of `{program}`"), hopeless })
+        Some(Barrier { chain: format!("`FORWARD` of `{program}`"), shut })
     })
 }
 

@@ -56,8 +56,8 @@ pub fn dismiss(record: &NetworkRecord) -> Result<(), NetworkError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Barrier {
     pub chain: String,
-    /// Why bridges cannot be let through, if so.
-    pub hopeless: Option<String>,
+    /// Why bridges cannot be let through, and what mends that, if so.
+    pub shut: Option<(String, &'static str)>,
 }
 
 /// What of the host's firewall stands in the way of containers. Changes nothing.
@@ -70,13 +70,19 @@ pub fn barriers() -> Result<Vec<Barrier>, NetworkError> {
         gates.map(|gate| Ok((chains::is_owned(socket, &gate)?, gate))).collect::<std::io::Result<Vec<_>>>()
     });
     let found = found.map_err(NetworkError::kernel("list the host's firewall"))?;
-    let hopeless = |owned: bool, gate: &chains::Gate| match owned {
+    let shut = |owned: bool, gate: &chains::Gate| match owned {
         false => None,
-        true if gate.is_firewalld() => zone::check().err().map(|error| format!("firewalld does not answer: {error}")),
-        true => Some("only the program that made its table can change it".to_owned()),
+        true if gate.is_firewalld() => {
+            let silent =
+                |error| (format!("firewalld does not answer: {error}"), "sudo systemctl restart dbus firewalld");
+            zone::check().err().map(silent)
+        }
+        true => {
+            let why = "only the program that made its table can change it";
+            Some((why.to_owned(), "have that program let links pass whose names begin with `rc-`"))
+        }
     };
-    let modern =
-        found.into_iter().map(|(owned, gate)| Barrier { hopeless: hopeless(owned, &gate), chain: gate.to_string() });
+    let modern = found.into_iter().map(|(owned, gate)| Barrier { shut: shut(owned, &gate), chain: gate.to_string() });
     Ok(modern.chain(legacy::barriers()).collect())
 }
 
