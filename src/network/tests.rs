@@ -17,7 +17,7 @@ use crate::network::dns_sockets::DNS;
 use crate::network::firewall::{self, ProjectTable, Published};
 use crate::network::link::link_exists;
 use crate::network::sandbox::{self, Gateway, Interface, Sandbox};
-use crate::network::{EndpointRecord, NetworkError, NetworkRecord, Networks, netlink, nft, ports, proxy};
+use crate::network::{EndpointRecord, NetworkError, NetworkRecord, Networks, foreign, netlink, nft, ports, proxy};
 use crate::spec::network::{Driver, Shared, SharedKind};
 use crate::spec::{NetworkSpec, PortSpec, Protocol};
 
@@ -59,7 +59,9 @@ impl Host {
             labels: Default::default(),
             config_hash: "h".into(),
         };
-        self.networks().ensure(&spec, &self.project)
+        let record = self.networks().ensure(&spec, &self.project)?;
+        foreign::admit(&[&record])?;
+        Ok(record)
     }
 
     fn container(&self, network: &NetworkRecord, number: u8) -> (Sandbox, Ipv4Addr) {

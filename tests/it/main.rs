@@ -21,6 +21,8 @@ mod engine;
 #[cfg(test)]
 mod escapes;
 #[cfg(test)]
+mod firewalls;
+#[cfg(test)]
 mod format;
 #[cfg(test)]
 mod fuzz;
