@@ -298,6 +298,7 @@ networks:
     let links = inside(&project, "a", "ip -o -4 addr show | awk '{print $2, $4}'");
     assert!(links.contains("lan0 10.91.40.77/24") && links.contains("lan0 169.254.91.40/16"), "{links}");
     assert!(links.contains("side0 "), "the network with the highest priority is the first: {links}");
+    assert!(links.contains("eth0 "), "a link that has a name or a prefix takes no number: {links}");
     let link = inside(&project, "a", "ip link show lan0");
     assert!(link.contains("02:00:00:00:91:40") && link.contains("mtu 1400"), "{link}");
     assert_eq!(inside(&project, "a", "cat /proc/sys/net/ipv4/conf/lan0/log_martians"), "1");

@@ -153,15 +153,15 @@ impl Host {
         let joined = self.lease(config, attachments, false)?;
         let gateways = gateways(attachments, &joined);
         let mut interfaces = Vec::new();
-        for (number, (attachment, joined)) in attachments.iter().zip(&joined).enumerate() {
+        let names = link_names(attachments, &joined);
+        for (number, ((attachment, joined), name)) in attachments.iter().zip(&joined).zip(names).enumerate() {
             let mac = attachment.mac.as_deref().map(sandbox::parse_mac).transpose();
-            let prefix = joined.record.interface_prefix.as_deref().unwrap_or("eth");
             interfaces.push(Interface {
                 network: &joined.record,
                 addresses: &joined.addresses,
                 link_local: &attachment.link_local,
                 mac: mac.map_err(|error| because("`mac_address`", &error))?,
-                name: attachment.interface.clone().unwrap_or_else(|| format!("{prefix}{number}")),
+                name: name,
                 link: &joined.link,
                 gateway: Gateway { ipv4: gateways.0 == Some(number), ipv6: gateways.1 == Some(number) },
                 sysctls: &attachment.sysctls,
@@ -276,6 +276,21 @@ impl Host {
             self.warn(&because("addresses cannot be given back", &error).message);
         }
     }
+}
+
+/// What the container's links are called inside: as they are to be, and otherwise with the next number of their prefix, as with
+/// Docker.
+fn link_names(attachments: &[Attachment], joined: &[Joined]) -> Vec<String> {
+    let taken: Vec<&String> = attachments.iter().filter_map(|attachment| attachment.interface.as_ref()).collect();
+    let mut names: Vec<String> = Vec::new();
+    for (attachment, joined) in attachments.iter().zip(joined) {
+        let prefix = joined.record.interface_prefix.as_deref().unwrap_or("eth");
+        let mut numbered = (0..=attachments.len()).map(|number| format!("{prefix}{number}"));
+        let free = || numbered.find(|name| !names.contains(name) && !taken.contains(&name));
+        let name = attachment.interface.clone().or_else(free).unwrap_or_else(|| prefix.to_owned());
+        names.push(name);
+    }
+    names
 }
 
 /// Which attachments the default routes of IPv4 and IPv6 go through: the one with the highest `gw_priority`, and of those
