@@ -9,22 +9,26 @@ use rustix::mount::{FsOpenFlags, fsopen};
 
 use crate::engine::selinux::{self, Absent, Policy};
 use crate::keeper::scope;
+use crate::network::Networks;
 use crate::network::firewall;
 use crate::network::foreign;
 use crate::network::outside;
+use crate::network::routes;
 use crate::network::uplink::{self, Program};
+use crate::state::Roots;
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::userns::{self, Mapping};
 use crate::ui::doctor::{Finding, State};
 
 /// Looks at everything. Changes nothing.
-pub fn examine() -> Vec<Finding> {
+pub fn examine(roots: &Roots) -> Vec<Finding> {
     let system = System::read();
     let root = rustix::process::geteuid().is_root();
     let mut findings = vec![kernel()];
     if root {
         findings.extend([engine(&probe(false)), hierarchies()]);
         findings.extend(firewalls());
+        findings.extend(hidden_networks(roots));
     } else {
         let mapping = Mapping::of_this_user();
         findings.extend([helpers(&mapping, &system), ids(&mapping, &system), engine(&probe(true))]);
@@ -246,6 +250,19 @@ fn firewalls() -> Vec<Finding> {
         return vec![ok(what, "none drops what is forwarded")];
     }
     barriers.into_iter().map(finding).collect()
+}
+
+/// Networks that were there before a route of the host, a VPN's for example.
+fn hidden_networks(roots: &Roots) -> Vec<Finding> {
+    // Records that cannot be read are what the commands about them tell.
+    let records = Networks::new(roots.data.join("networks")).list().unwrap_or_default();
+    let clashes = records.iter().filter(|record| record.ready).flat_map(|record| {
+        let project = record.project.clone();
+        routes::clashes(record).unwrap_or_default().into_iter().map(move |clash| (project.clone(), clash))
+    });
+    let cost = "containers do not reach what the route leads to, or the host does not reach the containers";
+    let mend = |project| format!("rcompose -p {project} down, then up; or set `ipam.config.subnet`");
+    clashes.map(|(project, clash)| note(lack("networks", clash, cost, mend(project)))).collect()
 }
 
 const UNIFIED: &str = "/sys/fs/cgroup/cgroup.controllers";

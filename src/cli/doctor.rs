@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::app::doctor;
 use crate::cli::failure::{Failure, GENERAL};
-use crate::cli::show;
+use crate::cli::{root, show};
 use crate::ui::doctor::{State, json, text};
 
 #[derive(Args, Clone, Debug, Default)]
@@ -26,7 +26,9 @@ enum Format {
 /// # Errors
 /// When standard output cannot be written. The exit code is 1 when something is missing.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
-    let findings = doctor::examine();
+    // Where there is no current folder, a root that is named from it is not there either.
+    let folder = std::env::current_dir().unwrap_or_default();
+    let findings = doctor::examine(&root::roots(&root::environment(), &folder));
     show::text(&match args.format {
         Format::Pretty => text(&findings),
         Format::Json => json(&findings),

@@ -32,6 +32,9 @@ pub(super) fn host_ranges() -> io::Result<Vec<Used>> {
     Ok(used)
 }
 
+/// What to do about [`clashes`].
+pub const CLASH_REMEDY: &str = "`down` and `up` choose another range, or set `ipam.config.subnet`";
+
 /// What a network's ranges and routes of this host through other links have in common, in words; for networks that were
 /// there before the routes.
 ///
@@ -47,8 +50,7 @@ pub fn clashes(network: &NetworkRecord) -> io::Result<Vec<String>> {
             let link = link.and_then(|index| nix::net::if_::if_indextoname(index).ok());
             let through = link.map(|link| format!(" through `{}`", link.to_string_lossy())).unwrap_or_default();
             found.push(format!(
-                "network `{}` has {subnet}, and this host now has a route to {range}{through}: they hide each other. `down` and \
-                 `up` choose another range, or set `ipam.config.subnet`",
+                "network `{}` has {subnet}, and this host now has a route to {range}{through}: they hide each other",
                 network.name
             ));
         }

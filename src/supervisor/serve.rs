@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::control::connection::{MAX_DESCRIPTORS, checked_length, encode, receive_descriptors};
 use crate::control::{Exec, Failed, Reply, Request, Wait};
+use crate::network::routes;
 use crate::plan::Change;
 use crate::plan::ChangeKind;
 use crate::reconcile;
@@ -292,6 +293,9 @@ impl Shared {
                 result = &mut *ended => {
                     while let Ok(text) = notices.try_recv() {
                         tell_all(listeners, &Reply::Warning(text));
+                    }
+                    for clash in self.host.clashes() {
+                        tell_all(listeners, &Reply::Warning(format!("{clash}. {}", routes::CLASH_REMEDY)));
                     }
                     self.finish(requested_at);
                     return match result {

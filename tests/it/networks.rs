@@ -422,7 +422,13 @@ fn what_others_do_to_the_firewall_and_the_routes_is_noticed() {
             (text.contains("10.91.44.0/22") && text.contains(&link)).then_some(())
         });
     }));
+    let up = project.run(&["up", "-d"]);
+    let doctor = project.findings().iter().any(|finding| {
+        finding["what"] == "networks" && finding["found"].as_str().is_some_and(|found| found.contains(&link))
+    });
     ip(&format!("link del {link}"));
     assert!(told.is_ok());
+    assert!(up.err.contains("10.91.44.0/22") && doctor, "{}", up.err);
+    assert!(!project.run(&["up", "-d"]).ok().err.contains("10.91.44.0/22"), "the VPN is gone");
     project.down();
 }

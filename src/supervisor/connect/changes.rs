@@ -62,7 +62,6 @@ impl Host {
             Ok(news) => news,
             Err(error) => return error,
         };
-        let mut told = Vec::new();
         loop {
             let ranges = match news.ranges().await {
                 Ok(ranges) => ranges,
@@ -74,12 +73,25 @@ impl Host {
                 self.connections.known.borrow().iter().filter(|known| near(known)).cloned().collect();
             for network in &networks {
                 for clash in routes::clashes(network).unwrap_or_default() {
+                    let mut told = self.connections.clashes.borrow_mut();
                     if !told.contains(&clash) {
-                        self.warn(&clash);
+                        self.warn(&format!("{clash}. {}", routes::CLASH_REMEDY));
                         told.push(clash);
                     }
                 }
             }
         }
+    }
+
+    /// Routes of the host that hide networks of the project, after some have come.
+    pub(in crate::supervisor) fn clashes(&self) -> Vec<String> {
+        if self.connections.clashes.borrow().is_empty() {
+            return Vec::new();
+        }
+        let known = self.connections.known.borrow();
+        let found: Vec<String> =
+            known.iter().flat_map(|network| routes::clashes(network).unwrap_or_default()).collect();
+        self.connections.clashes.borrow_mut().clone_from(&found);
+        found
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Connections {
     stale: Cell<bool>,
     /// The project's own, as they were read last: each change of them is followed by reading them.
     known: RefCell<Vec<NetworkRecord>>,
+    /// Routes that have come and hide networks.
+    clashes: RefCell<Vec<String>>,
     /// Changes of the host are followed.
     watched: Cell<bool>,
     /// Started with the first container that needs it.
@@ -115,6 +117,7 @@ impl Connections {
             retired: RefCell::default(),
             stale: Cell::default(),
             known: RefCell::default(),
+            clashes: RefCell::default(),
             watched: Cell::default(),
             dns: OnceCell::default(),
         }
