@@ -11,7 +11,9 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::network::foreign;
 use crate::network::netlink;
+use crate::network::nft;
 use crate::network::routes;
 use crate::sys;
 use crate::sys::packet_filter::{self, Instruction};
@@ -21,6 +23,7 @@ const IPV4_ROUTES: u32 = 7;
 const IPV6_ROUTES: u32 = 11;
 
 /// Message numbers of nftables.
+const RULES: [u8; 2] = [6, 8];
 const DELETIONS: [u8; 4] = [2, 5, 8, 11];
 const NEW_GENERATION: u8 = 15;
 
@@ -47,25 +50,32 @@ impl FirewallNews {
         Ok(Self { socket: follow(&socket)?, table })
     }
 
-    /// Waits for a change.
+    /// Waits for a change that concerns the project, or the rules of others for one of these bridges.
     ///
     /// # Errors
     /// When the socket is broken.
-    pub async fn changed(&self) -> io::Result<()> {
-        while !messages(&self.socket).await?.iter().any(|packet| concerns(packet, &self.table)) {}
+    pub async fn changed(&self, bridges: &[String]) -> io::Result<()> {
+        let own: Vec<String> = bridges.iter().map(|bridge| foreign::mark(bridge)).collect();
+        while !messages(&self.socket).await?.iter().any(|packet| concerns(packet, &self.table, &own)) {}
         Ok(())
     }
 }
 
 /// Whether a packet of changes is more than another project's own affair. To look at the firewall for each of those would
-/// keep many projects busy with each other.
-fn concerns(packet: &[u8], own: &str) -> bool {
+/// keep many projects busy with each other: so it is with the rules that let them pass in others' tables.
+fn concerns(packet: &[u8], own: &str, marks: &[String]) -> bool {
     let mut rest = packet;
     while let Some((length, kind)) = head(rest) {
         let Some(message) = rest.get(..length) else { return true };
         if kind != NEW_GENERATION {
             let table = message.get(24..).unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default();
-            if !table.starts_with(b"rcompose-") || (DELETIONS.contains(&kind) && table == own.as_bytes()) {
+            let deleted = DELETIONS.contains(&kind);
+            let ours = match RULES.contains(&kind).then(|| mark_in(message)).flatten() {
+                _ if table.starts_with(b"rcompose-") => deleted && table == own.as_bytes(),
+                Some(mark) => deleted && marks.iter().any(|own| own.as_bytes() == mark),
+                None => true,
+            };
+            if ours {
                 return true;
             }
         }
@@ -73,6 +83,14 @@ fn concerns(packet: &[u8], own: &str) -> bool {
     }
     // What the kernel had to drop could be anything.
     packet.is_empty()
+}
+
+/// What a rule is marked with, if one of our projects made it: attribute 7 of its message is a comment with two bytes before it.
+fn mark_in(message: &[u8]) -> Option<&[u8]> {
+    let attributes = nft::parse(message.get(20..)?);
+    let comment = attributes.iter().find(|(kind, _)| *kind == 7)?.1;
+    let text = comment.get(2..)?.strip_suffix(&[0])?;
+    text.starts_with(foreign::MARK.as_bytes()).then_some(text)
 }
 
 /// Length and number of the first message (`struct nlmsghdr`).
@@ -194,11 +212,24 @@ mod tests {
             bytes
         };
         let others = [message(2, "rcompose-b"), message(8, "rcompose-ab"), message(15, "")].concat();
-        assert!(!concerns(&others, "rcompose-a"));
-        assert!(!concerns(&message(0, "rcompose-a"), "rcompose-a"));
-        assert!(concerns(&[others.clone(), message(2, "rcompose-a")].concat(), "rcompose-a"));
-        assert!(concerns(&[others, message(3, "filter")].concat(), "rcompose-a"));
-        assert!(concerns(&[], "rcompose-a"), "some were lost");
+        assert!(!concerns(&others, "rcompose-a", &[]));
+        assert!(!concerns(&message(0, "rcompose-a"), "rcompose-a", &[]));
+        assert!(concerns(&[others.clone(), message(2, "rcompose-a")].concat(), "rcompose-a", &[]));
+        assert!(concerns(&[others, message(3, "filter")].concat(), "rcompose-a", &[]));
+        assert!(concerns(&[], "rcompose-a", &[]), "some were lost");
+        // Rules in a table of others that let bridges pass: attribute 1 is the table, 7 the comment.
+        let rule = |kind: u16, bridge: &str| {
+            let comment = [&[0, 0], foreign::mark(bridge).as_bytes(), &[0]].concat();
+            let attributes = nft::Attributes::default().text(1, "filter").bytes(7, &comment);
+            let mut bytes = message(kind, "")[..20].to_vec();
+            bytes.extend(attributes.as_slice());
+            let length = u32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            bytes
+        };
+        let own = [foreign::mark("rc-a")];
+        assert!(!concerns(&rule(6, "rc-a"), "rcompose-a", &own) && !concerns(&rule(8, "rc-b"), "rcompose-a", &own));
+        assert!(concerns(&rule(8, "rc-a"), "rcompose-a", &own), "its own is taken away");
     }
 
     #[test]

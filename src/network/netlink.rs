@@ -16,6 +16,11 @@ pub(super) const EXCLUSIVE: u16 = 0x200;
 pub(super) const CREATE: u16 = 0x400;
 pub(super) const APPEND: u16 = 0x800;
 
+/// Of a dump, `NLM_F_DUMP_INTR`.
+const INTERRUPTED: u16 = 0x10;
+/// How often a dump is begun anew.
+const DUMPS: usize = 50;
+
 const HEADER: usize = 16;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -81,23 +86,50 @@ impl Netlink {
         failure.map_or(Ok(answers), Err)
     }
 
-    /// Sends one dump request and reads until its end.
+    /// Sends one dump request and reads until its end; again when what is listed changed meanwhile, as some of it may be missing
+    /// then.
     pub(super) fn dump(&self, message: &[u8]) -> io::Result<Vec<Answer>> {
+        for _ in 0..DUMPS {
+            let (answers, whole) = self.dump_once(message)?;
+            if whole {
+                return Ok(answers);
+            }
+        }
+        self.dump_once(message).map(|(answers, _)| answers)
+    }
+
+    fn dump_once(&self, message: &[u8]) -> io::Result<(Vec<Answer>, bool)> {
         self.socket.send(message, 0)?;
         let mut answers = Vec::new();
         let mut failure = None;
+        let mut whole = true;
         loop {
             let mut buffer = Vec::with_capacity(1 << 16);
             match self.socket.recv(&mut buffer, 0) {
-                Ok(_) if read(&buffer, &mut answers, &mut failure) => break,
-                Ok(_) if failure.is_some() => break,
-                Ok(_) => {}
+                Ok(_) => {
+                    let done = read(&buffer, &mut answers, &mut failure);
+                    whole &= !is_interrupted(&buffer);
+                    if done || failure.is_some() {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        failure.map_or(Ok(answers), Err)
+        failure.map_or(Ok((answers, whole)), Err)
     }
+}
+
+/// Whether a message of a dump says that what it lists has changed meanwhile.
+fn is_interrupted(mut bytes: &[u8]) -> bool {
+    while let (Some(length), Some(flags)) = (u32_at(bytes, 0), u16_at(bytes, 6)) {
+        if flags & INTERRUPTED != 0 {
+            return true;
+        }
+        bytes = bytes.get((length as usize).max(HEADER).next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
 }
 
 /// Splits a datagram into messages; true when it holds the end of a dump.
@@ -156,5 +188,23 @@ pub(super) fn decode((kind, body): &Answer) -> Option<RouteNetlinkMessage> {
     match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).ok()?.payload {
         NetlinkPayload::InnerMessage(message) => Some(message),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_that_was_interrupted_is_known_by_any_of_its_messages() {
+        let message = |flags: u16| {
+            let mut bytes = vec![0; 20];
+            bytes[0] = 18;
+            bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+            bytes
+        };
+        assert!(!is_interrupted(&[message(2), message(2)].concat()));
+        assert!(is_interrupted(&[message(2), message(0x12)].concat()));
+        assert!(!is_interrupted(&[0; 20]) && !is_interrupted(&[9]));
     }
 }

@@ -86,7 +86,10 @@ pub fn barriers() -> Result<Vec<Barrier>, NetworkError> {
     Ok(modern.chain(legacy::barriers()).collect())
 }
 
+/// What the marks of our rules begin with.
+pub(super) const MARK: &str = "rcompose ";
+
 /// What our rules carry, to find them again.
-fn mark(bridge: &str) -> String {
-    format!("rcompose {bridge}")
+pub(super) fn mark(bridge: &str) -> String {
+    format!("{MARK}{bridge}")
 }

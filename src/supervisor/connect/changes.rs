@@ -8,8 +8,10 @@ use crate::network::{NetworkRecord, firewall, foreign, routes};
 use crate::runtime::RuntimeError;
 use crate::supervisor::failure::because;
 
-/// Changes come in bursts, as firewalls are loaded by one command per rule; they are looked at together.
+/// Changes come in bursts, as firewalls are loaded by one command per rule; they are looked at together, and the less often the
+/// longer it goes on: there may be hundreds of projects that look.
 const BURST: Duration = Duration::from_millis(50);
+const LONGEST_BURST: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Follows the changes from now on; once is enough.
@@ -35,14 +37,19 @@ impl Host {
             Err(error) => return error,
         };
         // What has changed while no supervisor looked is seen at once.
+        let mut wait = BURST;
         loop {
-            tokio::time::sleep(BURST).await;
+            tokio::time::sleep(wait).await;
             if let Err(error) = self.mend_firewall() {
                 self.warn(&error.message);
             }
-            if let Err(error) = news.changed().await {
+            let bridges: Vec<String> =
+                self.connections.known.borrow().iter().map(|network| network.bridge.clone()).collect();
+            let looked = tokio::time::Instant::now();
+            if let Err(error) = news.changed(&bridges).await {
                 return error;
             }
+            wait = if looked.elapsed() < wait { (wait * 2).min(LONGEST_BURST) } else { BURST };
         }
     }
 

@@ -164,7 +164,7 @@ impl Host {
                 addresses: &joined.addresses,
                 link_local: &attachment.link_local,
                 mac: mac.map_err(|error| because("`mac_address`", &error))?,
-                name: name,
+                name,
                 link: &joined.link,
                 gateway: Gateway { ipv4: gateways.0 == Some(number), ipv6: gateways.1 == Some(number) },
                 sysctls: &attachment.sysctls,
