@@ -149,7 +149,7 @@ impl ChangeKind {
                 crate::spec::container::MountSource::Image { reference, .. } => Some(reference.clone()),
                 _ => None,
             });
-            let hooks = service.pre_start.iter().map(|hook| hook.container.image.clone());
+            let hooks = service.pre_start.iter().map(|hook| hook.service.container.image.clone());
             mounted.chain([service.container.image.clone()]).chain(hooks).collect::<Vec<_>>()
         };
         let mut images: Vec<_> = project.services.values().flat_map(of).collect();

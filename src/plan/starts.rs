@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::step::{Op, Plan, Reason};
 use super::{down, graph};
 use crate::spec::Condition;
+use crate::spec::ContainerState;
 use crate::spec::Dependency;
 use crate::spec::Health;
 use crate::spec::Observed;
 use crate::spec::Phase;
 use crate::spec::ServiceSpec;
+use crate::spec::container::{MountsOf, VolumesFrom};
 
 /// Starts what exists, dependencies included.
 pub(super) fn start(services: &[String], observed: &Observed) -> Plan {
@@ -34,19 +36,28 @@ pub(super) fn start(services: &[String], observed: &Observed) -> Plan {
         let ready = |name: &&str| !depends.get(name).is_some_and(|all| all.iter().any(|other| left.contains(other)));
         let (now, later): (Vec<_>, Vec<_>) = left.iter().copied().partition(ready);
         for name in now {
+            let mut starting = Vec::new();
             for container in replicas().filter(|container| container.service.name == name) {
-                let reason = match container.phase {
-                    Phase::Running { .. } => {
-                        plan.unchanged.push(container.name.clone());
-                        continue;
-                    }
-                    Phase::Created => Reason::NeverStarted,
-                    Phase::Exited(exit) => Reason::Stopped { code: exit.code },
-                };
-                let made = depends.get(name);
-                let kept = container.service.depends_on.iter();
-                let kept = kept.filter(|(key, _)| made.is_some_and(|made| made.contains(key.as_str())));
-                starts.push(&mut plan, name, &container.name, kept, Vec::new(), reason);
+                match container.phase {
+                    Phase::Running { .. } => plan.unchanged.push(container.name.clone()),
+                    Phase::Created => starting.push((container, Reason::NeverStarted)),
+                    Phase::Exited(exit) => starting.push((container, Reason::Stopped { code: exit.code })),
+                }
+            }
+            let Some((one, _)) = starting.first() else { continue };
+            let made = depends.get(name);
+            let kept = |container: &ContainerState| -> BTreeMap<String, Dependency> {
+                let mut kept = container.service.depends_on.clone();
+                kept.retain(|key, _| made.is_some_and(|made| made.contains(key.as_str())));
+                kept
+            };
+            let mut mine = replicas().filter(|container| container.service.name == name);
+            let first = !mine.any(|container| matches!(container.phase, Phase::Running { .. }));
+            let names: Vec<&str> = starting.iter().map(|(container, _)| container.name.as_str()).collect();
+            let hooked = starts.hooks(&mut plan, &one.service, (&names, first), kept(one).iter(), Vec::new());
+            for (container, reason) in starting {
+                let needs = hooked.get(&container.name).copied().into_iter().collect();
+                starts.push(&mut plan, name, &container.name, kept(container).iter(), needs, reason);
             }
         }
         left = later;
@@ -94,54 +105,72 @@ impl<'a> Starts<'a> {
         step
     }
 
-    /// Runs a service's `pre_start` hooks one after the other, when what it depends on is there; the last step.
+    /// Runs a service's `pre_start` hooks in their order, when what it depends on is there. `first`: none of its containers runs;
+    /// otherwise only those are run that each container wants for itself. The last step for each of `starting`.
     pub(super) fn hooks<'d>(
         &mut self,
         plan: &mut Plan,
         service: &ServiceSpec,
-        first: &str,
+        (starting, first): (&[&str], bool),
         depends_on: impl Iterator<Item = (&'d String, &'d Dependency)>,
-        needs: Vec<usize>,
-    ) -> Option<usize> {
-        let mut needs = needs;
+        mut needs: Vec<usize>,
+    ) -> BTreeMap<String, usize> {
+        let mut last = BTreeMap::new();
+        let Some(one) = starting.first().filter(|_| service.pre_start.iter().any(|hook| first || hook.per_replica))
+        else {
+            return last;
+        };
         for (name, dependency) in depends_on {
             let started = self.steps.get(name).into_iter().flatten().map(|(step, _)| *step);
             needs.extend(started.filter(|_| dependency.required));
             needs.extend(self.gate(plan, name, dependency));
         }
-        let mut last = None;
         for (index, hook) in service.pre_start.iter().enumerate() {
-            let name = format!("{first}-pre_start-{}", index + 1);
-            // One that failed is still there, for whoever wants to look at it.
-            if let Some(old) = self.observed.containers.iter().find(|container| container.name == name) {
-                let mut before = needs.clone();
-                if let Phase::Running { .. } = old.phase {
-                    before = vec![plan.push(down::stop_op(old, None, true), Reason::Follows, before)];
+            let before = |last: &BTreeMap<String, usize>, names: &[&str]| {
+                let steps: BTreeSet<usize> = names.iter().filter_map(|name| last.get(*name).copied()).collect();
+                if steps.is_empty() { needs.clone() } else { steps.into_iter().collect() }
+            };
+            if hook.per_replica {
+                for replica in starting {
+                    let mut spec = hook.service.clone();
+                    let of = MountsOf::Container((*replica).to_owned());
+                    spec.container.volumes_from = vec![VolumesFrom { of, read_only: None }];
+                    let before = before(&last, &[*replica]);
+                    let name = format!("{replica}-pre_start-{}", index + 1);
+                    last.insert((*replica).to_owned(), self.hook(plan, &service.name, name, spec, before));
                 }
-                let op = Op::Remove { id: old.id.clone(), name: name.clone(), volumes: true };
-                needs = vec![plan.push(op, Reason::Follows, before)];
+            } else if first {
+                let before = before(&last, starting);
+                let name = format!("{one}-pre_start-{}", index + 1);
+                let step = self.hook(plan, &service.name, name, hook.service.clone(), before);
+                last.extend(starting.iter().map(|replica| ((*replica).to_owned(), step)));
             }
-            let create = Op::Create {
-                name: name.clone(),
-                number: 0,
-                service: Box::new(hook.clone()),
-                replaces: None,
-                recreate: false,
-            };
-            let mut step = plan.push(create, Reason::Hook { service: service.name.clone() }, needs);
-            step = plan.push(Op::Start { name: name.clone() }, Reason::Follows, vec![step]);
-            let wait = Op::Wait {
-                service: name.clone(),
-                condition: Condition::ServiceCompletedSuccessfully,
-                required: true,
-                containers: vec![name.clone()],
-            };
-            step = plan.push(wait, Reason::Follows, vec![step]);
-            step = plan.push(Op::Discard { name }, Reason::Follows, vec![step]);
-            needs = vec![step];
-            last = Some(step);
         }
         last
+    }
+
+    /// Runs one hook in a container that is gone afterwards; the last step.
+    fn hook(&self, plan: &mut Plan, of: &str, name: String, spec: ServiceSpec, mut needs: Vec<usize>) -> usize {
+        // One that failed is still there, for whoever wants to look at it.
+        if let Some(old) = self.observed.containers.iter().find(|container| container.name == name) {
+            if let Phase::Running { .. } = old.phase {
+                needs = vec![plan.push(down::stop_op(old, None, true), Reason::Follows, needs)];
+            }
+            let op = Op::Remove { id: old.id.clone(), name: name.clone(), volumes: true };
+            needs = vec![plan.push(op, Reason::Follows, needs)];
+        }
+        let create =
+            Op::Create { name: name.clone(), number: 0, service: Box::new(spec), replaces: None, recreate: false };
+        let mut step = plan.push(create, Reason::Hook { service: of.to_owned() }, needs);
+        step = plan.push(Op::Start { name: name.clone() }, Reason::Follows, vec![step]);
+        let wait = Op::Wait {
+            service: name.clone(),
+            condition: Condition::ServiceCompletedSuccessfully,
+            required: true,
+            containers: vec![name.clone()],
+        };
+        step = plan.push(wait, Reason::Follows, vec![step]);
+        plan.push(Op::Discard { name }, Reason::Follows, vec![step])
     }
 
     /// The step that holds dependents of `name`, when there is something to wait for.

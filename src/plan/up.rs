@@ -333,25 +333,27 @@ impl<'a> Up<'a> {
         }
         let hooked = self.pre_start(service, &starting);
         for (name, reason) in starting {
+            let hooked = hooked.get(&name).copied();
             self.start(service, &name, reason, hooked);
         }
         Ok(())
     }
 
-    /// The last step of the service's `pre_start` hooks, which run when none of its containers does.
-    fn pre_start(&mut self, service: &ServiceSpec, starting: &[(String, Reason)]) -> Option<usize> {
-        let (first, _) = starting.first().filter(|_| !self.options.no_start && !service.pre_start.is_empty())?;
+    /// The service's `pre_start` hooks: the last step of them for each container that is started.
+    fn pre_start(&mut self, service: &ServiceSpec, starting: &[(String, Reason)]) -> BTreeMap<String, usize> {
+        if self.options.no_start || service.pre_start.is_empty() {
+            return BTreeMap::new();
+        }
         let runs = |container: &ContainerState| {
             let mine = container.number > 0 && container.service.name == service.name;
             mine && matches!(container.phase, Phase::Running { .. }) && !self.removals.contains_key(&container.name)
         };
-        if self.observed.containers.iter().any(runs) {
-            return None;
-        }
-        let mut needs: Vec<usize> = starting.iter().filter_map(|(name, _)| self.creates.get(name).copied()).collect();
+        let first = !self.observed.containers.iter().any(runs);
+        let names: Vec<&str> = starting.iter().map(|(name, _)| name.as_str()).collect();
+        let mut needs: Vec<usize> = names.iter().filter_map(|name| self.creates.get(*name).copied()).collect();
         needs.extend(self.stops.get(&service.name).into_iter().flatten());
         let depends_on = service.depends_on.iter().filter(|_| !self.options.no_deps);
-        self.starts.hooks(&mut self.plan, service, first, depends_on, needs)
+        self.starts.hooks(&mut self.plan, service, (&names, first), depends_on, needs)
     }
 
     fn why_start(&self, service: &ServiceSpec, container: &ContainerState) -> Option<Reason> {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use container::ContainerSpec;
 pub use network::{NetworkSpec, PortSpec, Protocol};
 pub use observed::{ContainerState, Exit, Health, Observed, Phase};
-pub use service::{Condition, Dependency, HealthSpec, HealthTimes, HookSpec, RestartPolicy, ServiceSpec};
+pub use service::{Condition, Dependency, HealthSpec, HealthTimes, HookSpec, PreStart, RestartPolicy, ServiceSpec};
 
 /// The desired state of one project.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

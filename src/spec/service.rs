@@ -29,9 +29,9 @@ pub struct ServiceSpec {
     /// `None`: the image's, else SIGTERM.
     pub stop_signal: Option<String>,
     pub stop_grace: Duration,
-    /// Run to their ends one after the other, each in a container of its own, before the first of this service's is started.
+    /// Run to their ends one after the other, each in a container of its own, before the service's are started.
     #[serde(default)]
-    pub pre_start: Vec<ServiceSpec>,
+    pub pre_start: Vec<PreStart>,
     /// Run inside the container when it has been started by command.
     #[serde(default)]
     pub post_start: Vec<HookSpec>,
@@ -44,6 +44,17 @@ pub struct ServiceSpec {
     #[serde(default)]
     pub builds: bool,
     pub container: ContainerSpec,
+}
+
+/// A program that has done its work before containers of a service are started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreStart {
+    /// Before each container of the service that is started, with that one's mounts; otherwise before the first of them.
+    #[serde(default)]
+    pub per_replica: bool,
+    /// What it runs in.
+    #[serde(flatten)]
+    pub service: ServiceSpec,
 }
 
 /// Times of a health check, as far as they are set.

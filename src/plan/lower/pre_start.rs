@@ -1,22 +1,13 @@
-//! `pre_start`: programs that run in containers of their own before a service's first replica.
+//! `pre_start`: programs that run in containers of their own before a service's containers.
 
-use super::Lowering;
 use crate::model::{self, Service};
 use crate::spec::container::{MountSource, MountsOf, NetworkMode, VolumesFrom};
-use crate::spec::{RestartPolicy, ServiceSpec};
+use crate::spec::{PreStart, RestartPolicy, ServiceSpec};
 
-impl Lowering<'_> {
-    /// `of`: the service itself, in whose likeness they are made.
-    pub(super) fn pre_start(&mut self, path: &str, service: &Service, of: &ServiceSpec) -> Vec<ServiceSpec> {
-        let mut specs = Vec::new();
-        for (index, hook) in service.pre_start.iter().enumerate() {
-            if hook.per_replica {
-                self.not_yet(&format!("{path}.pre_start.{index}.per_replica"), "a hook runs once for all replicas");
-            }
-            specs.push(hooked(hook, of));
-        }
-        specs
-    }
+/// `of`: the service itself, in whose likeness they are made.
+pub(super) fn pre_start(service: &Service, of: &ServiceSpec) -> Vec<PreStart> {
+    let hooks = service.pre_start.iter();
+    hooks.map(|hook| PreStart { per_replica: hook.per_replica, service: hooked(hook, of) }).collect()
 }
 
 fn hooked(hook: &model::Hook, of: &ServiceSpec) -> ServiceSpec {
@@ -46,7 +37,7 @@ fn hooked(hook: &model::Hook, of: &ServiceSpec) -> ServiceSpec {
     container.tty = false;
     container.stdin_open = false;
     container.ports.clear();
-    // The volumes are those of the service's first container, also where they have no name.
+    // The volumes are those of the service's first container (or of the one that is to be started), also where they have no name.
     container.mounts.retain(|mount| !matches!(mount.source, MountSource::Anonymous { .. }));
     container.volumes_from = vec![VolumesFrom { of: MountsOf::Service(of.name.clone()), read_only: None }];
     if let NetworkMode::Networks(attachments) = &mut container.network {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::pre_start::pre_start;
 use super::{Lowering, hash};
 use crate::model;
 use crate::model::Service;
@@ -85,7 +86,7 @@ impl Lowering<'_> {
             builds: service.build.is_some(),
             container,
         };
-        spec.pre_start = self.pre_start(&path, service, &spec);
+        spec.pre_start = pre_start(service, &spec);
         spec
     }
 

@@ -209,6 +209,12 @@ volumes: {{named: {{}}}}
     assert_eq!(project.ps().len(), 3, "the hooks' containers are gone: {:?}", project.ps());
     project.run(&["up", "-d", "--scale", "a=3"]).ok();
     assert_eq!(log().matches("first").count(), 1, "one was running");
+    project.run(&["restart", "-t", "0", "a"]).ok();
+    assert_eq!(log().matches("first").count(), 1, "one after the other is no new beginning");
+    project.run(&["stop", "-t", "0", "a"]).ok();
+    std::fs::write(project.folder().join("out/log"), "").unwrap();
+    project.run(&["start", "a"]).ok();
+    assert!(log().starts_with("first one two\nsecond /usr\nover\n"), "{}", log());
     project.run(&["down", "-v", "-t", "0"]).ok();
     std::fs::write(project.folder().join("out/log"), "").unwrap();
     write("echo no table; exit 3");
@@ -218,5 +224,44 @@ volumes: {{named: {{}}}}
     write("echo second >> /out/log");
     project.run(&["up", "-d", "--wait"]).ok();
     assert_eq!(project.ps().len(), 3, "{:?}", project.ps());
+    project.down();
+}
+
+/// With `per_replica`, each that is started has its own, which sees its volumes and keeps nothing but it from being started.
+#[test]
+fn pre_start_hooks_run_for_each_replica() {
+    if !can_run_containers("pre_start_hooks_run_for_each_replica") {
+        return;
+    }
+    let project = Project::new("services: {}");
+    let hook = |after: &str| {
+        format!(
+            "services:
+  a:
+    {{{}, scale: 2, volumes: ['./out:/out', '/own'],
+     pre_start: [{{command: [sh, -c, 'echo shared >> /out/log']}},
+                 {{command: [sh, -c, 'touch /own/mark; echo each >> /out/log'], per_replica: true}},
+                 {{command: [sh, -c, '{after}'], per_replica: true}}]}}
+",
+            shell("ls /own >> /out/log; exec sleep 1000"),
+        )
+    };
+    std::fs::create_dir(project.folder().join("out")).unwrap();
+    let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(project.folder().join("out"), anybody).unwrap();
+    let log = || std::fs::read_to_string(project.folder().join("out/log")).unwrap_or_default();
+    let count = |what: &str| log().lines().filter(|line| *line == what).count();
+    project.write("compose.yaml", &hook("true"));
+    project.run(&["up", "-d"]).ok();
+    eventually("both replicas", || (count("mark") == 2).then_some(()));
+    assert_eq!((count("shared"), count("each")), (1, 2), "{}", log());
+    project.run(&["up", "-d", "--scale", "a=3"]).ok();
+    eventually("the third", || (count("mark") == 3).then_some(()));
+    assert_eq!((count("shared"), count("each")), (1, 3), "{}", log());
+    project.run(&["down", "-v", "-t", "0"]).ok();
+    project.write("compose.yaml", &hook("mkdir /out/taken"));
+    project.run(&["up", "-d"]).fails(1);
+    let running = || project.run(&["ps", "-q", "--status", "running"]).ok().out.lines().count();
+    assert_eq!(running(), 1, "one of them could make the folder: {:?}", project.ps());
     project.down();
 }

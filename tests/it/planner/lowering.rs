@@ -122,6 +122,7 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("post_start: [{command: [x, y], user: u, privileged: true, working_dir: /w, environment: {A: b}}]", "/post_start/0", r#"{"command":["x","y"],"user":"u","privileged":true,"working_dir":"/w","environment":{"A":"b"}}"#),
     ("pre_start: [{command: x y, image: other}]", "/pre_start/0/container/image", r#""other""#),
     ("pre_start: [{command: x y}]\n    ports: ['80:80']", "/pre_start/0/container/ports", "[]"),
+    ("pre_start: [{command: x y, per_replica: true}]", "/pre_start/0/per_replica", "true"),
     ("pre_stop: [{command: x y}]", "/pre_stop/0/command", r#"["x","y"]"#),
     ("blkio_config: {weight_device: [{path: /dev/x, weight: 10}], device_write_iops: [{path: /dev/y, rate: 20}]}", "/container/resources/blkio_devices", r#"[{"path":"/dev/x","kind":"weight","value":10},{"path":"/dev/y","kind":"write_iops","value":20}]"#),
     ("cpu_rt_period: 1000", "/container/resources/cpu_rt_period", "1000"),
@@ -168,7 +169,6 @@ const REFUSED: &[&str] = &[
     "platform: windows/amd64",
     "post_start: [{user: x}]",
     "pre_stop: [{command: []}]",
-    "pre_start: [{command: x, per_replica: true}]",
     "pull_policy: sometimes",
     "pull_policy: every_5",
     "runtime: kata\n    init: true",
@@ -257,7 +257,6 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:15: `services.a.platform` is not supported yet: programs run natively, as `linux/amd64`
         compose.yaml:6:18: `services.a.post_start.0` needs `command`
         compose.yaml:6:16: a hook needs a command
-        compose.yaml:6:43: `services.a.pre_start.0.per_replica` is not supported yet: a hook runs once for all replicas
         compose.yaml:6:18: `services.a.pull_policy` is `sometimes`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
         compose.yaml:6:18: `services.a.pull_policy` is `every_5`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
         compose.yaml:6:14: `services.a.runtime` is not supported yet: `init: true` is there with the built-in engine only
