@@ -300,6 +300,10 @@ pub enum Step {
         inheritable: u64,
         ambient: u64,
     },
+    /// What is open closes when the program is executed; before a filter that may forbid it.
+    CloseOnExec,
+    /// All that are permitted become effective again: a change of user leaves none.
+    RegainCapabilities,
     NoNewPrivileges,
     /// Compiled filters (arrays of `struct sock_filter`, native byte order), installed in order.
     Seccomp {

@@ -462,6 +462,17 @@ pub(super) fn device(
         )
         .at(target),
         Err(Errno::PERM) => bind_host_device(root, target, file_type, (major, minor)),
+        Err(Errno::EXIST) => {
+            let found = rfs::statat(&parent, name, rfs::AtFlags::SYMLINK_NOFOLLOW).at(target)?;
+            let same_device =
+                kind == DeviceKind::Fifo || (rfs::major(found.st_rdev), rfs::minor(found.st_rdev)) == (major, minor);
+            // The specification: another file there is an error.
+            if same_device && FileType::from_raw_mode(found.st_mode) == file_type {
+                Ok(())
+            } else {
+                fault(libc::EEXIST, target)
+            }
+        }
         Err(error) => Err(error).at(target),
     }
 }

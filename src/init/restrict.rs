@@ -144,13 +144,18 @@ pub(super) struct Masks {
     pub(super) ambient: u64,
 }
 
-pub(super) fn capabilities(masks: &Masks) -> Result<(), Fault> {
-    let set = CapabilitySet::from_bits_retain;
-    // Changing the user cleared the effective set; dropping from the bounding set needs CAP_SETPCAP in it.
+/// Changing the user cleared the effective set. Returns what it is now.
+pub(super) fn regain_capabilities() -> Result<CapabilitySet, Fault> {
     let mut now = thread::capabilities(None).at("capget")?;
     now.effective = now.permitted;
-    let held = now.permitted;
     thread::set_capabilities(None, now).at("capset")?;
+    Ok(now.effective)
+}
+
+pub(super) fn capabilities(masks: &Masks) -> Result<(), Fault> {
+    let set = CapabilitySet::from_bits_retain;
+    // Dropping from the bounding set needs CAP_SETPCAP.
+    let held = regain_capabilities()?;
     for number in 0..64 {
         let one = set(1 << number);
         if masks.bounding & (1 << number) != 0 {

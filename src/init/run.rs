@@ -439,13 +439,17 @@ impl Child<'_> {
                     ambient: *ambient,
                 })
             }
+            Step::CloseOnExec => {
+                process::close_on_exec(3 + self.inherited.preserved);
+                Ok(())
+            }
+            Step::RegainCapabilities => restrict::regain_capabilities().map(drop),
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true).at("no new privileges"),
             Step::Seccomp { filters, flags } => {
                 filters.iter().try_for_each(|filter| security::install_filter(filter, *flags).at("seccomp filter"))
             }
             Step::Reaper => reaper::split(self.inherited.single, self.inherited.exe, &self.proc),
             Step::Exec { argv, env } => {
-                process::close_on_exec(3 + self.inherited.preserved);
                 process::reset_signals();
                 rustix::io::write(self.status, &[ABOUT_TO_EXECUTE]).at("reporting")?;
                 match exec::exec(argv, env)? {}

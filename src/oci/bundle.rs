@@ -3,8 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Capability, LinuxNamespaceType, Process, Spec};
+use rustix::fs::{Mode, OFlags};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+use crate::engine::lower;
+use crate::engine::users::UserDatabase;
 use crate::oci::error::OciError;
 
 #[derive(Debug)]
@@ -15,23 +20,76 @@ pub(super) struct Bundle {
     pub(super) spec: Spec,
     /// The file as it is.
     pub(super) config: Vec<u8>,
+    /// What the caller must be told and that is no error.
+    pub(super) warnings: Vec<String>,
 }
 
 pub(super) fn load(path: &Path) -> Result<Bundle, OciError> {
     let path = fs::canonicalize(path).map_err(OciError::io("find the bundle", path))?;
     let file = path.join("config.json");
     let config = fs::read(&file).map_err(OciError::io("read", &file))?;
-    let mut spec: Spec = serde_json::from_slice(&config).map_err(|source| OciError::Json {
-        what: "runtime specification",
-        path: file,
-        source,
-    })?;
+    let (mut spec, warnings): (Spec, _) =
+        parse(&config).map_err(|source| OciError::Json { what: "runtime specification", path: file, source })?;
     check(&spec)?;
     let root = spec.root().as_ref().ok_or_else(|| OciError::Config("`root` is missing".to_owned()))?;
     let wanted = path.join(root.path());
     let rootfs = fs::canonicalize(&wanted).map_err(OciError::io("find the root", wanted))?;
     relative_sources(&mut spec, &path);
-    Ok(Bundle { path, rootfs, spec, config })
+    if let Some(process) = spec.process_mut() {
+        complete_environment(process, &rootfs)?;
+    }
+    Ok(Bundle { path, rootfs, spec, config, warnings })
+}
+
+/// A `Spec` or `Process`. Capabilities that nobody knows are left out, with a warning each, as the specification has it.
+pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>), serde_json::Error> {
+    let error = match serde_json::from_slice(text) {
+        Ok(parsed) => return Ok((parsed, Vec::new())),
+        Err(error) => error,
+    };
+    let mut value: Value = serde_json::from_slice(text)?;
+    let mut unknown = Vec::new();
+    for pointer in ["/process/capabilities", "/capabilities"] {
+        let sets = value.pointer_mut(pointer).and_then(Value::as_object_mut);
+        for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
+            set.retain(|name| {
+                let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+                if !known {
+                    unknown.push(format!("the capability {name} is not known and left out"));
+                }
+                known
+            });
+        }
+    }
+    if unknown.is_empty() {
+        return Err(error);
+    }
+    unknown.sort();
+    unknown.dedup();
+    Ok((serde_json::from_value(value)?, unknown))
+}
+
+/// Of a variable that is set twice the last counts, and HOME is the user's own where the caller does not say. Both as with runc.
+pub(super) fn complete_environment(process: &mut Process, root: &Path) -> Result<(), OciError> {
+    fn name(entry: &str) -> &str {
+        entry.split('=').next().unwrap_or_default()
+    }
+    let mut environment = Vec::<String>::new();
+    for entry in process.env().iter().flatten() {
+        environment.retain(|other| name(other) != name(entry));
+        environment.push(entry.clone());
+    }
+    if !environment.iter().any(|entry| name(entry) == "HOME" && entry.len() > "HOME=".len()) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(root, flags, Mode::empty()).map_err(OciError::io("open", root))?;
+        let user = process.user().uid().to_string();
+        let home =
+            UserDatabase::read(directory).resolve(Some(&user), &[]).map_or_else(|_| "/".to_owned(), |user| user.home);
+        environment.retain(|entry| name(entry) != "HOME");
+        environment.push(format!("HOME={home}"));
+    }
+    process.set_env(Some(environment));
+    Ok(())
 }
 
 fn check(spec: &Spec) -> Result<(), OciError> {
@@ -64,6 +122,13 @@ fn check(spec: &Spec) -> Result<(), OciError> {
     for namespace in linux.into_iter().flat_map(|linux| linux.namespaces().iter().flatten()) {
         if !kinds.insert(namespace.typ().to_string()) {
             return wrong(format!("`linux.namespaces` has {} twice", namespace.typ()));
+        }
+    }
+    for name in linux.into_iter().flat_map(|linux| linux.sysctl().iter().flatten()).map(|(name, _)| name) {
+        // Elsewhere it would be the host's that changes.
+        let namespace = lower::namespace_of_sysctl(&name.replace('/', "."));
+        if namespace.is_none_or(|namespace| !kinds.contains(&namespace.to_string())) {
+            return wrong(format!("`linux.sysctl` {name:?} is not of a namespace that the container has"));
         }
     }
     if spec.hostname().is_some() && !kinds.contains(&LinuxNamespaceType::Uts.to_string()) {

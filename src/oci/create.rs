@@ -55,6 +55,7 @@ pub(super) fn run(global: &Global, options: &CreateOptions) -> Outcome {
 
 fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, OciError> {
     let bundle = bundle::load(&options.bundle)?;
+    bundle.warnings.iter().for_each(|warning| super::log(global, "warning", warning));
     let container = Container::reserve(global, &options.id)?;
     let mut record = match record(global, &container, &bundle) {
         Ok(record) => record,
@@ -195,7 +196,7 @@ fn run_hooks(
     status: &str,
 ) -> Result<(), OciError> {
     let Some(hooks) = spec.hooks().as_ref() else { return Ok(()) };
-    let hooks = lower::hooks(kind(hooks));
+    let hooks = lower::hooks(kind(hooks), &lower::own_environment());
     if hooks.is_empty() {
         return Ok(());
     }

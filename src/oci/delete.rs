@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
+use rustix::event::Timespec;
 
 use crate::engine::cgroup::{Cgroup, CgroupError, Hierarchies};
 use crate::oci::arguments::Global;
@@ -11,6 +12,9 @@ use crate::oci::error::OciError;
 use crate::oci::group;
 use crate::oci::state::{Container, Record, Status};
 use crate::sys::process;
+
+/// For the end of a process that was killed.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<(), OciError> {
     let container = match Container::open(global, id) {
@@ -28,9 +32,12 @@ pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<(), OciEr
     {
         // It can have ended meanwhile.
         let _ = process::send_signal(&pidfd, libc::SIGKILL);
+        record.group()?.thaw()?;
         let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, None))
-            .map_err(OciError::io("wait for", "the container"))?;
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, Some(&PATIENCE)));
+        if ready.map_err(OciError::io("wait for", "the container"))? == 0 {
+            return Err(OciError::Stuck(record.pid));
+        }
     }
     remove(&container, record.as_ref())
 }

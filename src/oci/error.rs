@@ -38,6 +38,11 @@ pub(super) enum OciError {
     Hook(#[from] HookError),
     #[error("{0}")]
     Launch(String),
+    #[error(
+        "the container's process {0} was killed and does not end: it waits in the kernel, or in a frozen control group of \
+         somebody else; see /proc/{0}/stack and /proc/{0}/cgroup"
+    )]
+    Stuck(i32),
     #[error("`{0}` is not a signal")]
     Signal(String),
 }

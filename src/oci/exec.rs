@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capabilities, Capability, Process, Spec};
 
@@ -10,6 +10,7 @@ use crate::engine::cgroup::Entry;
 use crate::engine::lower::{self, Target};
 use crate::oci::Outcome;
 use crate::oci::arguments::{ExecOptions, Global};
+use crate::oci::bundle;
 use crate::oci::console::Console;
 use crate::oci::error::OciError;
 use crate::oci::launch::{self, Inheritance, Progress};
@@ -28,7 +29,9 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
         return Err(stopped(status));
     }
     let spec = container.config()?;
-    let process = process(&spec, options)?;
+    let (mut process, warnings) = process(&spec, options)?;
+    warnings.iter().for_each(|warning| super::log(global, "warning", warning));
+    bundle::complete_environment(&mut process, &PathBuf::from(format!("/proc/{}/root", record.pid)))?;
     let console =
         Console::open(process.terminal() == Some(true), options.io.console_socket.as_deref(), options.detach)?;
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
@@ -66,14 +69,10 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
 }
 
 /// What `--process` says, or the container's own process with what the options change.
-fn process(spec: &Spec, options: &ExecOptions) -> Result<Process, OciError> {
+fn process(spec: &Spec, options: &ExecOptions) -> Result<(Process, Vec<String>), OciError> {
     if let Some(path) = &options.process {
         let bytes = fs::read(path).map_err(OciError::io("read", path))?;
-        return serde_json::from_slice(&bytes).map_err(|source| OciError::Json {
-            what: "process",
-            path: path.clone(),
-            source,
-        });
+        return bundle::parse(&bytes).map_err(|source| OciError::Json { what: "process", path: path.clone(), source });
     }
     if options.command.is_empty() {
         return Err(OciError::Usage("the command to run is missing".to_owned()));
@@ -92,7 +91,7 @@ fn process(spec: &Spec, options: &ExecOptions) -> Result<Process, OciError> {
     }
     user(&mut process, options)?;
     add_capabilities(&mut process, &options.capabilities)?;
-    Ok(process)
+    Ok((process, Vec::new()))
 }
 
 fn user(process: &mut Process, options: &ExecOptions) -> Result<(), OciError> {

@@ -25,10 +25,15 @@ pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result
         // The kernel ends the others only with the first process of a pid namespace.
         return Ok(record.group()?.kill()?);
     }
-    process::send_signal(&pidfd, number).map_err(|source| match source.raw_os_error() {
+    let sent = process::send_signal(&pidfd, number).map_err(|source| match source.raw_os_error() {
         Some(libc::ESRCH) => OciError::NotRunning { id: id.to_owned(), status: Status::Stopped.name() },
         _ => OciError::io("signal", format!("process {}", record.pid))(source),
-    })
+    });
+    if number == libc::SIGKILL && container.status(&record) == Status::Paused {
+        // In version 1 what is frozen does not even end.
+        record.group()?.thaw()?;
+    }
+    sent
 }
 
 fn signal_all(pids: &[i32], number: i32) -> Result<(), OciError> {

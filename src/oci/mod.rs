@@ -91,20 +91,21 @@ fn print(text: &str) -> Outcome {
 
 /// Says what went wrong on standard error, and in the log that the caller reads.
 fn failed(global: &Global, error: &OciError) -> ExitCode {
-    let text = error.with_causes();
+    log(global, "error", &error.with_causes());
+    ExitCode::from(error.exit_code())
+}
+
+fn log(global: &Global, level: &str, text: &str) {
     // Where standard error is closed there is still the log.
-    let _ = writeln!(std::io::stderr(), "rcompose oci: {}", visible(&text));
+    let _ = writeln!(std::io::stderr(), "rcompose oci: {}", visible(text));
     if let Some(path) = &global.log {
         let time = jiff::Timestamp::now();
         let line = match global.log_format {
-            LogFormat::Json => {
-                serde_json::json!({ "level": "error", "msg": text, "time": time.to_string() }).to_string()
-            }
-            LogFormat::Text => format!("time=\"{time}\" level=error msg={text:?}"),
+            LogFormat::Json => serde_json::json!({ "level": level, "msg": text, "time": time.to_string() }).to_string(),
+            LogFormat::Text => format!("time=\"{time}\" level={level} msg={text:?}"),
         };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
         // The caller has the text on standard error as well.
         let _ = file.and_then(|mut file| writeln!(file, "{line}"));
     }
-    ExitCode::from(error.exit_code())
 }

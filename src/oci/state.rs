@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::disk::{self, Durability};
 use crate::engine::cgroup::{Cgroup, Hierarchies};
 use crate::oci::arguments::Global;
+use crate::oci::bundle;
 use crate::oci::error::OciError;
 use crate::oci::systemd::{self, Unit};
 use crate::sys::process;
@@ -176,7 +177,8 @@ impl Container {
     pub(super) fn config(&self) -> Result<Spec, OciError> {
         let path = self.directory.join(CONFIG);
         let bytes = fs::read(&path).map_err(OciError::io("read", &path))?;
-        serde_json::from_slice(&bytes).map_err(|source| OciError::Json { what: "config.json", path, source })
+        let parsed = bundle::parse(&bytes).map_err(|source| OciError::Json { what: "config.json", path, source });
+        parsed.map(|(spec, _)| spec)
     }
 
     pub(super) fn status(&self, record: &Record) -> Status {

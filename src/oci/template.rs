@@ -15,6 +15,11 @@ pub(super) fn write(bundle: &Path, rootless: bool) -> Result<(), OciError> {
     let mut spec = if rootless { Spec::rootless(uid, gid) } else { Spec::default() };
     let mut process: Process = spec.process().clone().unwrap_or_default();
     process.set_terminal(Some(true));
+    if let Some(mut capabilities) = process.capabilities().clone() {
+        // As runc's: what the program executes does not get them from it.
+        capabilities.set_inheritable(None).set_ambient(None);
+        process.set_capabilities(Some(capabilities));
+    }
     spec.set_process(Some(process));
     let text = serde_json::to_string_pretty(&spec).map_err(|source| OciError::Json {
         what: "specification",

@@ -79,7 +79,7 @@ impl Host {
         kind: Kind,
         (status, pid): (&str, Option<i32>),
     ) -> Result<(), RuntimeError> {
-        let hooks = spec.hooks().as_ref().map_or(Vec::new(), |all| lower::hooks(kind(all)));
+        let hooks = spec.hooks().as_ref().map_or(Vec::new(), |all| lower::hooks(kind(all), &lower::own_environment()));
         if hooks.is_empty() {
             return Ok(());
         }

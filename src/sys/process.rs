@@ -220,8 +220,23 @@ pub fn close_everything() {
 
 fn close_range(first: u32, last: u32, flags: u32) {
     // SAFETY: no memory is passed. The callers are children after a fork whose owning values are never used or dropped again.
-    // It cannot fail: the range is ordered and the flag is known since Linux 5.11.
-    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } == 0 {
+        return;
+    }
+    // The range is ordered and the flag is known since Linux 5.11: the container's own filter forbids it.
+    let highest = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let highest = u32::try_from(highest.clamp(1 << 16, 1 << 20)).unwrap_or(1 << 20);
+    for descriptor in first..=last.min(highest) {
+        let descriptor = descriptor.cast_signed();
+        // SAFETY: as above.
+        unsafe {
+            if flags == libc::CLOSE_RANGE_CLOEXEC {
+                libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+            } else {
+                libc::close(descriptor);
+            }
+        }
+    }
 }
 
 /// Ends the process at once, running no destructors and flushing nothing.

@@ -91,11 +91,12 @@ pub fn lower_exec(
     if let Some(list) = affinity.filter(|list| !list.is_empty()) {
         steps.push(Step::Affinity(cpus(list)?));
     }
-    let filter = restrict::restrict(process, target.seccomp, &mut steps)?;
-    steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: false });
+    let directory = Step::WorkingDirectory { target: working_directory(process)?, create: false };
+    let filter = restrict::restrict(process, target.seccomp, vec![directory], &mut steps)?;
     steps.push(Step::Rebirth);
     // A session ends with its first process, so it is the new one that makes it.
     steps.push(session(stdio));
+    steps.push(Step::CloseOnExec);
     steps.extend(filter);
     steps.push(exec(process)?);
     let pipe_label = restrict::pipe_label(process, target.mount_label);

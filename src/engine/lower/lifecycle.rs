@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use oci_spec::runtime::{Hook as OciHook, Hooks, Spec};
 
-use crate::engine::lower::{Arguments, Slots};
+use crate::engine::lower::Slots;
 use crate::init::{Hook, Slot, Step};
 
 /// How a container of an OCI runtime comes to life.
@@ -25,7 +25,7 @@ pub(super) struct Gate {
 impl Lifecycle {
     pub(super) fn before_pivot(self, spec: &Spec, slots: &mut Slots, steps: &mut Vec<Step>) -> Gate {
         let of = |list: fn(&Hooks) -> &Option<Vec<OciHook>>| {
-            spec.hooks().as_ref().map_or(Vec::new(), |all| hooks(list(all)))
+            spec.hooks().as_ref().map_or(Vec::new(), |all| hooks(list(all), &own_environment()))
         };
         #[allow(deprecated, reason = "callers still use it")]
         let for_parent = !of(Hooks::prestart).is_empty() || !of(Hooks::create_runtime).is_empty();
@@ -39,10 +39,10 @@ impl Lifecycle {
 }
 
 impl Gate {
-    pub(super) fn before_program(self, spec: &Spec, (argv, env): Arguments, steps: &mut Vec<Step>) {
-        steps.push(Step::FindProgram { argv, env });
+    pub(super) fn before_program(self, spec: &Spec, steps: &mut Vec<Step>) {
         steps.extend(self.slots.map(|(start, result)| Step::AwaitStart { start, result }));
-        let start_container = spec.hooks().as_ref().map_or(Vec::new(), |all| hooks(all.start_container()));
+        let environment = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
+        let start_container = spec.hooks().as_ref().map_or(Vec::new(), |all| hooks(all.start_container(), environment));
         run(start_container, "created", &self.state, steps);
     }
 }
@@ -53,14 +53,19 @@ fn run(hooks: Vec<Hook>, status: &str, state: &str, steps: &mut Vec<Step>) {
     }
 }
 
-/// One of the specification's lists of hooks.
-pub fn hooks(list: &Option<Vec<OciHook>>) -> Vec<Hook> {
+/// One of the specification's lists of hooks. Those that name no environment get the `inherited` one, as with runc and crun.
+pub fn hooks(list: &Option<Vec<OciHook>>, inherited: &[String]) -> Vec<Hook> {
     let hooks = list.iter().flatten();
     let hooks = hooks.map(|hook| Hook {
         path: hook.path().clone(),
         args: hook.args().clone().unwrap_or_default(),
-        env: hook.env().clone().unwrap_or_default(),
+        env: hook.env().clone().unwrap_or_else(|| inherited.to_vec()),
         timeout: hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0),
     });
     hooks.collect()
+}
+
+/// This process's.
+pub fn own_environment() -> Vec<String> {
+    std::env::vars_os().filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, value.to_str()?))).collect()
 }

@@ -39,7 +39,7 @@ pub use exec::Target;
 pub use exec::check_program;
 pub use exec::lower_exec;
 pub use lifecycle::Lifecycle;
-pub use lifecycle::hooks;
+pub use lifecycle::{hooks, own_environment};
 pub use mounts::MOUNT_OPTIONS;
 pub use mounts::mapping_lines;
 pub use other::{Handover, bundle, lower_other};
@@ -170,11 +170,16 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     }
     steps.push(session(stdio));
     steps.extend(linux.personality().as_ref().map(restrict::personality).transpose()?);
-    let filter = restrict::restrict(process, linux.seccomp().as_ref(), &mut steps)?;
-    steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: false });
-    if let Some(gate) = gate {
-        gate.before_program(spec, exec_arguments(process)?, &mut steps);
+    let mut as_user = vec![Step::WorkingDirectory { target: working_directory(process)?, create: false }];
+    if gate.is_some() {
+        let (argv, env) = exec_arguments(process)?;
+        as_user.push(Step::FindProgram { argv, env });
     }
+    let filter = restrict::restrict(process, linux.seccomp().as_ref(), as_user, &mut steps)?;
+    if let Some(gate) = gate {
+        gate.before_program(spec, &mut steps);
+    }
+    steps.push(Step::CloseOnExec);
     steps.extend(filter);
     if extras.init {
         // As confined as the program: pid 1 must be no way up.
@@ -241,6 +246,27 @@ fn namespaces(
         return Err(LowerError::Unsupported("a container without a mount namespace of its own".to_owned()));
     }
     Ok(namespaces)
+}
+
+const IPC_SYSCTLS: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+/// The namespace that a kernel parameter is one of; `None`: it is the whole host's.
+pub fn namespace_of_sysctl(dotted: &str) -> Option<LinuxNamespaceType> {
+    match dotted {
+        name if name.starts_with("net.") => Some(LinuxNamespaceType::Network),
+        name if name.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&name) => Some(LinuxNamespaceType::Ipc),
+        "kernel.domainname" | "kernel.hostname" => Some(LinuxNamespaceType::Uts),
+        _ => None,
+    }
 }
 
 fn open_namespace(kind: LinuxNamespaceType, path: &Path) -> Result<OwnedFd, LowerError> {

@@ -16,10 +16,12 @@ use crate::init::Step;
 
 const DEFAULT_UMASK: u32 = 0o022;
 
-/// Returns what must come right before the program, if anything.
+/// `as_user` is done as the user that the program runs as, and while no filter forbids what it takes. Returns what must
+/// come right before the program, if anything.
 pub(super) fn restrict(
     process: &Process,
     filter: Option<&LinuxSeccomp>,
+    as_user: Vec<Step>,
     steps: &mut Vec<Step>,
 ) -> Result<Option<Step>, LowerError> {
     // The keyring that follows gets it, too.
@@ -40,14 +42,22 @@ pub(super) fn restrict(
     steps.extend(profile.map(|profile| Step::AppArmor(profile.clone())));
     let filter = filter.map(seccomp_step).transpose()?;
     let no_new_privileges = process.no_new_privileges() == Some(true);
-    // Without no_new_privs, installing a filter takes CAP_SYS_ADMIN, so it comes before capabilities go.
-    let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
-    steps.extend(early);
     steps.push(Step::Groups(user.additional_gids().clone().unwrap_or_default()));
     steps.push(Step::Identity { uid: user.uid(), gid: user.gid() });
-    steps.push(capabilities(process));
-    if no_new_privileges {
-        steps.push(Step::NoNewPrivileges);
+    // Without no_new_privs, installing a filter takes CAP_SYS_ADMIN, so it comes before capabilities go.
+    let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
+    if let Some(early) = early {
+        let effective = process.capabilities().as_ref().and_then(|sets| sets.effective().as_ref());
+        if effective.is_some_and(|set| CapabilitySet::from_oci(set).has("DAC_OVERRIDE")) {
+            steps.push(Step::RegainCapabilities);
+        }
+        steps.extend(as_user);
+        steps.extend([Step::CloseOnExec, Step::RegainCapabilities, early]);
+        steps.push(capabilities(process));
+    } else {
+        steps.push(capabilities(process));
+        steps.extend(no_new_privileges.then_some(Step::NoNewPrivileges));
+        steps.extend(as_user);
     }
     Ok(late)
 }

@@ -120,11 +120,15 @@ fn steps_of_a_plain_container() {
         SessionKeyring
         OomScoreAdj(0)
         Umask(18)
-        Seccomp 1
         Groups([0])
         Identity { uid: 0, gid: 0 }
-        Capabilities { bounding: 2818844155, permitted: 2818844155, effective: 2818844155, inheritable: 0, ambient: 0 }
+        RegainCapabilities
         WorkingDirectory { target: "/", create: false }
+        CloseOnExec
+        RegainCapabilities
+        Seccomp 1
+        Capabilities { bounding: 2818844155, permitted: 2818844155, effective: 2818844155, inheritable: 0, ambient: 0 }
+        CloseOnExec
         Exec { argv: ["/bin/true"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=box", "HOME=/"] }
     "#]].assert_eq(&lines(&lowered));
     assert_eq!(lowered.descriptors.len(), 1);
@@ -163,6 +167,7 @@ fn restrictions_come_in_an_order_that_works() {
             "Capabilities",
             "NoNewPrivileges",
             "WorkingDirectory",
+            "CloseOnExec",
             "Seccomp",
             "Reaper",
             "Exec",
@@ -237,13 +242,17 @@ fn exec_joins_everything_and_is_as_restricted() {
         SessionKeyring
         OomScoreAdj(0)
         Umask(18)
-        Seccomp 1
         Groups([0])
         Identity { uid: 0, gid: 0 }
-        Capabilities { bounding: 2818844155, permitted: 2818844155, effective: 2818844155, inheritable: 0, ambient: 0 }
+        RegainCapabilities
         WorkingDirectory { target: "/", create: false }
+        CloseOnExec
+        RegainCapabilities
+        Seccomp 1
+        Capabilities { bounding: 2818844155, permitted: 2818844155, effective: 2818844155, inheritable: 0, ambient: 0 }
         Rebirth
         NewSession
+        CloseOnExec
         Exec { argv: ["/bin/true"], env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=box", "HOME=/"] }
     "#]].assert_eq(&lines(&lowered));
 }

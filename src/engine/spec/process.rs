@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxCapabilities;
 use oci_spec::runtime::LinuxNamespace;
-use oci_spec::runtime::LinuxNamespaceType;
 use oci_spec::runtime::PosixRlimit;
 use oci_spec::runtime::PosixRlimitBuilder;
 use oci_spec::runtime::PosixRlimitType;
@@ -15,6 +14,7 @@ use oci_spec::runtime::Spec;
 use oci_spec::runtime::User;
 
 use crate::engine::capabilities::CapabilitySet;
+use crate::engine::lower;
 use crate::engine::spec::Request;
 use crate::engine::spec::SpecError;
 use crate::engine::users::UserDatabase;
@@ -121,17 +121,6 @@ fn rlimits(container: &ContainerSpec) -> Result<Vec<PosixRlimit>, SpecError> {
     limits.collect()
 }
 
-const IPC_SYSCTLS: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
-
 /// The service's kernel parameters, each of a namespace that is the container's own, after Docker's two.
 pub(super) fn sysctls(
     container: &ContainerSpec,
@@ -159,12 +148,11 @@ pub(super) fn sysctls(
         if !dotted.split('.').all(plain) {
             return error("is not the name of a kernel parameter");
         }
-        let needed = match dotted.as_str() {
-            name if name.starts_with("net.") => LinuxNamespaceType::Network,
-            name if name.starts_with("fs.mqueue.") || IPC_SYSCTLS.contains(&name) => LinuxNamespaceType::Ipc,
-            "kernel.domainname" => LinuxNamespaceType::Uts,
-            "kernel.hostname" => return error("is set with `hostname`"),
-            _ => return error("is a parameter of the whole host; set it there with sysctl(8)"),
+        if dotted == "kernel.hostname" {
+            return error("is set with `hostname`");
+        }
+        let Some(needed) = lower::namespace_of_sysctl(&dotted) else {
+            return error("is a parameter of the whole host; set it there with sysctl(8)");
         };
         if !has(needed) {
             return error("would change the host, whose namespace the service shares; take one of the two out");

@@ -4,3 +4,4 @@
 mod attributes;
 pub(crate) mod bundle;
 mod lifecycle;
+mod suites;
