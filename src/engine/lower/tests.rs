@@ -278,7 +278,7 @@ fn labels_are_given_before_anything_that_has_them() {
     assert!(matches!(mounts::label(linux), Some(Step::MountLabel(label)) if label == "m"));
     let mut process = spec.process().clone().unwrap();
     let mut steps = Vec::new();
-    restrict::restrict(&process, None, &mut steps).unwrap();
+    restrict::restrict(&process, None, Vec::new(), &mut steps).unwrap();
     assert!(matches!(&steps[..2], [Step::ProcessLabel(label), Step::SessionKeyring] if label == "p"), "{steps:?}");
     assert_eq!(restrict::pipe_label(&process, Some("m")).as_deref(), Some("m"));
     // Who is not confined may use everybody's pipes.
