@@ -204,6 +204,7 @@ impl Host {
         self.trash
             .discard(&folder)
             .map_err(|error| because(format!("cannot remove `{}`", folder.display()), &error))?;
+        self.empty_trash_soon();
         if let Some(record) = &record {
             self.note("destroy", &record.config, &[]);
         }

@@ -65,6 +65,8 @@ pub(super) struct Parts {
     pub(super) images: RefCell<HashMap<String, Rc<Image>>>,
     pub(super) volumes: Volumes,
     pub(super) trash: Trash,
+    /// It is going to be emptied.
+    pub(super) trash_waits: Rc<Cell<bool>>,
     pub(super) hierarchies: Hierarchies,
     /// Where the host has SELinux.
     pub(super) selinux: Option<Policy>,

@@ -3,10 +3,15 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
 
 use crate::engine::cgroup;
 use crate::supervisor::failure::because;
 use crate::supervisor::host::Host;
+
+/// How long removed containers stay on the disk of a project that goes on.
+const TRASH_STAYS: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Nothing is left to do: lets the keeper go, and removes what no container needs any more.
@@ -26,6 +31,20 @@ impl Host {
         if let Err(error) = trash {
             self.warn(&because("cannot empty the trash", &error).message);
         }
+    }
+
+    /// Deletes what containers have left, without being in the way of what follows their removal: others that start instead.
+    pub(super) fn empty_trash_soon(&self) {
+        if self.trash_waits.replace(true) {
+            return;
+        }
+        let (trash, waits) = (self.trash.clone(), Rc::clone(&self.trash_waits));
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(TRASH_STAYS).await;
+            waits.set(false);
+            // What cannot be deleted now is told when this process leaves, which tries it again.
+            let _ = tokio::task::spawn_blocking(move || trash.empty()).await;
+        });
     }
 
     /// The project's folders go with its last container, network and volume. Whoever is about to start a supervisor holds the

@@ -171,6 +171,7 @@ fn host(
         images: RefCell::default(),
         volumes: Volumes::open(&roots.data)?,
         trash: Trash::new(&roots.data),
+        trash_waits: Rc::default(),
         hierarchies: Hierarchies::detect()?,
         selinux: Policy::of_host().ok(),
         pump: LogPump::start(|container, error| complain(&io::Error::other(format!("{container}: {error}"))))?,

@@ -482,3 +482,20 @@ fn following_logs_ends_with_the_last_container() {
     assert!(following.wait().unwrap().success());
     project.down();
 }
+
+#[test]
+fn what_is_replaced_leaves_the_disk_while_the_project_goes_on() {
+    if !can_run_containers("trash") {
+        return;
+    }
+    let project = Project::new(
+        "services:\n  a: {image: rcompose/host, command: [sh, -c, 'echo x > /made; exec sleep 1000'], stop_signal: SIGKILL}\n",
+    );
+    project.run(&["up", "-d"]).ok();
+    project.run(&["up", "-d", "--force-recreate"]).ok();
+    let trash = project.root().join("data/trash");
+    assert!(trash.is_dir());
+    eventually("the trash is emptied", || (std::fs::read_dir(&trash).unwrap().count() == 0).then_some(()));
+    assert_eq!(project.run(&["ps", "-q"]).ok().out.lines().count(), 1);
+    project.down();
+}
