@@ -34,7 +34,7 @@ fn no_capability_is_inherited() {
 }
 
 /// CVE-2022-36109: without its own group among the supplementary ones, a process loses it by changing its group, and with it what
-/// that group is denied. Weakened: a process that has none.
+/// that group is denied. Looked at in the kernel's files, without a weakened half.
 #[test]
 fn the_own_group_stays_with_a_process() {
     if !can_run_containers("the_own_group_stays_with_a_process") {
