@@ -46,6 +46,8 @@ mod program;
 mod rights;
 mod told;
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Output;
 
 use rcompose::engine::capabilities::CapabilitySet;
@@ -53,6 +55,7 @@ use rcompose::engine::seccomp::default_profile;
 use serde_json::json;
 
 use crate::oci::bundle::{Bundle, text};
+use crate::support::Project;
 
 /// A container as a service's is set up, which runs `script` as root.
 fn container(name: &str, script: &str) -> Bundle {
@@ -94,4 +97,12 @@ fn judge(
 
 fn everything(output: &Output) -> String {
     format!("{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// A folder of the host's with a file `prize`, which a project's containers are after.
+fn outside(project: &Project) -> PathBuf {
+    let outside = project.folder().parent().unwrap().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("prize"), "of the host").unwrap();
+    outside
 }

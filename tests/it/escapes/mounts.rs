@@ -132,9 +132,7 @@ fn a_part_of_a_volume_that_turns_into_a_link_stays_inside() {
         return;
     }
     let project = Project::new("");
-    let outside = project.folder().parent().unwrap().join("outside");
-    fs::create_dir(&outside).unwrap();
-    fs::write(outside.join("prize"), "of the host").unwrap();
+    let outside = super::outside(&project);
     let script = format!(
         "mkdir /volume/d; echo inside >/volume/d/prize; ln -s {} /volume/l; echo ready; exec python3 -c \"\n\
          import ctypes\nlibc = ctypes.CDLL(None)\n\
