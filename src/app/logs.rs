@@ -115,7 +115,7 @@ impl App {
             let records = self.selected(&project, &selection).map_err(AppError::io("read the logs"))?;
             let dir = self.roots.project(&project);
             let shown = records.iter().filter(|one| !is_hidden(one));
-            let sources = shown.map(|one| source(&dir, &project, one)).collect();
+            let sources = shown.map(|one| source(&dir, &project, one, one.is_open())).collect();
             LogReader::open(sources, query).and_then(|mut reader| reader.read(emit)).map_err(wrong)
         }
     }
@@ -173,7 +173,9 @@ impl App {
             }
             let gone = running.extract_if(.., |id, _| !records.iter().any(|record| record.config.id == *id));
             pending.borrow_mut().extend(gone.map(|(_, end)| end));
-            let sources = records.iter().map(|record| source(&dir, project, record)).collect();
+            // The keeper may have written of an end before the rest of the output is in the files: that line is not over yet.
+            let unfinished = |record: &ContainerRecord| record.state.run.is_some();
+            let sources = records.iter().map(|one| source(&dir, project, one, unfinished(one))).collect();
             Ok(Scan { sources, over })
         };
         let sources = look()?.sources;
@@ -228,12 +230,9 @@ fn removed(project: &str, record: &ContainerRecord) -> Ended {
     Ended { name, service: record.config.service.name.clone(), code: None, restarting: false }
 }
 
-fn source(dir: &ProjectDir, project: &str, record: &ContainerRecord) -> Source {
-    Source {
-        name: short_name(project, &record.config.name),
-        folder: dir.container(&record.config.id).join("log"),
-        running: record.is_open(),
-    }
+fn source(dir: &ProjectDir, project: &str, record: &ContainerRecord, running: bool) -> Source {
+    let folder = dir.container(&record.config.id).join("log");
+    Source { name: short_name(project, &record.config.name), folder, running }
 }
 
 /// A container's name without its project's: `web-1`.

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Project, Ran, can_run_containers, eventually, finish, free_port, needs_root};
+use nix::sys::signal::Signal;
+
+use crate::support::{Project, Ran, can_run_containers, eventually, finish, free_port, kill, needs_root};
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.
 fn shell(script: &str) -> String {
@@ -303,7 +305,7 @@ fn attached_up_shows_prefixed_output_and_stops_on_interrupt() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap());
     let first = lines.find(|line| line.contains("ready")).unwrap();
     assert!(first.starts_with("a-1") && first.contains("| ready"), "{first}");
-    crate::support::kill(child.id() as i32, nix::sys::signal::Signal::SIGINT);
+    kill(child.id() as i32, Signal::SIGINT);
     assert!(lines.any(|line| line.contains("bye")), "the last words are missing");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(project.container("a")["State"], "exited");
@@ -479,6 +481,35 @@ fn following_logs_ends_with_the_last_container() {
     assert_eq!(lines.next().as_deref(), Some("early"), "it goes on while another one runs");
     project.run(&["kill", "long"]).ok();
     assert_eq!(lines.last().as_deref(), Some("long-1 exited with code 137"));
+    assert!(following.wait().unwrap().success());
+    project.down();
+}
+
+/// The keeper writes of the end at once; what the container printed last may still be on its way into the file.
+#[test]
+fn a_followed_line_is_not_cut_where_the_container_ended() {
+    if !can_run_containers("a_followed_line_is_not_cut_where_the_container_ended") {
+        return;
+    }
+    let two_halves = shell("printf half; while [ ! -e /go/now ]; do sleep 0.01; done; echo ' and half'");
+    let project = Project::new(&format!("services:\n  a: {{{two_halves}, volumes: ['./go:/go']}}\n"));
+    std::fs::create_dir(project.folder().join("go")).unwrap();
+    project.run(&["up", "-d"]).ok();
+    let folder = project.root().join("data/projects").join(&project.name).join("containers");
+    let container = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    eventually("the first half", || {
+        std::fs::metadata(container.join("log/stdout.log")).ok().filter(|file| file.len() == 4)
+    });
+    let mut following = project.command(&["logs", "-f", "--no-log-prefix"]).stdout(Stdio::piped()).spawn().unwrap();
+    let supervisor = project.role("supervisor")[0];
+    kill(supervisor, Signal::SIGSTOP);
+    project.write("go/now", "");
+    eventually("the keeper's word of the end", || container.join("exit.json").exists().then_some(()));
+    // Time for whoever follows to look.
+    project.run(&["logs"]).ok();
+    kill(supervisor, Signal::SIGCONT);
+    let lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.collect::<Vec<_>>(), ["half and half", "a-1 exited with code 0"]);
     assert!(following.wait().unwrap().success());
     project.down();
 }
