@@ -16,6 +16,7 @@ pub mod image;
 pub mod list;
 pub mod login;
 pub mod logs;
+pub mod network;
 pub mod options;
 pub mod project;
 pub mod provider;

@@ -1,5 +1,6 @@
 //! What the command line hands to each verb: plain data, checked.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -257,6 +258,28 @@ pub struct PortOptions {
 pub struct VolumesOptions {
     /// Empty: all.
     pub services: Vec<String>,
+}
+
+/// `network connect` and `network disconnect`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkOptions {
+    /// Key in the project, or name.
+    pub network: String,
+    /// Name of a container, or a service.
+    pub container: String,
+    /// Replica number; `None`: the first there is.
+    pub index: Option<u32>,
+}
+
+/// How a container is on a network that it joins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointOptions {
+    pub aliases: Vec<String>,
+    pub ipv4: Option<Ipv4Addr>,
+    pub ipv6: Option<Ipv6Addr>,
+    pub link_local: Vec<IpAddr>,
+    /// The network with the highest one leads out.
+    pub gw_priority: i64,
 }
 
 /// `cp`.

@@ -24,6 +24,7 @@ pub mod lint;
 pub mod login;
 pub mod logs;
 pub mod ls;
+pub mod network;
 pub mod pause;
 pub mod port;
 pub mod ps;
@@ -147,6 +148,9 @@ pub enum Command {
     /// Load, import, list, remove, name and save images
     #[command(subcommand)]
     Image(image::ImageArgs),
+    /// Put containers on networks while they run, and take them off
+    #[command(subcommand)]
+    Network(network::NetworkArgs),
     /// Show what is taken of the machine
     #[command(subcommand)]
     System(system::SystemArgs),
@@ -245,6 +249,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Registry(args) => registry::run(&args, &context_of_layers()?),
         Command::Images(args) => images::run(args, &context()?),
         Command::Image(args) => image::run(args, &context_of_layers()?),
+        Command::Network(args) => network::run(args, &context()?),
         Command::System(args) => system::run(&args, &context()?),
         Command::Ls(args) => ls::run(args, &context()?),
     }

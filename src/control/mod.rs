@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Change;
+use crate::spec::container::Attachment;
 
 pub use connection::Connection;
 
@@ -27,11 +28,21 @@ pub enum Request {
     /// Connect to the standard streams of a container that keeps its input open or has a terminal:
     /// `Started` with descriptors, then `Exited`.
     Attach { container: String },
+    /// Put a container on a network, or take it off one, while it runs or not: `Done` or `Failed`.
+    Network { container: String, change: NetworkChange },
     /// Containers starting and ending, as `Event`s, until the client hangs up.
     Events,
     /// Another program is to take the place of keeper and supervisor; one byte with its descriptor follows. `Done` once it has
     /// the keeper's. What is said for this is the same in all versions.
     GiveWay,
+}
+
+/// Networks are meant by their key in the project, or by their name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkChange {
+    Join(Attachment),
+    Leave { network: String },
 }
 
 /// What to wait for after a change (`up --wait`).

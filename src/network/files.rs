@@ -22,13 +22,17 @@ pub fn hosts(
             (address, _) => text.push_str(&format!("{}\t{name}\n", address.trim_matches(['[', ']']))),
         }
     }
-    for address in own {
-        match domain.filter(|domain| !domain.is_empty()) {
-            Some(domain) => text.push_str(&format!("{address}\t{hostname}.{domain} {hostname}\n")),
-            None => text.push_str(&format!("{address}\t{hostname}\n")),
-        }
-    }
+    text.push_str(&own_hosts(hostname, domain, own));
     text
+}
+
+/// The lines of `/etc/hosts` with the container's own addresses.
+pub fn own_hosts(hostname: &str, domain: Option<&str>, own: &[IpAddr]) -> String {
+    let names = match domain.filter(|domain| !domain.is_empty()) {
+        Some(domain) => format!("{hostname}.{domain} {hostname}"),
+        None => hostname.to_owned(),
+    };
+    own.iter().map(|address| format!("{address}\t{names}\n")).collect()
 }
 
 /// `/etc/hostname`.

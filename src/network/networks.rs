@@ -194,8 +194,24 @@ impl Networks {
     /// # Errors
     /// [`NetworkError::File`].
     pub fn release(&self, containers: &[ContainerId]) -> Result<(), NetworkError> {
+        self.release_in(|_| true, containers)
+    }
+
+    /// As [`Networks::release`], in one network.
+    ///
+    /// # Errors
+    /// [`NetworkError::File`].
+    pub fn release_from(&self, id: &str, container: &ContainerId) -> Result<(), NetworkError> {
+        self.release_in(|record| record.id == id, std::slice::from_ref(container))
+    }
+
+    fn release_in(
+        &self,
+        which: impl Fn(&NetworkRecord) -> bool,
+        containers: &[ContainerId],
+    ) -> Result<(), NetworkError> {
         let records = Records::lock(&self.folder)?;
-        for mut record in records.all()? {
+        for mut record in records.all()?.into_iter().filter(which) {
             let before = record.leases.len();
             record.leases.retain(|_, holder| !containers.iter().any(|container| container.as_str() == holder));
             record.endpoints.retain(|holder, _| !containers.iter().any(|container| container.as_str() == holder));

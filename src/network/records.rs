@@ -62,6 +62,11 @@ impl NetworkRecord {
         ranges.iter().any(reaches)
     }
 
+    /// Whether its links lead out by themselves, without a router on their network.
+    pub fn is_routed(&self) -> bool {
+        matches!(&self.driver, Driver::Shared(shared) if shared.kind.is_routed())
+    }
+
     /// Its bridge; `None` for a network of another kind.
     pub fn as_bridge(&self) -> Option<&Bridge> {
         match &self.driver {

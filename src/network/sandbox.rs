@@ -1,5 +1,7 @@
 //! Network namespaces of containers: links, addresses, routes.
 
+pub mod live;
+
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -265,8 +267,7 @@ fn configure(interface: &Interface<'_>, inside: &Netlink, batch: &mut Vec<u8>) -
         batch.extend(address_message(index, *address, subnet.subnet.prefix()));
         let wanted = if address.is_ipv4() { interface.gateway.ipv4 } else { interface.gateway.ipv6 };
         if wanted {
-            let routed = matches!(&interface.network.driver, Driver::Shared(shared) if shared.kind.is_routed());
-            let route = default_route(index, subnet.gateway, routed);
+            let route = default_route(index, subnet.gateway, interface.network.is_routed());
             batch.extend(netlink::encode(RouteNetlinkMessage::NewRoute(route), ACK | CREATE | EXCLUSIVE));
         }
     }

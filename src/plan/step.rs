@@ -130,6 +130,10 @@ pub enum Reason {
     NetworkChanged {
         network: String,
     },
+    /// It has been taken off a network that the file has it on.
+    NetworkLeft {
+        network: String,
+    },
     Forced,
     DependencyRecreated {
         service: String,
@@ -188,6 +192,7 @@ impl fmt::Display for Reason {
             }
             Self::ImageChanged { old, new } => write!(f, "its image changed: {old} -> {new}"),
             Self::NetworkChanged { network } => write!(f, "network `{network}` is recreated"),
+            Self::NetworkLeft { network } => write!(f, "it is not on network `{network}` any more"),
             Self::Forced => f.write_str("recreation was asked for"),
             Self::DependencyRecreated { service } => write!(f, "`{service}` is recreated"),
             Self::NamespacesLeft { service } => write!(f, "it is in namespaces that `{service}` has left"),

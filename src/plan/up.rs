@@ -189,6 +189,11 @@ impl<'a> Up<'a> {
         if container.service.config_hash != service.config_hash {
             return Some(Reason::Changed { fields: differences(&container.service.fields, &service.fields) });
         }
+        if let Some(network) =
+            networks_of(service).find(|key| networks_of(&container.service).all(|there| there != *key))
+        {
+            return Some(Reason::NetworkLeft { network: network.to_owned() });
+        }
         let image = self.observed.images.get(&service.container.image);
         if let Some(image) = image.filter(|image| **image != container.image_id) {
             return Some(Reason::ImageChanged { old: container.image_id.clone(), new: image.clone() });

@@ -123,6 +123,14 @@ pub enum SharedKind {
 }
 
 impl SharedKind {
+    /// What `driver` is in a file.
+    pub fn driver(self) -> &'static str {
+        match self {
+            Self::MacvlanBridge | Self::MacvlanPrivate | Self::MacvlanVepa | Self::MacvlanPassthru => "macvlan",
+            Self::IpvlanL2 | Self::IpvlanL3 | Self::IpvlanL3s => "ipvlan",
+        }
+    }
+
     /// The containers' default route names no gateway.
     pub fn is_routed(self) -> bool {
         matches!(self, Self::IpvlanL3 | Self::IpvlanL3s)

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::control::connection::{MAX_DESCRIPTORS, checked_length, encode, receive_descriptors};
-use crate::control::{Exec, Failed, Reply, Request, Wait};
+use crate::control::{Exec, Failed, NetworkChange, Reply, Request, Wait};
 use crate::network::routes;
 use crate::plan::Change;
 use crate::plan::ChangeKind;
@@ -161,6 +161,7 @@ impl Shared {
             Request::Change { change, wait } => self.change(&mut stream, *change, wait).await,
             Request::Exec(exec) => self.exec(&mut stream, &exec).await,
             Request::Attach { container } => self.attach(&mut stream, &container).await,
+            Request::Network { container, change } => self.network(&mut stream, &container, change).await,
             Request::Events => self.events(&mut stream).await,
             Request::GiveWay => self.give_way(&mut stream).await,
         }
@@ -384,6 +385,18 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    async fn network(&self, stream: &mut UnixStream, container: &str, change: NetworkChange) -> io::Result<()> {
+        let made = match change {
+            NetworkChange::Join(attachment) => self.host.join(container, attachment),
+            NetworkChange::Leave { network } => self.host.leave_network(container, &network),
+        };
+        let reply = match made {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Failed { failures: vec![Failed { message: error.message, help: error.help }] },
+        };
+        send(stream, &reply).await
     }
 
     async fn events(&self, stream: &mut UnixStream) -> io::Result<()> {

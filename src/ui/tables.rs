@@ -475,6 +475,41 @@ pub fn volume_objects(rows: &[VolumeRow]) -> Vec<Value> {
     rows.iter().map(object).collect()
 }
 
+/// A network in `network ls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkRow {
+    pub id: String,
+    pub name: String,
+    pub project: String,
+    pub driver: &'static str,
+    pub internal: bool,
+    /// In the notation of CIDR.
+    pub subnets: Vec<String>,
+    /// Names of those who are on it.
+    pub containers: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The `network ls` table.
+pub fn networks(rows: &[NetworkRow]) -> String {
+    let cells = |row: &NetworkRow| {
+        let (driver, subnets) = (row.driver.to_owned(), row.subnets.join(" "));
+        vec![row.id.clone(), row.name.clone(), driver, row.project.clone(), subnets, row.containers.join(" ")]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["NETWORK ID", "NAME", "DRIVER", "PROJECT", "SUBNETS", "CONTAINERS"], &rows, 0)
+}
+
+/// What `network ls --format json` and templates show of each network.
+pub fn network_objects(rows: &[NetworkRow]) -> Vec<Value> {
+    let object = |row: &NetworkRow| {
+        let labels: Vec<_> = row.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        json!({"Containers": row.containers, "Driver": row.driver, "ID": row.id, "Internal": row.internal.to_string(),
+            "Labels": labels.join(","), "Name": row.name, "Project": row.project, "Scope": "local", "Subnets": row.subnets})
+    };
+    rows.iter().map(object).collect()
+}
+
 #[cfg(test)]
 #[path = "tables_tests.rs"]
 mod tests;

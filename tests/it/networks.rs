@@ -1,11 +1,13 @@
 //! Networks, seen from inside containers and in the kernel's state.
 
 use std::io::Read;
-use std::net::{IpAddr, Ipv6Addr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Project, can_run_containers, eventually, needs_root};
+use nix::sys::signal::Signal;
+
+use crate::support::{Project, can_run_containers, eventually, kill, needs_root};
 
 /// Answers each TCP connection and datagram with a word, on all addresses of both families.
 const SERVER: &str = "import socket, sys, threading
@@ -239,7 +241,7 @@ networks:
     assert_eq!(inside(&project, "client", &connect("six", 80)), "six");
     assert_eq!(inside(&project, "six", "ip -4 -o addr show dev eth0 | wc -l"), "0");
     for (service, port) in [("both", published("both")), ("six", published("six"))] {
-        assert_eq!(ask(std::net::Ipv4Addr::LOCALHOST, port).unwrap(), service);
+        assert_eq!(ask(Ipv4Addr::LOCALHOST, port).unwrap(), service);
         assert_eq!(ask(Ipv6Addr::LOCALHOST, port).unwrap(), service);
         // By another address of the host no proxy is on the way: it cannot be killed.
         let bridge: IpAddr = gateway(service).parse().unwrap();
@@ -314,11 +316,77 @@ networks:
     let publishers = project.container("b")["Publishers"].clone();
     assert_eq!(publishers[0]["URL"], "127.0.0.1", "{publishers}");
     let port = u16::try_from(publishers[0]["PublishedPort"].as_u64().unwrap()).unwrap();
-    assert_eq!(ask(std::net::Ipv4Addr::LOCALHOST, port).unwrap(), "b");
-    assert!(ask(std::net::Ipv4Addr::new(10, 91, 40, 1), port).is_err(), "published on one address only");
+    assert_eq!(ask(Ipv4Addr::LOCALHOST, port).unwrap(), "b");
+    assert!(ask(Ipv4Addr::new(10, 91, 40, 1), port).is_err(), "published on one address only");
     let too = inside(&project, "alone", &lookup("too"));
     assert!(fails_inside(&project, "alone", &connect(&too, 80)), "containers reach each other without icc");
     project.down();
+}
+
+#[test]
+fn containers_join_and_leave_networks_while_they_run() {
+    let test = "containers_join_and_leave_networks_while_they_run";
+    if !can_run_containers(test) || !has_python(test) {
+        return;
+    }
+    let web = server(8000, "web");
+    let project = Project::new(&format!(
+        "services:
+  web: {{{web}, networks: [front], ports: ['127.0.0.1::8000']}}
+  db: {{{IDLE}, networks: [back]}}
+  alone: {{{IDLE}, network_mode: none}}
+networks: {{front: {{}}, back: {{}}}}\n"
+    ));
+    project.run(&["up", "-d"]).ok();
+    ready(&project, &["web"]);
+    let port = project.run(&["port", "web", "8000"]).ok().out;
+    let port = port.trim().rsplit(':').next().unwrap().parse().unwrap();
+    let published = || eventually("the published port", || ask(Ipv4Addr::LOCALHOST, port).ok());
+    let links = |service: &str| inside(&project, service, "ls /sys/class/net").split_whitespace().count();
+    assert_eq!(links("web"), 2);
+    assert_eq!(inside(&project, "db", &lookup("web")), "");
+
+    project.run(&["network", "connect", "back", "web", "--alias", "joined"]).ok();
+    assert_eq!(links("web"), 3);
+    assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
+    assert_eq!(inside(&project, "db", &connect("web", 8000)), "web");
+    assert_ne!(inside(&project, "web", &lookup("db")), "");
+    assert_eq!(inside(&project, "web", "grep -c $(hostname) /etc/hosts"), "2");
+    assert_eq!(published(), "web");
+    assert_eq!(project.run(&["plan"]).code, 0, "what has been joined besides is left alone");
+    let again = project.run(&["network", "connect", "back", "web"]).fails(1);
+    assert!(again.err.contains("already"), "{}", again.err);
+    let nowhere = project.run(&["network", "connect", "nowhere", "web"]).fails(1);
+    assert!(nowhere.err.contains("`nowhere` does not exist"), "{}", nowhere.err);
+    let none = project.run(&["network", "connect", "back", "alone"]).fails(1);
+    assert!(none.err.contains("network_mode"), "{}", none.err);
+
+    let supervisor = project.role("supervisor")[0];
+    kill(supervisor, Signal::SIGKILL);
+    eventually("the next supervisor", || project.role("supervisor").first().filter(|pid| **pid != supervisor).copied());
+    assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
+
+    // The published port and the default route are on the network that is left.
+    let gateway = || inside(&project, "web", "ip route | grep default | cut -d. -f1,2");
+    let before = gateway();
+    project.run(&["network", "disconnect", "front", "web"]).ok();
+    assert_eq!(links("web"), 2);
+    assert_ne!(gateway(), before);
+    assert_eq!(published(), "web");
+    let plan = project.run(&["plan"]).fails(2);
+    assert!(plan.out.contains("it is not on network `front` any more"), "{}", plan.out);
+
+    project.run(&["restart", "-t", "0", "web"]).ok();
+    ready(&project, &["web"]);
+    assert_eq!(links("web"), 2, "a restart changes no networks");
+    assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
+    project.run(&["up", "-d"]).ok();
+    ready(&project, &["web"]);
+    assert_eq!(links("web"), 2);
+    assert_eq!(gateway(), before, "`up` makes it what the file says");
+    assert_eq!(inside(&project, "db", &lookup("web")), "");
+    project.down();
+    project.assert_nothing_left();
 }
 
 #[test]
@@ -391,12 +459,12 @@ fn what_others_do_to_the_firewall_and_the_routes_is_noticed() {
     ready(&project, &["web"]);
     let published = project.container("web")["Publishers"][0]["PublishedPort"].as_u64().unwrap();
     let port = u16::try_from(published).unwrap();
-    assert_eq!(ask(std::net::Ipv4Addr::LOCALHOST, port).unwrap(), "web");
+    assert_eq!(ask(Ipv4Addr::LOCALHOST, port).unwrap(), "web");
     let tables = String::from_utf8(nft("list tables").unwrap().stdout).unwrap();
     let own = tables.lines().find(|line| line.contains(&format!("rcompose-{}", project.name))).unwrap();
     // As `nft flush ruleset` does.
     assert!(nft(&own.replacen("table", "delete table", 1)).unwrap().status.success());
-    eventually("the rules are there again", || ask(std::net::Ipv4Addr::LOCALHOST, port).ok());
+    eventually("the rules are there again", || ask(Ipv4Addr::LOCALHOST, port).ok());
     // A firewall that drops what is forwarded; other people's containers here are let through.
     let wall = format!("rcwall{}", std::process::id());
     let chain = format!(

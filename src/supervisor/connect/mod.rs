@@ -2,6 +2,7 @@
 //! holds too, so that it outlives this process; [`Host::reconnect`] picks it up again.
 
 mod changes;
+mod live;
 mod names;
 mod networks;
 mod ports;

@@ -110,9 +110,9 @@ impl Host {
         Ok(records)
     }
 
+    /// The network with a key in the project, or another project's by its name.
     pub(super) fn network_of(&self, key: &str) -> Result<NetworkRecord, RuntimeError> {
-        let name = self.record.borrow().networks.get(key).map(|spec| spec.name.clone());
-        let name = name.ok_or_else(|| failure(format!("network `{key}` has not been created")))?;
+        let name = self.record.borrow().networks.get(key).map_or(key.to_owned(), |spec| spec.name.clone());
         self.network_named(&name)?.ok_or_else(|| failure(format!("network `{name}` does not exist")))
     }
 

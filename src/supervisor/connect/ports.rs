@@ -18,8 +18,8 @@ use crate::state::ContainerRecord;
 use crate::supervisor::failure::because;
 
 /// Where published ports lead: the container's addresses on a bridge that leads out.
-#[derive(Clone, Copy, Debug, Default)]
-struct Targets {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Targets {
     ipv4: Option<IpAddr>,
     ipv6: Option<IpAddr>,
     /// Families in which these addresses are reached as they are.
@@ -30,7 +30,7 @@ struct Targets {
 
 impl Targets {
     /// As Docker: ports are not published on internal networks, nor on shared links, which others reach themselves.
-    fn new(attachments: &[Attachment], joined: &[Joined]) -> Self {
+    pub(super) fn new(attachments: &[Attachment], joined: &[Joined]) -> Self {
         let mut outward: Vec<_> = attachments
             .iter()
             .zip(joined)
