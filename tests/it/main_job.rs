@@ -491,16 +491,17 @@ fn a_followed_line_is_not_cut_where_the_container_ended() {
     if !can_run_containers("a_followed_line_is_not_cut_where_the_container_ended") {
         return;
     }
-    let two_halves = shell("printf half; while [ ! -e /go/now ]; do sleep 0.01; done; echo ' and half'");
+    let two_halves = shell("echo begin; printf half; while [ ! -e /go/now ]; do sleep 0.01; done; echo ' and half'");
     let project = Project::new(&format!("services:\n  a: {{{two_halves}, volumes: ['./go:/go']}}\n"));
     std::fs::create_dir(project.folder().join("go")).unwrap();
     project.run(&["up", "-d"]).ok();
     let folder = project.root().join("data/projects").join(&project.name).join("containers");
     let container = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
-    eventually("the first half", || {
-        std::fs::metadata(container.join("log/stdout.log")).ok().filter(|file| file.len() == 4)
-    });
+    let log = || std::fs::metadata(container.join("log/stdout.log")).ok();
+    eventually("the first half", || log().filter(|file| file.len() == "begin\nhalf".len() as u64));
     let mut following = project.command(&["logs", "-f", "--no-log-prefix"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("begin"));
     let supervisor = project.role("supervisor")[0];
     kill(supervisor, Signal::SIGSTOP);
     project.write("go/now", "");
@@ -508,7 +509,6 @@ fn a_followed_line_is_not_cut_where_the_container_ended() {
     // Time for whoever follows to look.
     project.run(&["logs"]).ok();
     kill(supervisor, Signal::SIGCONT);
-    let lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(lines.collect::<Vec<_>>(), ["half and half", "a-1 exited with code 0"]);
     assert!(following.wait().unwrap().success());
     project.down();
