@@ -219,7 +219,9 @@ fn is_hidden(record: &ContainerRecord) -> bool {
 fn end_of(project: &str, record: &ContainerRecord) -> Option<(Ended, i64)> {
     let exit = record.state.exit.filter(|_| record.state.run.is_none())?;
     let service = &record.config.service;
-    let restarting = !record.state.stopped_by_user && service.restart.wants_restart(exit.code, record.state.restarts);
+    let state = &record.state;
+    let wanted = state.rejoins || service.restart.wants_restart(exit.code, state.restarts);
+    let restarting = wanted && !state.stopped_by_user;
     let name = short_name(project, &record.config.name);
     Some((Ended { name, service: service.name.clone(), code: Some(exit.code), restarting }, exit.at))
 }

@@ -45,7 +45,7 @@ impl Down<'_> {
                 && !spared.contains(c.name.as_str())
         };
         let (going, staying): (Vec<_>, Vec<_>) = observed.containers.iter().partition(asked);
-        let stops = stop_all(&mut plan, &going, self.timeout, &Reason::Asked);
+        let stops = stop_all(&mut plan, going.iter().copied().filter(is_running), self.timeout, &Reason::Asked);
         let mut removals = Vec::new();
         for container in &going {
             let needs = stops.get(container.name.as_str()).copied().into_iter().collect::<Vec<_>>();
@@ -94,14 +94,15 @@ impl Down<'_> {
 
 pub(super) fn stop(services: &[String], timeout: Option<Duration>, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
-    let asked: Vec<_> = selected(services, observed).collect();
-    stop_all(&mut plan, &asked, timeout, &Reason::Asked);
+    // What its policy is about to start again is stopped, too.
+    let asked = selected(services, observed).filter(|container| is_running(container) || comes_back(container));
+    stop_all(&mut plan, asked, timeout, &Reason::Asked);
     plan
 }
 
 pub(super) fn kill(services: &[String], signal: &str, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
-    for container in selected(services, observed).filter(|container| is_running(container)) {
+    for container in selected(services, observed).filter(is_running) {
         let op = Op::Kill { id: container.id.clone(), name: container.name.clone(), signal: signal.to_owned() };
         plan.push(op, Reason::Asked, Vec::new());
     }
@@ -124,7 +125,7 @@ pub(super) fn pause(services: &[String], pause: bool, observed: &Observed) -> Pl
 pub(super) fn remove(services: &[String], stop: bool, volumes: bool, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
     let asked: Vec<_> = selected(services, observed).filter(|container| stop || !is_running(container)).collect();
-    let stops = stop_all(&mut plan, &asked, None, &Reason::Asked);
+    let stops = stop_all(&mut plan, asked.iter().copied().filter(is_running), None, &Reason::Asked);
     for container in asked {
         let needs = stops.get(container.name.as_str()).copied().into_iter().collect::<Vec<_>>();
         let reason = if needs.is_empty() { Reason::Asked } else { Reason::Follows };
@@ -206,18 +207,17 @@ fn signal_of(container: &ContainerState) -> String {
     container.service.stop_signal.clone().unwrap_or_else(|| "SIGTERM".to_owned())
 }
 
-/// Stops the running ones among `containers`, each after those that depend on it. Returns the steps by container name.
+/// Stops `containers`, each after those that depend on it. Returns the steps by container name.
 fn stop_all<'a>(
     plan: &mut Plan,
-    containers: &[&'a ContainerState],
+    containers: impl Iterator<Item = &'a ContainerState>,
     timeout: Option<Duration>,
     reason: &Reason,
 ) -> BTreeMap<&'a str, usize> {
-    let running: Vec<_> = containers.iter().copied().filter(|container| is_running(container)).collect();
-    let depends = graph::made_dependencies(running.iter().copied());
+    let mut left: Vec<_> = containers.collect();
+    let depends = graph::made_dependencies(left.iter().copied());
     let mut steps = BTreeMap::new();
     let mut by_service = BTreeMap::<&str, Vec<usize>>::new();
-    let mut left = running;
     while !left.is_empty() {
         let needed = |container: &&ContainerState| {
             let service = container.service.name.as_str();
@@ -248,7 +248,7 @@ pub(super) fn stop_and_remove(
     reason: Reason,
 ) -> usize {
     let remove = Op::Remove { id: container.id.clone(), name: container.name.clone(), volumes };
-    if is_running(container) {
+    if is_running(&container) {
         let stop = plan.push(stop_op(container, timeout, false), reason, Vec::new());
         plan.push(remove, Reason::Follows, vec![stop])
     } else {
@@ -270,7 +270,7 @@ pub(super) fn stop_op(container: &ContainerState, timeout: Option<Duration>, rec
 pub(super) fn discard(container: &str, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     let going: Vec<_> = observed.containers.iter().filter(|one| one.name == container).collect();
-    let stops = stop_all(&mut plan, &going, Some(Duration::ZERO), &Reason::Asked);
+    let stops = stop_all(&mut plan, going.iter().copied().filter(is_running), Some(Duration::ZERO), &Reason::Asked);
     for one in going {
         let needs = stops.get(one.name.as_str()).copied().into_iter().collect::<Vec<_>>();
         let op = Op::Remove { id: one.id.clone(), name: one.name.clone(), volumes: true };
@@ -328,6 +328,13 @@ fn selected<'a>(services: &[String], observed: &'a Observed) -> impl Iterator<It
     all.filter(move |container| services.is_empty() || services.contains(&container.service.name))
 }
 
-fn is_running(container: &ContainerState) -> bool {
+/// It has ended, and nobody has to ask for it to be started again.
+fn comes_back(container: &ContainerState) -> bool {
+    let Phase::Exited(exit) = container.phase else { return false };
+    let wanted = container.rejoins || container.service.restart.wants_restart(exit.code, container.restarts);
+    wanted && container.number > 0 && !container.stopped_by_user
+}
+
+fn is_running(container: &&ContainerState) -> bool {
     matches!(container.phase, Phase::Running { .. })
 }

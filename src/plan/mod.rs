@@ -5,6 +5,7 @@ mod down;
 mod graph;
 mod images;
 mod lower;
+mod rejoin;
 mod relations;
 mod starts;
 mod step;
@@ -19,6 +20,7 @@ use crate::spec::ProjectSpec;
 
 pub use images::{PullPolicy, WantedImage, images};
 pub use lower::lower;
+pub use rejoin::{can_join, left_behind};
 pub use relations::volumes_of;
 pub use step::{FieldChange, Op, Plan, Reason, Step};
 

@@ -366,7 +366,9 @@ impl<'a> Up<'a> {
             Phase::Created => Some(Reason::NeverStarted),
             Phase::Running { .. } => self.stops.contains_key(&service.name).then_some(Reason::Follows),
             // Started by this very change before, and over since: nothing to repeat.
-            Phase::Exited(exit) if exit.at >= self.requested_at && !container.stopped_by_user => None,
+            Phase::Exited(exit) if exit.at >= self.requested_at && !container.stopped_by_user && !container.rejoins => {
+                None
+            }
             Phase::Exited(exit) => Some(Reason::Stopped { code: exit.code }),
         }
     }

@@ -35,6 +35,7 @@ impl<R: Runtime> Reconciler<R> {
         }
         self.judge_wait();
         self.next_change();
+        self.part();
         self.schedule_restarts();
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Live {
     pub(super) restart: Option<AbortHandle>,
     /// A restart by policy is under way.
     pub(super) restarting: bool,
+    /// The run that was ended to join namespaces anew.
+    pub(super) parting: Option<u64>,
     last_exit: Option<Exit>,
     /// True while it does not run.
     pub(super) ended: watch::Sender<bool>,
@@ -48,6 +50,7 @@ impl Live {
             since: Instant::now(),
             restart: None,
             restarting: false,
+            parting: None,
             last_exit: None,
             ended: watch::Sender::new(ended),
         }

@@ -56,6 +56,11 @@ pub(super) enum Event {
         id: ContainerId,
         result: Result<Box<ContainerState>, RuntimeError>,
     },
+    /// A container has ended that is to join the namespaces of another one anew.
+    Parted {
+        id: ContainerId,
+        result: Result<(), RuntimeError>,
+    },
     WaitOver,
     /// Containers that were looked at for a while have had that while.
     Settled,
@@ -258,6 +263,13 @@ impl<R: Runtime> Reconciler<R> {
             Event::Probed { id, run, result } => self.probed(&id, run, result),
             Event::RestartDue { id } => self.restart_due(id),
             Event::Restarted { id, result } => self.restarted(&id, result.map(|state| *state)),
+            Event::Parted { id, result } => {
+                if let Some(live) = self.lives.get_mut(&id) {
+                    live.restarting = false;
+                }
+                self.event(Event::Noted(result));
+                self.observe_when_quiet();
+            }
             Event::WaitOver => self.wait_over(),
             Event::Settled => {
                 if let Some(running) = &mut self.running {
@@ -417,9 +429,34 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
+    /// Ends containers that are in namespaces which another one has left when its policy restarted it.
+    pub(super) fn part(&mut self) {
+        let states: Vec<_> = self.lives.values().map(|live| &live.state).collect();
+        let left = plan::left_behind(&states).into_iter();
+        let left: Vec<_> = left.map(|(state, service)| (state.id.clone(), service.to_owned())).collect();
+        for (id, service) in left {
+            let Some(live) = self.lives.get_mut(&id) else { continue };
+            let held = self.running.as_ref().is_some_and(|running| running.holds(&live.state.name));
+            if held || live.restarting || live.parting == Some(live.run) {
+                continue;
+            }
+            live.restarting = true;
+            live.parting = Some(live.run);
+            live.state.rejoins = true;
+            let (signal, grace) = (live.state.service.stop_signal.clone(), live.state.service.stop_grace);
+            let (runtime, ended) = (Rc::clone(&self.runtime), live.ended.subscribe());
+            self.spawn(async move {
+                let signal = signal.unwrap_or_else(|| "SIGTERM".to_owned());
+                let result = step::part(&*runtime, id.clone(), service, signal, grace, ended).await;
+                Event::Parted { id, result }
+            });
+        }
+    }
+
     /// Arms a timer for each container that its policy wants back.
     pub(super) fn schedule_restarts(&mut self) {
         let mut due = Vec::new();
+        let states: Vec<_> = self.lives.values().map(|live| &live.state).collect();
         for live in self.lives.values() {
             let Some(exit) = live.exit() else { continue };
             let state = &live.state;
@@ -427,7 +464,8 @@ impl<R: Runtime> Reconciler<R> {
             // A one-off container that is over is over.
             let ours = state.number > 0 && !state.stopped_by_user && !held;
             let free = live.restart.is_none() && !live.restarting;
-            if ours && free && state.service.restart.wants_restart(exit.code, state.restarts) {
+            let wanted = state.rejoins || state.service.restart.wants_restart(exit.code, state.restarts);
+            if ours && free && wanted && plan::can_join(state, &states) {
                 // One that ended while nobody looked has waited already.
                 let longest =
                     if live.run == 0 { std::time::Duration::from_millis(500) } else { restart::delay(u32::MAX) };
@@ -449,15 +487,20 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     fn restart_due(&mut self, id: ContainerId) {
+        let joinable = self.lives.get(&id).is_some_and(|live| {
+            plan::can_join(&live.state, &self.lives.values().map(|live| &live.state).collect::<Vec<_>>())
+        });
         let Some(live) = self.lives.get_mut(&id) else { return };
         live.restart = None;
         let held = self.running.as_ref().is_some_and(|running| running.holds(&live.state.name));
-        if held || live.state.stopped_by_user || live.exit().is_none() {
+        if held || live.state.stopped_by_user || live.exit().is_none() || !joinable {
             return;
         }
         live.restarting = true;
         live.streak = live.streak.saturating_add(1);
-        let restarts = live.state.restarts.saturating_add(1);
+        // Following another one is no failure of its own.
+        let restarts =
+            if live.state.rejoins { live.state.restarts.max(1) } else { live.state.restarts.saturating_add(1) };
         live.state.restarts = restarts;
         let runtime = Rc::clone(&self.runtime);
         self.spawn(async move {

@@ -104,9 +104,33 @@ async fn stop<R: Runtime>(
     id: ContainerId,
     signal: String,
     grace: Duration,
-    mut ended: watch::Receiver<bool>,
+    ended: watch::Receiver<bool>,
 ) -> Result<(), RuntimeError> {
     runtime.mark_stopped(id.clone(), true).await?;
+    end(runtime, id, signal, grace, ended).await
+}
+
+/// Ends a container that is to join the namespaces of `service` anew.
+pub(super) async fn part<R: Runtime>(
+    runtime: &R,
+    id: ContainerId,
+    service: String,
+    signal: String,
+    grace: Duration,
+    ended: watch::Receiver<bool>,
+) -> Result<(), RuntimeError> {
+    runtime.mark_rejoins(id.clone(), service).await?;
+    end(runtime, id, signal, grace, ended).await
+}
+
+/// Signal, grace period, SIGKILL.
+async fn end<R: Runtime>(
+    runtime: &R,
+    id: ContainerId,
+    signal: String,
+    grace: Duration,
+    mut ended: watch::Receiver<bool>,
+) -> Result<(), RuntimeError> {
     runtime.signal_container(id.clone(), signal).await?;
     if timeout(grace, ended.wait_for(|ended| *ended)).await.is_ok() {
         return Ok(());

@@ -90,6 +90,8 @@ pub trait Runtime: 'static {
     fn signal_container(&self, id: ContainerId, signal: String) -> impl Future<Output = Result<(), RuntimeError>>;
     /// Notes that the container is stopped by command (or no longer is), so that policies leave it alone after a restart of ours.
     fn mark_stopped(&self, id: ContainerId, stopped: bool) -> impl Future<Output = Result<(), RuntimeError>>;
+    /// Notes that the container is to be started again once it has ended, to be in the namespaces that `service` is in now.
+    fn mark_rejoins(&self, id: ContainerId, service: String) -> impl Future<Output = Result<(), RuntimeError>>;
     /// Removes an ended container with its anonymous volumes when `volumes`.
     fn remove_container(&self, id: ContainerId, volumes: bool) -> impl Future<Output = Result<(), RuntimeError>>;
 

@@ -50,6 +50,9 @@ pub struct ContainerState {
     pub restarts: u32,
     /// Last stopped by command, so that policies leave it alone.
     pub stopped_by_user: bool,
+    /// Ended because one whose namespaces it was in has been restarted: it is started again, whatever its policy.
+    #[serde(default)]
+    pub rejoins: bool,
     /// Address by network key.
     pub addresses: BTreeMap<String, IpAddr>,
     /// None while it does not run.

@@ -57,6 +57,9 @@ pub struct StateFile {
     pub exit: Option<Exit>,
     pub restarts: u32,
     pub stopped_by_user: bool,
+    /// As [`ContainerState::rejoins`].
+    #[serde(default)]
+    pub rejoins: bool,
     pub health: Option<Health>,
     /// The run has been frozen by command.
     #[serde(default)]
@@ -116,6 +119,7 @@ impl ContainerRecord {
             phase,
             restarts: state.restarts,
             stopped_by_user: state.stopped_by_user,
+            rejoins: state.rejoins,
             addresses: state.addresses,
             ports: if runs { state.ports } else { Vec::new() },
         }

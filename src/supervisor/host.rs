@@ -20,6 +20,7 @@ use crate::image::Image;
 use crate::image::Store;
 use crate::keeper::ExitRecord;
 use crate::logs::{Forwarder, LogPump};
+use crate::plan::Reason;
 use crate::runtime::NewContainer;
 use crate::runtime::Probe;
 use crate::runtime::Runtime;
@@ -349,7 +350,19 @@ impl Runtime for Host {
     async fn mark_stopped(&self, id: ContainerId, stopped: bool) -> Result<(), RuntimeError> {
         let mut state = self.load(&id)?.state;
         state.stopped_by_user = stopped;
+        state.rejoins = false;
         self.write_state(&id, &state)
+    }
+
+    async fn mark_rejoins(&self, id: ContainerId, service: String) -> Result<(), RuntimeError> {
+        let found = self.load(&id)?;
+        let mut state = found.state;
+        state.rejoins = true;
+        self.write_state(&id, &state)?;
+        let reason = Reason::NamespacesLeft { service }.to_string();
+        self.warn(&format!("container {} is restarted: {reason}", found.config.name));
+        self.note("restart", &found.config, &[("reason", reason)]);
+        Ok(())
     }
 
     async fn remove_container(&self, id: ContainerId, volumes: bool) -> Result<(), RuntimeError> {

@@ -242,6 +242,7 @@ impl Host {
         state.exit = None;
         state.paused = false;
         state.stopped_by_user = false;
+        state.rejoins = false;
         state.health = record.config.service.health.as_ref().map(|_| crate::spec::Health::Starting);
         state.addresses.clone_from(&connected.addresses);
         state.ports.clone_from(&connected.ports);

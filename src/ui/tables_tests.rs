@@ -35,6 +35,7 @@ fn container(service: &str, number: u32, phase: Phase, ports: Vec<Published>) ->
         phase,
         restarts: 0,
         stopped_by_user: false,
+        rejoins: false,
         addresses: BTreeMap::new(),
         ports,
     }

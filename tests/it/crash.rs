@@ -279,6 +279,53 @@ fn a_clock_that_was_set_back_keeps_nothing_from_being_done() {
     project.assert_nothing_left();
 }
 
+/// What lives in another one's network goes with it when its policy starts it anew, and so does what lives with that.
+#[test]
+fn who_joined_a_namespace_is_restarted_with_its_owner() {
+    if !can_run_containers("who_joined_a_namespace_is_restarted_with_its_owner") {
+        return;
+    }
+    let sleeps = "image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL";
+    let project = Project::new(&format!(
+        "services:
+  a: {{{sleeps}, restart: always, ports: ['80']}}
+  b: {{{sleeps}, network_mode: 'service:a'}}
+  c: {{{sleeps}, ipc: 'service:b'}}
+  other: {{{sleeps}}}
+"
+    ));
+    project.run(&["up", "-d"]).ok();
+    let pid = |service: &str| {
+        let ran = project.run(&["top", service]).out;
+        ran.lines().nth(1).map(|line| line.split_whitespace().nth(3).unwrap().to_owned())
+    };
+    let namespace = |service: &str, kind: &str| std::fs::read_link(format!("/proc/{}/ns/{kind}", pid(service)?)).ok();
+    let other = pid("other");
+    let mut network = namespace("a", "net").unwrap();
+    for _ in 0..2 {
+        kill(pid("a").unwrap().parse().unwrap(), SIGKILL);
+        network = eventually("a restart into a new network", || namespace("a", "net").filter(|now| *now != network));
+        eventually("the network is joined anew", || (namespace("b", "net")? == network).then_some(()));
+        eventually("and the other's shared memory", || {
+            let (b, c) = (namespace("b", "ipc")?, namespace("c", "ipc")?);
+            (b == c).then_some(())
+        });
+    }
+    assert_eq!(pid("other"), other);
+    let log = project.root().join("data/projects").join(&project.name).join("supervisor.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    let (name, reason) = (&project.name, "it is in namespaces that `a` has left");
+    assert_eq!(log.matches(&format!("container {name}-b-1 is restarted: {reason}")).count(), 2, "{log}");
+    let events = project.run(&["events", "--json", "--since", "1h", "--until", "0s"]).ok().out;
+    assert_eq!(events.matches(reason).count(), 2, "{events}");
+    // It was told not to take anybody along.
+    let before = pid("b");
+    project.run(&["restart", "--no-deps", "a"]).ok();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(pid("b"), before);
+    project.down();
+}
+
 /// The machine crashes in the middle of `up`: both processes are killed at a random moment. The next `up` converges,
 /// `down` leaves nothing.
 #[test]

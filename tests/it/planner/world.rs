@@ -177,6 +177,7 @@ impl World {
                     phase: Phase::Created,
                     restarts: 0,
                     stopped_by_user: false,
+                    rejoins: false,
                     addresses: BTreeMap::new(),
                     ports: Vec::new(),
                 });

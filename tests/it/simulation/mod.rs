@@ -46,6 +46,86 @@ fn the_same_seed_takes_the_same_course() {
     }
 }
 
+/// One that lives in another one's network ends up in that of its last run, however often that dies, its policy restarts it, and
+/// the reconciler is killed.
+#[test]
+fn who_joined_a_namespace_follows_its_owner_through_restarts() {
+    for seed in 0..200 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, follows(seed));
+    }
+}
+
+async fn follows(seed: u64) {
+    let world = World::new(seed);
+    world.faults.set(false);
+    let mut project = random_project(&Random::new(seed));
+    let mut service = project.services.remove("app0").unwrap();
+    service.scale = 1;
+    let joined = |name: &str, restart, network| {
+        let mut service = service.clone();
+        (service.name, service.restart, service.container.network) = (name.to_owned(), restart, network);
+        (name.to_owned(), service)
+    };
+    let of = |name: &str| NetworkMode::Service(name.to_owned());
+    project.services = BTreeMap::from([
+        joined("a", RestartPolicy::Always, service.container.network.clone()),
+        joined("b", RestartPolicy::No, of("a")),
+        joined("c", RestartPolicy::OnFailure { max_retries: Some(1) }, of("b")),
+    ]);
+    let depends = |on: &str| {
+        let dependency = Dependency { condition: Condition::ServiceStarted, required: true, restart: true };
+        BTreeMap::from([(on.to_owned(), dependency)])
+    };
+    project.services.get_mut("b").unwrap().depends_on = depends("a");
+    project.services.get_mut("c").unwrap().depends_on = depends("b");
+    let mut driver = Driver::new(&world);
+    driver.make(up(&project, Recreate::Changed), false).await.unwrap();
+    let id = |service: &str| {
+        world.boxes.borrow().values().find(|b| b.state.service.name == service).unwrap().state.id.clone()
+    };
+    for _ in 0..1 + world.random.below(3) {
+        world.end(&id("a"), 1, None);
+        sleep(Duration::from_millis(world.random.below(15_000))).await;
+        if world.random.percent(50) {
+            driver.kill().await;
+        }
+    }
+    sleep(Duration::from_secs(150)).await;
+    for (name, parent) in [("b", "a"), ("c", "b")] {
+        let phase = world.boxes.borrow()[&id(name)].state.phase.clone();
+        let Phase::Running { joined, .. } = phase else { panic!("seed {seed}: {name} is {phase:?}") };
+        assert_eq!(joined, [world.pid_of(parent).unwrap()], "seed {seed}: {name}");
+    }
+    driver.make(ChangeKind::Stop { services: Vec::new(), timeout: None }, false).await.unwrap();
+    sleep(Duration::from_secs(150)).await;
+    assert_eq!(["a", "b", "c"].map(|name| world.pid_of(name)), [None; 3], "seed {seed}: stopped is stopped");
+    driver.task.abort();
+}
+
+/// A container that its policy is about to start again is stopped like one that runs.
+#[test]
+fn what_was_stopped_between_two_restarts_stays_so() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let world = World::new(1);
+        world.faults.set(false);
+        let mut project = random_project(&Random::new(1));
+        project.services.retain(|name, _| name == "app0");
+        project.services.get_mut("app0").unwrap().restart = RestartPolicy::Always;
+        project.services.get_mut("app0").unwrap().scale = 1;
+        let mut driver = Driver::new(&world);
+        driver.make(up(&project, Recreate::Changed), false).await.unwrap();
+        let id = world.boxes.borrow().keys().next().unwrap().clone();
+        world.end(&id, 1, None);
+        sleep(Duration::from_millis(20)).await;
+        driver.make(ChangeKind::Stop { services: Vec::new(), timeout: None }, false).await.unwrap();
+        sleep(Duration::from_secs(150)).await;
+        assert_eq!(world.pid_of("app0"), None);
+        driver.task.abort();
+    });
+}
+
 fn simulate(seed: u64) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, scenario(seed))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rcompose::base::ids::ContainerId;
 use rcompose::runtime::{NewContainer, Probe, Runtime, RuntimeError, RuntimeEvent};
-use rcompose::spec::container::MountSource;
+use rcompose::spec::container::{MountSource, NetworkMode};
 use rcompose::spec::{
     Condition, ContainerState, Exit, Health, HealthSpec, HookSpec, NetworkSpec, Observed, Phase, RestartPolicy,
     VolumeSpec,
@@ -130,6 +130,14 @@ impl World {
         self.news.notify_one();
     }
 
+    /// The process of a service that runs.
+    pub(super) fn pid_of(&self, service: &str) -> Option<i32> {
+        self.boxes.borrow().values().find_map(|found| match found.state.phase {
+            Phase::Running { pid, .. } if found.state.service.name == service => Some(pid),
+            _ => None,
+        })
+    }
+
     pub(super) fn observed(&self) -> Observed {
         Observed {
             containers: self.boxes.borrow().values().map(|found| found.state.clone()).collect(),
@@ -221,6 +229,7 @@ impl Runtime for Sim {
             phase: Phase::Created,
             restarts: 0,
             stopped_by_user: false,
+            rejoins: false,
             addresses: BTreeMap::new(),
             ports: Vec::new(),
         };
@@ -250,17 +259,27 @@ impl Runtime for Sim {
             }
         } else {
             assert!(!state.stopped_by_user, "{} was stopped by command and restarted by policy", state.name);
-            assert_ne!(state.service.restart, RestartPolicy::No, "{} restarted against its policy", state.name);
+            let policy = state.service.restart;
+            assert!(policy != RestartPolicy::No || state.rejoins, "{} restarted against its policy", state.name);
         }
+        let joined = match &state.service.container.network {
+            NetworkMode::Service(parent) => match world.pid_of(parent) {
+                Some(pid) => vec![pid],
+                None => return Err(RuntimeError { message: format!("`{parent}` does not run"), help: None }),
+            },
+            _ => Vec::new(),
+        };
+        let pid = i32::try_from(world.made.get()).unwrap();
         let (state, run) = {
             let mut boxes = world.boxes.borrow_mut();
             let found = boxes.get_mut(&id).unwrap();
             found.run += 1;
             found.was_started = true;
             found.state.stopped_by_user = false;
+            found.state.rejoins = false;
             found.state.restarts = restarts;
             let health = found.state.service.health.as_ref().map(|_| Health::Starting);
-            found.state.phase = Phase::Running { pid: 1, started_at, health, paused: false, joined: Vec::new() };
+            found.state.phase = Phase::Running { pid, started_at, health, paused: false, joined };
             (found.state.clone(), found.run)
         };
         world.note(&format!("started {}", state.name));
@@ -297,10 +316,19 @@ impl Runtime for Sim {
         Ok(())
     }
 
+    async fn mark_rejoins(&self, id: ContainerId, _: String) -> Result<(), RuntimeError> {
+        self.0.work("mark rejoins").await?;
+        if let Some(found) = self.0.boxes.borrow_mut().get_mut(&id) {
+            found.state.rejoins = true;
+        }
+        Ok(())
+    }
+
     async fn mark_stopped(&self, id: ContainerId, stopped: bool) -> Result<(), RuntimeError> {
         self.0.work("mark").await?;
         if let Some(found) = self.0.boxes.borrow_mut().get_mut(&id) {
             found.state.stopped_by_user = stopped;
+            found.state.rejoins = false;
         }
         Ok(())
     }
