@@ -2,17 +2,17 @@
 
 use clap::Args;
 
-use crate::app::AppError;
 use crate::app::logs::Ended;
 use crate::app::options::{LogOutput, LogsOptions};
+use crate::base::reason::without_number;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
 use crate::cli::values;
 use crate::logs::Line;
 use crate::ui::log_lines::LogPrinter;
-use std::cell::RefCell;
-use std::io::Write;
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
@@ -71,32 +71,39 @@ impl LogsArgs {
 /// Whatever keeps it from being done.
 pub fn run(args: LogsArgs, context: &Context) -> Result<ExitCode, Failure> {
     let options = args.options()?;
-    let out = RefCell::new(std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock()));
+    let out = RefCell::new(io::BufWriter::with_capacity(1 << 16, io::stdout().lock()));
     let style = show::log_style(options.output, context.ansi);
     let mut printer = LogPrinter::new(style, []);
     // Nothing ends `logs -f` but a signal: a pipe whose other end stays open says so.
-    let (never, _open) = std::io::pipe().map_err(|error| Failure::new(format!("no descriptor is left: {error}")))?;
+    let (never, _open) = io::pipe().map_err(|error| Failure::new(format!("no descriptor is left: {error}")))?;
     for name in context.app.hidden_logs(&options).map_err(|error| context.failure(error))? {
         show::warn(&format!("the output of `{name}` is not shown: its log driver does not keep it"));
     }
     let following = options.follow;
+    // What ends the reading when writing fails is told apart from what keeps the logs from being read.
+    let unwritten = Cell::new(None);
+    let stop = |error: io::Error| {
+        let kind = error.kind();
+        unwritten.set(Some(error));
+        io::Error::from(kind)
+    };
     let mut print = |line: Line<'_>| {
         let mut out = out.borrow_mut();
-        printer.print(&line, &mut *out)?;
-        if following { out.flush() } else { Ok(()) }
+        let printed = printer.print(&line, &mut *out);
+        printed.and_then(|()| if following { out.flush() } else { Ok(()) }).map_err(stop)
     };
     let mut ended = |ended: Ended| {
         let mut out = out.borrow_mut();
-        writeln!(out, "{}", show::end(&ended))?;
-        out.flush()
+        writeln!(out, "{}", show::end(&ended)).and_then(|()| out.flush()).map_err(stop)
     };
     let shown = context.app.logs(&options, never.as_fd(), &mut print, &mut ended);
-    match shown.map(|()| out.borrow_mut().flush()) {
-        Ok(Ok(())) => Ok(ExitCode::SUCCESS),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Ok(Err(error)) => Err(Failure::new(format!("cannot write to standard output: {error}"))),
+    let flushed = if shown.is_ok() { out.borrow_mut().flush() } else { Ok(()) };
+    match unwritten.take().or(flushed.err()) {
         // Whoever reads has seen enough.
-        Err(AppError::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(context.failure(error)),
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Some(error) => {
+            Err(Failure::new(format!("cannot write to standard output: {}", without_number(&error.to_string()))))
+        }
+        None => shown.map(|()| ExitCode::SUCCESS).map_err(|error| context.failure(error)),
     }
 }

@@ -389,3 +389,54 @@ fn watch_brings_changes_into_containers() {
     project.write("compose.yaml", &format!("services:\n  a: {{{IDLE}}}\n"));
     assert!(project.run(&["watch", "--no-up"]).fails(1).err.contains("develop.watch"));
 }
+
+/// That nothing more can be written is no fault of the logs; whoever reads and has seen enough is no fault at all.
+#[test]
+fn logs_that_cannot_be_written_say_so() {
+    if !can_run_containers("logs_that_cannot_be_written_say_so") {
+        return;
+    }
+    let lines = "image: rcompose/host, command: [seq, '100000']";
+    let project = Project::new(&format!("services:\n  a: {{{lines}}}\n"));
+    project.run(&["up", "-d"]).ok();
+    eventually("its end", || (project.container("a")["State"] == "exited").then_some(()));
+    for args in [&["logs"][..], &["logs", "-f"], &["logs", "--tail", "1"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran: Ran = project.command(args).stdout(full).output().unwrap().into();
+        assert_eq!(ran.fails(1).err, "error: cannot write to standard output: No space left on device\n", "{args:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran: Ran = project.command(args).stdout(writer).output().unwrap().into();
+        assert_eq!(ran.ok().err, "", "{args:?}");
+    }
+    project.down();
+}
+
+/// Files that come out of a container keep their set-id and sticky bits, as with docker compose, whoever owns them then.
+#[test]
+fn cp_keeps_all_bits_of_a_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    if !can_run_containers("cp_keeps_all_bits_of_a_mode") {
+        return;
+    }
+    let make = "mkdir -p /srv/d/sub && cd /srv/d && echo x > f && chmod 6755 f && echo y > g && chmod 1777 g && chmod 3777 sub \
+                && echo z > sub/h && chmod 4711 sub/h && exec sleep 1000";
+    let project = Project::new(&format!(
+        "services: {{a: {{image: rcompose/host, stop_signal: SIGKILL, command: [sh, -c, '{make}']}}}}\n"
+    ));
+    project.run(&["up", "-d"]).ok();
+    eventually("the files", || {
+        (project.run(&["exec", "-T", "a", "test", "-u", "/srv/d/sub/h"]).code == 0).then_some(())
+    });
+    for (index, args) in [&["cp", "a:/srv/d"][..], &["cp", "-a", "a:/srv/d"], &["cp", "a:/srv/d/."]].iter().enumerate()
+    {
+        let to = project.folder().join(format!("out{index}"));
+        let args: Vec<&str> = args.iter().copied().chain([to.to_str().unwrap()]).collect();
+        project.run(&args).ok();
+        for (file, mode) in [("f", 0o6755), ("g", 0o1777), ("sub", 0o3777), ("sub/h", 0o4711)] {
+            let found = std::fs::metadata(to.join(file)).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(found, mode, "{args:?}: {file} has {found:o}");
+        }
+    }
+    project.down();
+}
