@@ -9,6 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 /// Longest a condition may take to come true before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -217,9 +219,7 @@ impl Project {
 
     /// Pids of this project's own processes with that role.
     pub(crate) fn role(&self, role: &str) -> Vec<i32> {
-        // With the space behind it, or `x1` would be `x10`, too.
-        let wanted = format!("rcompose: {role} {} ", self.name);
-        processes().filter(|(_, words)| format!("{words} ").starts_with(&wanted)).map(|(pid, _)| pid).collect()
+        role_of(&self.name, role)
     }
 
     /// Takes the project down and checks that nothing of it is left.
@@ -244,51 +244,137 @@ impl Project {
     }
 
     fn left(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        for role in ["keeper", "supervisor"] {
-            left.extend(self.role(role).iter().map(|pid| format!("{role} {pid}")));
-        }
-        let root = self.root();
-        let text = root.to_string_lossy().into_owned();
-        left.extend(
-            processes().filter(|(_, words)| words.contains(&text)).map(|(pid, words)| format!("{pid} {words}")),
-        );
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        left.extend(mounts.lines().filter(|line| line.contains(&text)).map(|line| format!("mount {line}")));
-        let containers = root.join("data/projects").join(&self.name).join("containers");
-        left.extend(entries(&containers).into_iter().map(|name| format!("container {name}")));
-        let records = entries(&root.join("data/networks")).into_iter().filter(|name| name.ends_with(".json"));
-        left.extend(records.map(|name| format!("network {name}")));
-        let volumes = entries(&root.join("data/volumes")).into_iter().filter(|name| !name.starts_with('.'));
-        left.extend(volumes.map(|name| format!("volume {name}")));
-        let alias = |link: &String| fs::read_to_string(format!("/sys/class/net/{link}/ifalias")).unwrap_or_default();
-        let links = entries(Path::new("/sys/class/net")).into_iter();
-        left.extend(links.filter(|link| alias(link).starts_with(&self.name)).map(|link| format!("link {link}")));
-        // The command is there to look with; the engine does without it.
-        if let Ok(tables) = Command::new("nft").args(["list", "tables"]).output() {
-            let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
-            let wanted = format!("rcompose-{}", self.name);
-            left.extend(tables.lines().filter(|line| line.contains(&wanted)).map(str::to_owned));
-        }
-        left.extend(cgroups_of(&self.name).into_iter().map(|path| format!("cgroup {}", path.display())));
-        left
+        left(&self.name, &self.root)
     }
 }
 
+/// What is left on the machine of the project `name`, whose root is `root`.
+fn left(name: &str, root: &Path) -> Vec<String> {
+    let mut left = Vec::new();
+    for role in ["keeper", "supervisor"] {
+        left.extend(role_of(name, role).iter().map(|pid| format!("{role} {pid}")));
+    }
+    let text = root.to_string_lossy().into_owned();
+    left.extend(processes().filter(|(_, words)| words.contains(&text)).map(|(pid, words)| format!("{pid} {words}")));
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    left.extend(mounts.lines().filter(|line| line.contains(&text)).map(|line| format!("mount {line}")));
+    let containers = root.join("data/projects").join(name).join("containers");
+    left.extend(entries(&containers).into_iter().map(|name| format!("container {name}")));
+    let records = entries(&root.join("data/networks")).into_iter().filter(|name| name.ends_with(".json"));
+    left.extend(records.map(|name| format!("network {name}")));
+    let volumes = entries(&root.join("data/volumes")).into_iter().filter(|name| !name.starts_with('.'));
+    left.extend(volumes.map(|name| format!("volume {name}")));
+    let alias = |link: &String| fs::read_to_string(format!("/sys/class/net/{link}/ifalias")).unwrap_or_default();
+    let links = entries(Path::new("/sys/class/net")).into_iter();
+    left.extend(links.filter(|link| alias(link).starts_with(name)).map(|link| format!("link {link}")));
+    // The command is there to look with; the engine does without it.
+    if let Ok(tables) = Command::new("nft").args(["list", "tables"]).output() {
+        let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
+        let wanted = format!("rcompose-{}", name);
+        left.extend(tables.lines().filter(|line| line.contains(&wanted)).map(str::to_owned));
+    }
+    left.extend(cgroups_of(name).into_iter().map(|path| format!("cgroup {}", path.display())));
+    left
+}
+
+/// Pids of a project's own processes with that role.
+fn role_of(name: &str, role: &str) -> Vec<i32> {
+    // With the space behind it, or `x1` would be `x10`, too.
+    let wanted = format!("rcompose: {role} {name} ");
+    processes().filter(|(_, words)| format!("{words} ").starts_with(&wanted)).map(|(pid, _)| pid).collect()
+}
+
 impl Drop for Project {
+    /// Leaves nothing on the machine, wherever the test has failed.
     fn drop(&mut self) {
-        let _ = self.command(&["down", "-v", "-t", "0", "--remove-orphans"]).output();
-        for role in ["supervisor", "keeper"] {
-            for pid in self.role(role) {
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        let cleared = self.clear();
+        if !self.ends() || !cleared {
+            // They hang, or the file is one that nothing can be done with: the next ones clear away what these have made.
+            self.kill_all();
+            let _ = fs::write(self.folder().join("compose.yaml"), "services: {}\n");
+            self.clear();
+            if !self.ends() {
+                self.kill_all();
             }
         }
         // A way out whose supervisor is killed here would stay.
         let ours = self.root.display().to_string();
         for (pid, words) in processes().filter(|(_, words)| words.contains("pasta ") && words.contains(&ours)) {
             println!("still there: {words}");
-            kill(pid, nix::sys::signal::Signal::SIGKILL);
+            kill(pid, Signal::SIGKILL);
         }
+        for group in cgroups_of(&self.name) {
+            println!("still there: {}", group.display());
+            remove_group(&group);
+        }
+    }
+}
+
+impl Project {
+    /// `down`, for as long as that may take.
+    fn clear(&self) -> bool {
+        let mut command = self.command(&["down", "-v", "-t", "0", "--remove-orphans"]);
+        let Ok(mut child) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return false };
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match child.try_wait() {
+                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+                Ok(None) => drop(child.kill()),
+                ended => return ended.is_ok_and(|status| status.is_some_and(|status| status.success())),
+            }
+        }
+    }
+
+    /// Whether keeper and supervisor end: they do once nothing is left, and with them what they have made.
+    fn ends(&self) -> bool {
+        let end = Instant::now() + Duration::from_secs(5);
+        let lives = || ["supervisor", "keeper"].iter().any(|role| !self.role(role).is_empty());
+        while lives() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        !lives()
+    }
+
+    /// The keeper first, or it starts another supervisor, which starts another keeper.
+    fn kill_all(&self) {
+        while let Some(pid) = ["keeper", "supervisor"].iter().find_map(|role| self.role(role).first().copied()) {
+            kill(pid, Signal::SIGKILL);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Ends what is in a control group, and removes it with those below it.
+fn remove_group(group: &Path) {
+    for below in entries(group).iter().map(|name| group.join(name)).filter(|path| path.is_dir()) {
+        remove_group(&below);
+    }
+    let end = Instant::now() + Duration::from_secs(5);
+    while fs::remove_dir(group).is_err() && Instant::now() < end {
+        for pid in fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines() {
+            kill(pid.parse().unwrap(), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A project whose test fails leaves nothing, whatever its file says by then and even if its supervisor hangs.
+#[test]
+fn a_test_that_fails_leaves_nothing_on_the_machine() {
+    if !can_run_containers("a_test_that_fails_leaves_nothing_on_the_machine") {
+        return;
+    }
+    for hangs in [false, true] {
+        let sleeps = "image: rcompose/host, command: [sleep, '1000'], ports: ['80'], mem_limit: 64m";
+        let project = Project::new(&format!("services:\n  a: {{{sleeps}}}\n  b: {{{sleeps}}}\n"));
+        project.run(&["up", "-d"]).ok();
+        project.write("compose.yaml", "services: [");
+        if hangs {
+            kill(project.role("supervisor")[0], Signal::SIGSTOP);
+        }
+        let (name, root) = (project.name.clone(), project.root());
+        drop(project);
+        assert_eq!(left(&name, &root), Vec::<String>::new(), "{hangs}");
     }
 }
 
@@ -320,7 +406,7 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
 }
 
 /// Sends a signal to a process by number.
-pub(crate) fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+pub(crate) fn kill(pid: i32, signal: Signal) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
 }
 
