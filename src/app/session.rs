@@ -19,7 +19,7 @@ use crate::keeper::Program;
 use crate::keeper::SpawnOptions;
 use crate::state::ProjectDir;
 use crate::state::Roots;
-use crate::sys::peer::{Peer, peer};
+use crate::sys::peer::{Peer, Why, peer};
 use crate::sys::process::{self, start_time};
 
 /// How often a supervisor may vanish during one request before we give up.
@@ -36,10 +36,8 @@ pub enum SessionError {
     Start { project: String, source: io::Error },
     #[error("cannot talk to the supervisor of project `{project}`")]
     Talk { project: String, source: io::Error },
-    #[error(
-        "`{}` is held by {who}, not by the keeper of project `{project}`: nothing is said to it; stop what has that folder mounted, and remove the socket", path.display()
-    )]
-    Impostor { project: String, path: PathBuf, who: String },
+    #[error("`{}` is held by {who}, not by the keeper of project `{project}`: nothing is said to it", path.display())]
+    Impostor { project: String, path: PathBuf, who: String, help: String },
     #[error("the supervisor of project `{project}` ended {ATTEMPTS} times without an answer; see `{log}`")]
     Gone { project: String, log: PathBuf },
 }
@@ -87,16 +85,33 @@ impl Session {
                 Peer::Ours => return Ok(Some(connection)),
                 // A keeper that died is being replaced, by whoever starts one or by the supervisor.
                 Peer::Gone if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                Peer::Gone => return Err(self.impostor("a process that has ended".to_owned())),
-                Peer::Foreign { pid, uid } => {
-                    return Err(self.impostor(format!("process {pid} of user {uid}, in a container or not yours")));
+                Peer::Gone => {
+                    return Err(self.impostor("who took it over from a process that has ended".to_owned(), true));
+                }
+                Peer::Foreign { pid, why } => {
+                    let keeper = matches!(why, Why::Capabilities(_));
+                    return Err(self.impostor(format!("process {pid}, which {why}"), keeper));
                 }
             }
         }
     }
 
-    fn impostor(&self, who: String) -> SessionError {
-        SessionError::Impostor { project: self.project.clone(), path: self.dir.socket().to_owned(), who }
+    /// `keeper`: it can be this project's after all, of an early build or started with fewer capabilities.
+    fn impostor(&self, who: String, keeper: bool) -> SessionError {
+        let (project, path) = (self.project.clone(), self.dir.socket().to_owned());
+        let remove = "stop what has that folder mounted, and remove the socket";
+        let help = if keeper {
+            let pattern = format!("'^rcompose: (keeper|supervisor) {project} '");
+            // Stopped first: each of them starts the other one again.
+            format!(
+                "if `pgrep -af {pattern}` shows the project's processes, they are of an early build, or were started with fewer \
+                 capabilities than this command has. End both at once (`pkill -STOP -f {pattern}; pkill -KILL -f {pattern}`): \
+                 the containers go on, and the next command takes them over. Otherwise {remove}"
+            )
+        } else {
+            remove.to_owned()
+        };
+        SessionError::Impostor { project, path, who, help }
     }
 
     fn connect_to_any(&self) -> Result<Option<(Connection, Peer)>, SessionError> {

@@ -99,7 +99,9 @@ pub fn failure(error: AppError, ansi: Ansi) -> Failure {
         AppError::Failed(failures) => {
             let mut failures = failures.into_iter();
             let Some(first) = failures.next_back() else { return Failure::new("the change could not be made") };
-            for other in failures {
+            for mut other in failures {
+                // Said once, at the end.
+                other.help.take_if(|help| first.help.as_ref() == Some(help));
                 failed(&other).report(ansi);
             }
             failed(&first)
@@ -119,6 +121,10 @@ pub fn failure(error: AppError, ansi: Ansi) -> Failure {
                 Some(help) => failure.help(help),
                 None => failure,
             }
+        }
+        AppError::Session(crate::app::session::SessionError::Impostor { ref help, .. }) => {
+            let help = help.clone();
+            Failure::from_error(&error).help(help)
         }
         other => Failure::from_error(&other),
     }

@@ -48,6 +48,8 @@ pub enum Update {
         text: String,
     },
     Warning(String),
+    /// It has not begun, and what it waits for.
+    Waits(String),
 }
 
 /// Something that went wrong, told so that a person can act on it.

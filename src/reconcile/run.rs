@@ -12,7 +12,7 @@ use super::change::{Running, Stage};
 use super::health::Watch;
 use super::live::Live;
 use super::step::{self, Outcome};
-use super::{Command, Failure, Handle, restart};
+use super::{Command, Failure, Handle, Update, restart};
 use crate::base::ids::ContainerId;
 use crate::plan;
 use crate::plan::ChangeKind;
@@ -174,9 +174,12 @@ impl<R: Runtime> Reconciler<R> {
                 | ChangeKind::Cancel
         );
         // The same once more, from another terminal: when its turn comes, there is nothing left to do.
-        let again =
-            running.change.kind == command.change.kind && !matches!(command.change.kind, ChangeKind::Run { .. });
+        let again = running.change.kind == command.change.kind
+            && !matches!(command.change.kind, ChangeKind::Up { .. } | ChangeKind::Run { .. });
         if again {
+            let text = format!("waiting for the `{verb}` of the same project that is under way");
+            // The one who asked may have gone.
+            let _ = command.progress.send(Update::Waits(text));
             self.queue.push_back(command);
             return;
         }
@@ -191,7 +194,6 @@ impl<R: Runtime> Reconciler<R> {
             "it began {} s ago; wait for it, or end it with `stop` or `down`",
             running.began.elapsed().as_secs()
         );
-        // The one who asked may have gone.
         let _ = command.done.send(Err(vec![Failure { message, help: Some(age) }]));
     }
 

@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::engine::runtimes;
 use crate::network::ports::{Holder, PortError};
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
-use crate::spec::container::MountSource;
-use crate::supervisor::failure::because;
+use crate::spec::container::{MountSource, NetworkMode};
+use crate::supervisor::failure::{DESCRIPTORS_HELP, because};
 use crate::supervisor::host::Host;
+
+/// What a running container takes of the supervisor's descriptors; while it starts it takes some more.
+const DESCRIPTORS: usize = 6;
+const DESCRIPTORS_WITH_NETWORK: usize = 12;
 
 impl Host {
     /// Images there, bind sources there, ports free. All problems, not the first one.
     pub(super) fn check(&self, containers: &[NewContainer]) -> Result<(), Vec<RuntimeError>> {
-        let mut problems = Vec::new();
+        let mut problems: Vec<_> = check_descriptors(containers).into_iter().collect();
         let mut images = BTreeMap::new();
         for new in containers {
             let service = &new.service;
@@ -96,6 +102,21 @@ impl Host {
         }
         problems
     }
+}
+
+/// There are descriptors for the new containers: otherwise each of those that get none would fail for itself.
+fn check_descriptors(containers: &[NewContainer]) -> Option<RuntimeError> {
+    let limit = usize::try_from(getrlimit(Resource::Nofile).current?).ok()?;
+    let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
+    let new = containers.iter().filter(|new| new.replaces.is_none());
+    let network = |new: &NewContainer| matches!(new.service.container.network, NetworkMode::Networks(_));
+    let wanted: usize = new.map(|new| if network(new) { DESCRIPTORS_WITH_NETWORK } else { DESCRIPTORS }).sum();
+    (open.saturating_add(wanted) > limit).then(|| RuntimeError {
+        message: format!(
+            "the containers need {wanted} descriptors in the project's processes, which have {open} of {limit} by now"
+        ),
+        help: Some(DESCRIPTORS_HELP.to_owned()),
+    })
 }
 
 /// Another runtime that is asked for is there.

@@ -20,8 +20,13 @@ pub(super) fn because(what: impl Into<String>, error: &dyn Error) -> RuntimeErro
         message.push_str(&error.to_string());
         cause = error.source();
     }
-    RuntimeError { message: without_number(&message), help: None }
+    let help = message.contains("Too many open files").then(|| DESCRIPTORS_HELP.to_owned());
+    RuntimeError { message: without_number(&message), help }
 }
+
+/// The way out of a limit that is too low.
+pub(super) const DESCRIPTORS_HELP: &str = "the project's processes have the hard limit of where it was brought up: raise that \
+    (`ulimit -Hn`, `LimitNOFILE=` of a systemd service, `nofile` in /etc/security/limits.conf), then `down` and `up`";
 
 /// A line for the supervisor's log, which is its standard error. A full disk is no reason to fail.
 pub(super) fn log(message: &str) {

@@ -20,7 +20,7 @@ use crate::reconcile::{Command, Update};
 use crate::supervisor::host::Host;
 use crate::supervisor::link::Streams;
 use crate::supervisor::process::{Inside, Refused};
-use crate::sys::peer::{Peer, peer};
+use crate::sys::peer::{Peer, Why, peer};
 
 /// The socket and what requests need.
 pub(super) struct Server {
@@ -150,11 +150,13 @@ impl Shared {
             Peer::Ours => {}
             // Nobody waits for what would be done.
             Peer::Gone => return Ok(()),
-            Peer::Foreign { pid, uid } => {
-                let message =
-                    format!("process {pid} of user {uid} is in a container or not this user's: it is not obeyed");
+            Peer::Foreign { pid, why } => {
+                let message = format!("process {pid} {why}: it is not obeyed");
                 self.host.warn(&message);
-                return send(&mut stream, &Reply::Failed { failures: vec![Failed { message, help: None }] }).await;
+                let help = matches!(why, Why::Capabilities(_)).then(|| {
+                    "give the command where it may get all capabilities that the project was brought up with".to_owned()
+                });
+                return send(&mut stream, &Reply::Failed { failures: vec![Failed { message, help }] }).await;
             }
         }
         match request {
@@ -183,7 +185,7 @@ impl Shared {
     }
 
     async fn change(self: &Rc<Self>, stream: &mut UnixStream, change: Change, wait: Option<Wait>) -> io::Result<()> {
-        self.let_resumed_finish(&change).await;
+        self.let_resumed_finish(stream, &change).await?;
         let Joined { mut outcome, mut updates } = match self.begin(change, wait, false) {
             Ok(joined) => joined,
             Err(failed) => return send(stream, &Reply::Failed { failures: vec![failed] }).await,
@@ -206,7 +208,7 @@ impl Shared {
     }
 
     /// A change that goes on from before a crash is no reason to refuse the one that a person asks for now.
-    async fn let_resumed_finish(&self, change: &Change) {
+    async fn let_resumed_finish(&self, stream: &mut UnixStream, change: &Change) -> io::Result<()> {
         let current = self.current.borrow().clone();
         let waits = matches!(change.kind, ChangeKind::Up { .. } | ChangeKind::Run { .. } | ChangeKind::Start { .. });
         if let Some(mut current) = current
@@ -214,9 +216,12 @@ impl Shared {
             && current.requested_at != change.requested_at
             && waits
         {
+            let text = "waiting for the change that goes on since before the supervisor was replaced";
+            send(stream, &Reply::Warning(text.to_owned())).await?;
             // Its failures are nobody's; what is left to do is part of the new change.
             let _ = current.outcome.wait_for(Option::is_some).await;
         }
+        Ok(())
     }
 
     /// Begins a change, or joins it when it is the one under way.
@@ -279,7 +284,8 @@ impl Shared {
                 biased;
                 Some(text) = notices.recv() => tell_all(listeners, &Reply::Warning(text)),
                 Some(update) = news.recv() => {
-                    if let Some((journal, current)) = accepted.take() {
+                    let begun = !matches!(update, Update::Waits(_));
+                    if begun && let Some((journal, current)) = accepted.take() {
                         self.accept(journal, current, remember_project.as_ref());
                         *self.host.notices.borrow_mut() = Some(tell.clone());
                     }
@@ -287,7 +293,7 @@ impl Shared {
                         Update::Progress { id, status, text } => {
                             Reply::Progress { id, status: status.to_owned(), text }
                         }
-                        Update::Warning(text) => Reply::Warning(text),
+                        Update::Warning(text) | Update::Waits(text) => Reply::Warning(text),
                     };
                     tell_all(listeners, &reply);
                 }

@@ -1,6 +1,7 @@
 //! Who is at the other end of a Unix socket.
 #![allow(unsafe_code, reason = "getsockopt(2): no safe wrapper knows SO_PEERPIDFD")]
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -8,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::thread::CapabilitySet;
 
 use crate::sys::userns;
 
@@ -19,7 +21,30 @@ pub enum Peer {
     /// It has ended: who has the socket now cannot be told.
     Gone,
     /// Another user's, or one in a container. The pid may be 0: it has none here.
-    Foreign { pid: i32, uid: u32 },
+    Foreign { pid: i32, why: Why },
+}
+
+/// Why a process is not taken for one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    User(u32),
+    /// It has pids or users of its own.
+    Namespaces,
+    /// It may not get these, which this process may get.
+    Capabilities(CapabilitySet),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(uid) => write!(f, "is user {uid}'s"),
+            Self::Namespaces => f.write_str("is in a container"),
+            Self::Capabilities(lacking) => {
+                let names: Vec<String> = lacking.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
+                write!(f, "may be in a container: it lacks {}", names.join(", "))
+            }
+        }
+    }
 }
 
 /// Who was at the other end when `socket` was connected.
@@ -31,9 +56,12 @@ pub enum Peer {
 /// Whatever the kernel says.
 pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
     let peer = getsockopt(&socket, PeerCredentials)?;
-    let foreign = Peer::Foreign { pid: peer.pid(), uid: peer.uid() };
-    if peer.uid() != rustix::process::geteuid().as_raw() || peer.pid() == 0 {
-        return Ok(foreign);
+    let foreign = |why| Peer::Foreign { pid: peer.pid(), why };
+    if peer.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(foreign(Why::User(peer.uid())));
+    }
+    if peer.pid() == 0 {
+        return Ok(foreign(Why::Namespaces));
     }
     let pidfd = match peer_pidfd(&socket) {
         Ok(pidfd) => Some(pidfd),
@@ -41,11 +69,11 @@ pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => None,
         Err(_) => return Ok(Peer::Gone),
     };
-    let ours = match is_ours(peer.pid()) {
+    let why = match why_foreign(peer.pid()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
             return Ok(Peer::Gone);
         }
-        ours => ours?,
+        why => why?,
     };
     // A number can mean somebody else by now; a pidfd cannot.
     if let Some(pidfd) = pidfd {
@@ -55,30 +83,33 @@ pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
             return Ok(Peer::Gone);
         }
     }
-    Ok(if ours { Peer::Ours } else { foreign })
+    Ok(why.map_or(Peer::Ours, foreign))
 }
 
-fn is_ours(pid: i32) -> io::Result<bool> {
+fn why_foreign(pid: i32) -> io::Result<Option<Why>> {
     let theirs = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let of = |status: &str, name: &str| {
         status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
     };
     // Its pid in each namespace from this one on: in a container it has more than one.
     if of(&theirs, "NSpid:").split_whitespace().count() != 1 {
-        return Ok(false);
+        return Ok(Some(Why::Namespaces));
     }
     let root = rustix::process::geteuid().is_root();
     let namespace = |process: &str| fs::metadata(format!("/proc/{process}/ns/user")).map(|found| found.ino());
     match namespace(&pid.to_string()) {
         // It is not below ours: an ordinary user's processes are above the user namespace of their keeper.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
         // In one below ours anybody may get everything. Only the keeper of an ordinary user has to be in such a one.
-        Ok(theirs) if theirs != namespace("self")? && root && userns::owns("mnt")? => return Ok(false),
+        Ok(theirs) if theirs != namespace("self")? && root && userns::owns("mnt")? => {
+            return Ok(Some(Why::Namespaces));
+        }
         found => found?,
     };
     let bounding = |status: &str| u64::from_str_radix(&of(status, "CapBnd:"), 16).map_err(io::Error::other);
     let own = fs::read_to_string("/proc/self/status")?;
-    Ok(bounding(&own)? & !bounding(&theirs)? == 0)
+    let lacking = CapabilitySet::from_bits_retain(bounding(&own)? & !bounding(&theirs)?);
+    Ok((!lacking.is_empty()).then_some(Why::Capabilities(lacking)))
 }
 
 fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {

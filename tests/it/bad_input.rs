@@ -98,10 +98,50 @@ fn another_up_at_the_same_time_is_refused() {
             .any(|container| container["Service"] == "db" && container["State"] == "running")
             .then_some(())
     });
-    let second = project.run(&["up", "-d", "--force-recreate"]).fails(1);
-    assert!(second.err.contains("up"), "{}", second.err);
+    // The same, another one, and one that would stay.
+    for args in [&["up", "-d"][..], &["up", "-d", "--force-recreate"], &["up"]] {
+        let second = project.run(args).fails(1);
+        assert!(second.err.contains("`up` refused: `up` of the same project is still running"), "{}", second.err);
+        assert!(second.err.contains("help: it began") && second.err.lines().count() == 2, "{}", second.err);
+    }
     project.down();
     assert_ne!(first.wait().unwrap().code(), Some(0));
+}
+
+/// One error and the way out, before anything runs, in place of one for each container.
+#[test]
+fn too_few_descriptors_are_told_once() {
+    if !can_run_containers("too_few_descriptors_are_told_once") {
+        return;
+    }
+    let services: String =
+        (0..20).map(|n| format!("  s{n}: {{image: rcompose/host, command: [sleep, '1000']}}\n")).collect();
+    let project = Project::new(&format!("services:\n{services}"));
+    let limited = |limit: u32, args: &str| {
+        let binary = project.binary();
+        let mut command = project.command(&[]);
+        let script = format!("ulimit -n {limit}; exec {} {args}", binary.display());
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]).current_dir(project.folder()).env_clear();
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command = shell;
+        crate::support::Ran::from(command.output().unwrap())
+    };
+    let errors = |ran: &crate::support::Ran| ran.err.lines().filter(|line| line.starts_with("error: ")).count();
+    let refused = limited(100, "up -d").fails(1);
+    assert!(errors(&refused) == 1 && refused.err.contains("descriptors"), "{}", refused.err);
+    assert!(refused.err.contains("ulimit -Hn") && !refused.err.contains("Started"), "{}", refused.err);
+    project.assert_nothing_left();
+    // What has been made already is not counted before: then the way out is told once.
+    limited(100, "create").fails(1);
+    project.run(&["create"]).ok();
+    let refused = limited(60, "start").fails(1);
+    assert!(refused.err.contains("Too many open files"), "{}", refused.err);
+    assert_eq!(refused.err.matches("ulimit -Hn").count(), 1, "{}", refused.err);
+    project.down();
+    // Enough of them, as the estimate has it.
+    limited(22 + 12 * 20 + 60, "up -d").ok();
+    project.down();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rcompose::engine::users::UserDatabase;
 
@@ -245,6 +245,65 @@ fn a_container_that_commands_at_the_control_socket_is_not_obeyed() {
         assert!(name != "unshared" || said.contains("unshared 0"), "{said}");
     }
     project.down();
+}
+
+/// Who has fewer capabilities than the other one may be in a container. The way out is told, and so is it for a socket whose listener
+/// cannot be told, as with a keeper of an early build.
+#[test]
+fn a_supervisor_that_is_not_trusted_is_told_with_the_way_out() {
+    let test = "a_supervisor_that_is_not_trusted_is_told_with_the_way_out";
+    if !can_run_containers(test) || needs_root(test, "capabilities are taken away") {
+        return;
+    }
+    let project = Project::new(&format!("services: {{a: {{{SERVICE}, command: [sleep, '1000']}}}}\n"));
+    let weakly = |args: &[&str]| {
+        let ours = project.command(args);
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--bounding-set", "-sys_time", "--inh-caps", "-sys_time"])
+            .arg(ours.get_program())
+            .args(ours.get_args());
+        command.current_dir(project.folder()).env_clear();
+        command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        crate::support::Ran::from(command.output().unwrap())
+    };
+    project.run(&["up", "-d"]).ok();
+    let refused = weakly(&["stop"]).fails(1).err;
+    assert!(refused.contains("may be in a container: it lacks CAP_SYS_TIME: it is not obeyed"), "{refused}");
+    assert!(refused.contains("help: give the command where it may get all capabilities"), "{refused}");
+    project.down();
+    weakly(&["up", "-d"]).ok();
+    let refused = project.run(&["stop"]).fails(1).err;
+    let pattern = format!("'^rcompose: (keeper|supervisor) {} '", project.name);
+    assert!(refused.contains("may be in a container: it lacks CAP_SYS_TIME, not by the keeper"), "{refused}");
+    assert!(refused.contains(&pattern) && refused.contains("fewer capabilities"), "{refused}");
+    // What it says to do.
+    let remedy = refused.split('`').find(|quoted| quoted.starts_with("pkill ")).unwrap();
+    assert!(Command::new("sh").args(["-c", remedy]).status().unwrap().success());
+    project.run(&["stop"]).ok();
+    assert_eq!(project.container("a")["State"], "exited");
+    project.down();
+
+    let folder = project.root().join("run").join(&project.name);
+    fs::create_dir_all(&folder).unwrap();
+    let script = "import os, socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+if os.fork():
+    os._exit(0)
+time.sleep(30)
+";
+    let listens =
+        Command::new("python3").args(["-c", script]).arg(folder.join("control.sock")).stdout(Stdio::null()).status();
+    assert!(listens.unwrap().success());
+    let refused = project.run(&["stop"]).fails(1).err;
+    assert!(refused.contains("took it over from a process that has ended") && refused.contains(&pattern), "{refused}");
+    let socket = folder.join("control.sock").display().to_string();
+    let ended =
+        Command::new("pkill").args(["-KILL", "-f", &format!("^python3 -c import os.*{socket}")]).status().unwrap();
+    assert!(ended.success());
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 fn kill_all_below(group: &Path) {
