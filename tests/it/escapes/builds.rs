@@ -1,8 +1,10 @@
 //! Builds of hostile Dockerfiles.
 
 use std::fs;
+use std::process::Command;
 
 use crate::build::project;
+use crate::oci::bundle::text;
 use crate::support::Project;
 
 fn effective_capabilities(project: &Project) -> u64 {
@@ -29,43 +31,68 @@ fn a_step_has_the_rights_that_it_was_given() {
     project.down();
 }
 
-/// CVE-2024-23651, CVE-2024-23652, CVE-2024-1753 and CVE-2024-9407: the source of a mount, or the place that is made for one, leads to the host's files by
-/// links that an earlier stage made. That they do lead there is seen by following them as a naive builder would.
+/// A step's mount, and what a naive builder does for it: by name, from the stage's folder `$STAGE` to the step's root `$ROOT`.
+const MOUNTS: [(&str, &str); 5] = [
+    (
+        "--mount=type=bind,from=evil,source=/link,target=/m cat /m/secret > /seen || echo nothing > /seen",
+        "mkdir $ROOT/m; mount --bind $STAGE/link $ROOT/m; cat $ROOT/m/secret",
+    ),
+    (
+        "--mount=type=bind,from=evil,source=/link/secret,target=/f cat /f > /seen || true",
+        "touch $ROOT/f; mount --bind $STAGE/link/secret $ROOT/f; cat $ROOT/f",
+    ),
+    (
+        "--mount=type=cache,from=evil,source=/link,target=/c echo written > /c/new || true",
+        "mkdir $ROOT/c; mount --bind $STAGE/link $ROOT/c; echo written > $ROOT/c/new",
+    ),
+    ("--mount=type=tmpfs,target=/link/made true", "mkdir -p $ROOT/link/made; mount -t tmpfs none $ROOT/link/made"),
+    // A place that was made for a mount is cleared away after the step: by then the way to it leads to the host's empty folder.
+    (
+        "--mount=type=tmpfs,target=/m/below mv /m /n && ln -s $OUTSIDE /m || true",
+        "mkdir -p $ROOT/m/below; mount -t tmpfs none $ROOT/m/below; umount $ROOT/m/below; mv $ROOT/m $ROOT/n; \
+         ln -s $OUTSIDE $ROOT/m; rmdir $ROOT/m/below",
+    ),
+];
+
+/// CVE-2024-23651, CVE-2024-23652, CVE-2024-1753 and CVE-2024-9407: the source of a mount, or the place that is made for one, leads
+/// to the host's files by links that an earlier stage made. Weakened: mounts are made and cleared away by name.
 #[test]
 fn mounts_of_steps_stay_inside() {
     let Some(project) = project("services: {web: {build: .}}\n", "") else { return };
     let outside = project.folder().parent().unwrap().join("outside");
-    fs::create_dir(&outside).unwrap();
-    fs::write(outside.join("secret"), "of the host").unwrap();
-    fs::create_dir(outside.join("below")).unwrap();
+    let make_outside = || {
+        fs::create_dir_all(outside.join("below")).unwrap();
+        fs::write(outside.join("secret"), "of the host").unwrap();
+    };
+    make_outside();
+    let succeeds = |seen: &str| {
+        let mut left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        seen.contains("of the host") || left != ["below", "secret"]
+    };
     let stages = "FROM base AS evil\nCOPY link /link\nFROM base\nCOPY link /link\n";
-    // A place that was made for a mount is cleared away after the step: by then the way to it leads to the host's empty folder.
-    let cleared = format!("RUN --mount=type=tmpfs,target=/m/below mv /m /n && ln -s {} /m || true", outside.display());
-    let attacks = [
-        cleared.as_str(),
-        "RUN --mount=type=bind,from=evil,source=/link,target=/m cat /m/secret > /seen || echo nothing > /seen",
-        "RUN --mount=type=bind,from=evil,source=/link/secret,target=/f cat /f > /seen || true",
-        "RUN --mount=type=cache,from=evil,source=/link,target=/c echo written > /c/new || true",
-        "RUN --mount=type=tmpfs,target=/link/below true",
-    ];
     std::os::unix::fs::symlink(&outside, project.folder().join("link")).unwrap();
-    assert_eq!(fs::read_to_string(project.folder().join("link/secret")).unwrap(), "of the host");
-    // Where a source is not there, a build may end with an error as well.
-    for attack in attacks {
-        project.write("Dockerfile", &format!("{stages}{attack}\n"));
+    for (attack, naive) in MOUNTS {
+        let attack = attack.replace("$OUTSIDE", outside.to_str().unwrap());
+        project.write("Dockerfile", &format!("{stages}RUN {attack}\n"));
         let built = project.run(&["build"]);
         if built.code == 0 {
             let seen = project.run(&["run", "--rm", "-T", "web", "sh", "-c", "cat /seen; true"]).ok();
-            assert!(!seen.out.contains("of the host"), "{attack}: {}", seen.out);
+            assert!(!succeeds(&seen.out), "{attack}: {}", seen.out);
         } else {
+            // Where a source is not there, a build may end with an error as well.
             assert!(built.err.contains("link"), "{attack}: {}", built.err);
+            assert!(!succeeds(""), "{attack}");
         }
-        let mut left: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["below", "secret"], "{attack}");
+        // Weakened, in a mount namespace that ends with it.
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(&outside, root.path().join("link")).unwrap();
+        let mut shell = Command::new("unshare");
+        shell.args(["--mount", "sh", "-c", naive]).env("OUTSIDE", &outside);
+        let output = shell.env("ROOT", root.path()).env("STAGE", project.folder()).output().unwrap();
+        assert!(succeeds(&text(&output.stdout)), "{attack}: the attack would not be seen to succeed: {output:?}");
+        fs::remove_dir_all(&outside).unwrap();
+        make_outside();
     }
-    // Cleared away by name.
-    fs::remove_dir(project.folder().join("link/below")).unwrap();
-    assert!(!outside.join("below").exists());
     project.down();
 }

@@ -3,7 +3,7 @@
 //! Each attack runs twice. Against the engine as it is set up for a service (Docker's capabilities, system call filter, masked
 //! and read-only paths) it must fail. Against a configuration that is weakened at the place in question it must succeed, which
 //! shows that it is a real attack and that the test would see it succeed. Weakening is data: another `config.json`, another
-//! option of the caller, or a hook that does a step of the engine's in the naive way.
+//! option of the caller, or a hook or a shell that does a step of the engine's in the naive way.
 //!
 //! | published as | test |
 //! |---|---|

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
 use super::{container, everything};
-use crate::oci::bundle::{Bundle, cannot_run};
+use crate::oci::bundle::{Bundle, cannot_run, text};
 use crate::support::{Project, can_run_containers, eventually, needs_root};
 
 fn hook(script: &str) -> serde_json::Value {
@@ -161,19 +162,43 @@ fn a_part_of_a_volume_that_turns_into_a_link_stays_inside() {
     project.down();
 }
 
-/// A mount whose target leads to the root would hide everything that protects.
+/// A mount whose target leads to the root hides all that protects, here what is read-only below it.
 #[test]
 fn the_root_cannot_be_mounted_over() {
     if cannot_run() {
         return;
     }
-    for target in ["/", "/self", "/../..", "/self/../."] {
-        let mut bundle = container("over", "echo prize");
+    let script = "cat /prize; touch /tmp/written && echo unprotected; true";
+    let attacker = || {
+        let bundle = container("over", script);
         symlink("/", bundle.rootfs().join("self")).unwrap();
-        let root = bundle.rootfs();
-        bundle.push("/mounts", json!({ "destination": target, "type": "bind", "source": root, "options": ["rbind"] }));
-        let error = bundle.fails(&["run", &bundle.id]);
-        assert!(error.contains("leads to the root itself"), "{target}: {error}");
+        symlink(".", bundle.rootfs().join("here")).unwrap();
+        // Has all that a root needs.
+        let source = bundle.outside("source");
+        let copied = Command::new("cp").arg("-a").args([&bundle.rootfs(), &source]).status().unwrap();
+        assert!(copied.success());
+        fs::write(source.join("prize"), "prize\n").unwrap();
+        (bundle, source)
+    };
+    for target in ["/", "/self", "/here", "/../..", "/self/../."] {
+        let (mut bundle, source) = attacker();
+        bundle.push("/linux/readonlyPaths", json!("/tmp"));
+        bundle
+            .push("/mounts", json!({ "destination": target, "type": "bind", "source": source, "options": ["rbind"] }));
+        let output = bundle.oci(&["run", &bundle.id]);
+        assert!(text(&output.stderr).contains("leads to the root itself"), "{target}: {}", everything(&output));
+        assert!(output.stdout.is_empty() && !output.status.success(), "{target}: {}", everything(&output));
+    }
+    // Weakened: mounted and entered by name.
+    let (bundle, source) = attacker();
+    let naive = "mount --bind $ROOT $ROOT && mount --bind -o ro $ROOT/tmp $ROOT/tmp && mount --rbind $SOURCE $ROOT/$TARGET \
+        && exec chroot $ROOT /bin/sh -c \"$SCRIPT\"";
+    for (target, weakened) in [("tmp", false), ("here", true)] {
+        let mut shell = Command::new("unshare");
+        shell.args(["--mount", "sh", "-c", naive]).env("SCRIPT", script).env("TARGET", target);
+        let output = shell.env("ROOT", bundle.rootfs()).env("SOURCE", &source).output().unwrap();
+        let printed = text(&output.stdout);
+        assert_eq!(printed.contains("prize"), weakened, "{target}: {}", everything(&output));
     }
 }
 

@@ -91,4 +91,7 @@ fn names_of_processes_are_printed_without_control_characters() {
     }
     let listed = bundle.ok(&["ps", &bundle.id]);
     assert!(listed.contains("[2Jx") && !listed.contains('\u{1b}'), "{listed:?}");
+    // The attack is a real one: as the kernel has the name.
+    let name = fs::read_to_string(format!("/proc/{}/comm", bundle.state()["pid"])).unwrap();
+    assert!(name.contains("\u{1b}[2Jx"), "{name:?}");
 }
