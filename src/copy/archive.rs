@@ -1,6 +1,5 @@
 //! A file or directory as a tar stream.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -37,18 +36,11 @@ pub fn archive(root: impl AsFd, path: &str, name: &str, follow: bool, out: impl 
             link(&mut builder, Path::new(name), &stat, target.as_bytes())?;
         }
         FileType::RegularFile => {
-            // Through the descriptor, so that it is the file that was looked at.
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = rustix::fs::open(format!("/proc/self/fd/{}", raw(&found)), flags, Mode::empty())?;
-            append(&mut builder, Path::new(name), &stat, EntryType::Regular, File::from(file))?;
+            append(&mut builder, Path::new(name), &stat, EntryType::Regular, inroot::regular(&found)?)?;
         }
         _ => return Err(io::Error::other("it is neither a file, nor a directory, nor a link")),
     }
     builder.into_inner()?.flush()
-}
-
-fn raw(fd: &OwnedFd) -> i32 {
-    std::os::fd::AsRawFd::as_raw_fd(fd)
 }
 
 fn directory<W: Write>(builder: &mut Builder<W>, folder: &OwnedFd, name: &Path, depth: usize) -> io::Result<()> {
@@ -80,12 +72,12 @@ fn item<W: Write>(
 ) -> io::Result<()> {
     let stat = rustix::fs::statat(folder, file_name, AtFlags::SYMLINK_NOFOLLOW)?;
     let open = |flags| {
-        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(folder, file_name, flags, Mode::empty())
     };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
-            let inner = open(OFlags::DIRECTORY)?;
+            let inner = open(OFlags::RDONLY | OFlags::DIRECTORY)?;
             append(builder, name, &stat, EntryType::Directory, io::empty())?;
             directory(builder, &inner, name, depth + 1)
         }
@@ -94,10 +86,12 @@ fn item<W: Write>(
             link(builder, name, &stat, target.as_bytes())
         }
         FileType::RegularFile => {
-            let file = open(OFlags::empty())?;
             // What it is now, not what its name stood for a moment ago.
-            let stat = rustix::fs::fstat(&file)?;
-            append(builder, name, &stat, EntryType::Regular, File::from(file))
+            let file = match inroot::regular(&open(OFlags::PATH)?) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
+                other => other?,
+            };
+            append(builder, name, &rustix::fs::fstat(&file)?, EntryType::Regular, file)
         }
         _ => Ok(()),
     }

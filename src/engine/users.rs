@@ -2,14 +2,12 @@
 //!
 //! Both files come from the image and are hostile: lines that do not parse are skipped, nothing else follows from them.
 
-use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::Mode;
 use rustix::fs::OFlags;
-use rustix::fs::ResolveFlags;
+
+use crate::sys::inroot;
 
 /// More than this of a user database is not read.
 const MAX_DATABASE: u64 = 4 << 20;
@@ -146,12 +144,7 @@ fn number(attribute: &'static str, wanted: &str, text: &str) -> Result<Option<u3
 }
 
 fn read_in_root(root: BorrowedFd<'_>, path: &str) -> Option<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).ok()?);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
+    let file = inroot::regular(&inroot::open(root, path.as_bytes(), OFlags::PATH).ok()?).ok()?;
     let mut bytes = Vec::new();
     file.take(MAX_DATABASE).read_to_end(&mut bytes).ok()?;
     Some(bytes)
@@ -202,7 +195,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", root.path().join("etc/passwd")).unwrap();
-        let handle = File::open(root.path()).unwrap();
+        let handle = std::fs::File::open(root.path()).unwrap();
         assert!(UserDatabase::read(&handle).passwd.is_empty());
         std::fs::write(root.path().join("etc/hostname"), "inside").unwrap();
         assert_eq!(UserDatabase::read(&handle).passwd, b"inside");

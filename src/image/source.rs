@@ -136,8 +136,10 @@ impl Source {
                 Err(self.refused(member, "it is a circle of links"))
             }
             Content::Directory(root) => match inroot::open_file(root, member.as_bytes()) {
-                Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => Ok(Some(Box::new(file))),
-                Ok(_) => Err(self.refused(member, "it is no regular file")),
+                Ok(file) => Ok(Some(Box::new(file))),
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    Err(self.refused(member, "it is no regular file"))
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(cannot("open", Path::new(&self.name).join(member))(error)),
             },

@@ -190,14 +190,6 @@ pub enum Step {
         uid: u32,
         gid: u32,
     },
-    /// A regular file inside the root (on a tmpfs that an earlier step mounted, or the writable layer).
-    File {
-        target: String,
-        contents: Vec<u8>,
-        mode: u32,
-        uid: u32,
-        gid: u32,
-    },
     /// A device node; falls back to binding the host's where nodes cannot be made (user namespaces).
     Device {
         target: String,

@@ -411,24 +411,6 @@ pub(super) fn directory(root: &OwnedFd, target: &str, mode: u32, uid: u32, gid: 
     Ok(())
 }
 
-pub(super) fn file(
-    root: &OwnedFd,
-    target: &str,
-    contents: &[u8],
-    (mode, uid, gid): (u32, u32, u32),
-) -> Result<(), Fault> {
-    inroot::make_file(root, target).at(target)?;
-    let file = inroot::open(root, target, OFlags::WRONLY | OFlags::NONBLOCK).at(target)?;
-    if FileType::from_raw_mode(rfs::fstat(&file).at(target)?.st_mode) != FileType::RegularFile {
-        return fault(libc::EEXIST, target);
-    }
-    let mut file = std::fs::File::from(file);
-    file.set_len(0).at(target)?;
-    io::Write::write_all(&mut file, contents).at(target)?;
-    rfs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).at(target)?;
-    rfs::fchmod(&file, Mode::from_raw_mode(mode)).at(target)
-}
-
 pub(super) fn symlink(root: &OwnedFd, target: &str, to: &str) -> Result<(), Fault> {
     let (parent, name) = inroot::make_parent(root, target).at(target)?;
     match rfs::symlinkat(to, &parent, name) {

@@ -300,7 +300,6 @@ impl Child<'_> {
             Step::Overlay { .. }
             | Step::Mount { .. }
             | Step::Directory { .. }
-            | Step::File { .. }
             | Step::Device { .. }
             | Step::Symlink { .. }
             | Step::Console { .. }
@@ -371,9 +370,6 @@ impl Child<'_> {
                 mounts::mount(root, (fstype, source, data), target, *flags, label)
             }
             Step::Directory { target, mode, uid, gid } => mounts::directory(root, target, *mode, *uid, *gid),
-            Step::File { target, contents, mode, uid, gid } => {
-                mounts::file(root, target, contents, (*mode, *uid, *gid))
-            }
             Step::Device { target, kind, major, minor, mode, uid, gid } => {
                 mounts::device(root, target, (*kind, *major, *minor), (*mode, *uid, *gid))
             }

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 /// Opens `path` (relative to `root`, or absolute as seen from inside) as `chroot(root)` would, without magic links.
@@ -32,12 +32,27 @@ pub fn open_directory(root: impl AsFd, path: &[u8]) -> io::Result<OwnedFd> {
     open(root, path, OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
-/// Opens a file inside `root` for reading; the last component may not be a symbolic link, and a FIFO does not block.
+/// Opens a regular file inside `root` for reading; the last component may not be a symbolic link.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open`] and [`regular`].
 pub fn open_file(root: impl AsFd, path: &[u8]) -> io::Result<File> {
-    open(root, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK).map(File::from)
+    regular(&open(root, path, OFlags::PATH | OFlags::NOFOLLOW)?)
+}
+
+/// Opens for reading what was found (`O_PATH`), if it is a regular file. Of anything else nothing is opened: a device node there
+/// is one of the host's devices, some of which do something when they are opened.
+///
+/// # Errors
+/// `InvalidInput` where it is something else; what `open(2)` says.
+pub fn regular(found: &impl AsFd) -> io::Result<File> {
+    match FileType::from_raw_mode(fstat(found)?.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Symlink => return Err(Errno::LOOP.into()),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
+    let path = format!("/proc/self/fd/{}", found.as_fd().as_raw_fd());
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
 #[cfg(test)]
@@ -64,5 +79,22 @@ mod tests {
             assert_eq!(text, "inside", "{path}");
         }
         assert_eq!(open_directory(&root, b"absolute").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn nothing_but_files_is_opened() {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+        use std::os::unix::fs::OpenOptionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&folder.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink("fifo", folder.path().join("link")).unwrap();
+        let opened = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        opened.add_watch(&folder.path().join("fifo"), AddWatchFlags::IN_OPEN).unwrap();
+        let root = File::open(folder.path()).unwrap();
+        assert_eq!(open_file(&root, b"fifo").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(open_file(&root, b"link").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert!(opened.read_events().is_err(), "it was opened");
+        let naive = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(folder.path().join("fifo"));
+        assert!(naive.is_ok() && opened.read_events().is_ok());
     }
 }
