@@ -1,6 +1,6 @@
 //! `config`: arguments.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use crate::app::config::{self, ConfigOptions, Format, Print};
 use crate::app::digests::Digests;
 use crate::cli::failure::{self, Failure};
 use crate::cli::root::{self, RootArgs};
+use crate::cli::show;
 use crate::ui::diagnostics;
 
 #[derive(Args, Debug)]
@@ -139,8 +140,5 @@ pub fn run(args: ConfigArgs, root: &RootArgs) -> Result<ExitCode, Failure> {
     let colour = root.ansi().enabled(std::io::stderr().is_terminal());
     eprint!("{}", diagnostics::render(&output.diagnostics, colour));
     let Some(text) = output.text else { return Err(Failure::reported(failure::GENERAL)) };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::new(format!("cannot write to standard output: {error}"))),
-    }
+    show::text(&text)
 }

@@ -1,6 +1,6 @@
 //! What verbs tell while they work, on the screen.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::ui::diagnostics;
 use crate::ui::log_lines::LogStyle;
 use crate::ui::progress::{Progress, ProgressEvent, ProgressMode, ProgressState};
 use crate::ui::terminal;
-use crate::ui::visible;
+use crate::ui::{visible, visible_name};
 
 /// How often a live display moves.
 const FRAME: Duration = Duration::from_millis(100);
@@ -84,7 +84,7 @@ pub fn warn(text: &str) {
 /// Shows what the loader noticed.
 #[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
 pub fn diagnostics(found: &[Diagnostic], ansi: Ansi) {
-    let colour = ansi.enabled(io::IsTerminal::is_terminal(&io::stderr()));
+    let colour = ansi.enabled(io::stderr().is_terminal());
     eprint!("{}", diagnostics::render(found, colour));
 }
 
@@ -152,12 +152,15 @@ pub fn lines(lines: impl IntoIterator<Item = String>) -> Result<ExitCode, Failur
     text(&lines.into_iter().map(|line| line + "\n").collect::<String>())
 }
 
-/// Prints text on standard output. That nobody reads it to its end is no failure.
+/// Prints text on standard output: a person sees what does something to a terminal written out, a program gets it as it is. That
+/// nobody reads it to its end is no failure.
 ///
 /// # Errors
 /// When that is closed.
 pub fn text(text: &str) -> Result<ExitCode, Failure> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    let mut out = io::stdout().lock();
+    let text = if out.is_terminal() { visible(text) } else { text.into() };
+    match out.write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new(format!("cannot write to standard output: {error}")))
         }
@@ -165,18 +168,20 @@ pub fn text(text: &str) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Prints a line on standard output; false when nobody reads it any more.
+/// Prints a line on standard output, as [`text`]; false when nobody reads it any more.
 pub fn line(line: &str) -> bool {
     let mut out = io::stdout().lock();
+    let line = if out.is_terminal() { visible_name(line) } else { line.into() };
     writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
 }
 
 /// The line that ends a container's output.
 pub fn end(ended: &Ended) -> String {
     let restarting = if ended.restarting { " (restarting)" } else { "" };
+    let name = visible_name(&ended.name);
     match ended.code {
-        Some(code) => format!("{} exited with code {code}{restarting}", ended.name),
-        None => format!("{} was removed", ended.name),
+        Some(code) => format!("{name} exited with code {code}{restarting}"),
+        None => format!("{name} was removed"),
     }
 }
 
@@ -204,7 +209,7 @@ pub fn agreed(question: &str) -> Result<bool, Failure> {
 
 #[expect(clippy::print_stderr, reason = "one of the places where people are told things")]
 fn answer(question: &str) -> Result<String, Failure> {
-    eprint!("{question}");
+    eprint!("{}", visible(question));
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer);
     read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
@@ -213,7 +218,7 @@ fn answer(question: &str) -> Result<String, Failure> {
 
 /// How log lines look on standard output.
 pub fn log_style(output: LogOutput, ansi: Ansi) -> LogStyle {
-    let colour = ansi.enabled(io::IsTerminal::is_terminal(&io::stdout())) && !output.no_color;
+    let colour = ansi.enabled(io::stdout().is_terminal()) && !output.no_color;
     LogStyle { colour, prefix: !output.no_prefix, timestamps: output.timestamps }
 }
 
@@ -226,6 +231,6 @@ pub fn now() -> i64 {
 #[expect(clippy::print_stderr, reason = "progress belongs there")]
 pub fn provider(reply: Reply) {
     if let Reply::Progress { id, status, .. } = reply {
-        eprintln!(" {id}  {status}");
+        eprintln!(" {}  {}", visible_name(&id), visible_name(&status));
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::oci::arguments::{Format, Global};
 use crate::oci::error::OciError;
 use crate::oci::state::{Container, Record, Status};
+use crate::ui::visible_name;
 
 /// The state of the runtime specification, and what runc adds to it.
 fn entry(container: &Container, record: Option<&Record>) -> serde_json::Value {
@@ -64,11 +65,12 @@ fn field(entry: &serde_json::Value, name: &str) -> String {
 }
 
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| visible_name(cell))).collect();
     let widths: Vec<usize> = (0..N)
-        .map(|column| rows.iter().filter_map(|row| row.get(column).map(String::len)).max().unwrap_or(0))
+        .map(|column| rows.iter().filter_map(|row| row.get(column).map(|cell| cell.len())).max().unwrap_or(0))
         .collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             // Writing to a string cannot fail.
@@ -90,7 +92,7 @@ pub(super) fn processes(global: &Global, id: &str, format: Format) -> Result<Str
     for pid in pids {
         // It can have ended meanwhile.
         let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-        rows.push([pid.to_string(), String::from_utf8_lossy(&name).trim().escape_debug().to_string()]);
+        rows.push([pid.to_string(), String::from_utf8_lossy(&name).trim().to_owned()]);
     }
     Ok(table(&rows))
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use crate::build::Event;
-use crate::ui::visible;
+use crate::ui::{visible, visible_name};
 
 /// Writes the lines.
 #[derive(Debug)]
@@ -25,10 +25,10 @@ impl<W: Write> BuildLines<W> {
     /// The output is closed.
     pub fn event(&mut self, event: &Event, now: Instant) -> io::Result<()> {
         let (step, text) = match event {
-            Event::Warning(text) => return writeln!(self.output, "warning: {text}"),
+            Event::Warning(text) => return writeln!(self.output, "warning: {}", visible(text)),
             Event::Begin { step, title } => {
                 self.began.insert(*step, now);
-                (*step, title.clone())
+                (*step, visible_name(title).into_owned())
             }
             Event::Line { step, text } => (*step, text.clone()),
             Event::Cached { step } => (*step, "CACHED".to_owned()),
@@ -49,6 +49,17 @@ impl<W: Write> BuildLines<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn titles_and_warnings_do_nothing_to_the_terminal() {
+        let mut lines = BuildLines::new(Vec::new());
+        let title = Event::Begin { step: 1, title: "[1/1] RUN \x1b[2J\n#1 DONE".to_owned() };
+        for event in [title, Event::Warning("\x1b]0;x\x07".to_owned())] {
+            lines.event(&event, Instant::now()).unwrap();
+        }
+        let expected = "#1 [1/1] RUN \\u{1b}[2J\\n#1 DONE\nwarning: \\u{1b}]0;x\\u{7}\n";
+        assert_eq!(String::from_utf8(lines.output).unwrap(), expected);
+    }
 
     #[test]
     fn steps_are_told_apart() {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::base::diagnostic::{Diagnostic, Place, Severity};
-use crate::ui::{Colour, visible};
+use crate::ui::{Colour, visible, visible_name};
 
 /// Source lines are cut to this many characters.
 const MAX_WIDTH: usize = 160;
@@ -96,7 +96,7 @@ impl<'a> Page<'a> {
             self.excerpt(place, gutter, "^", colour, None);
         }
         for (place, note) in &diagnostic.related {
-            self.excerpt(place, gutter, "-", Colour::Blue, Some(note));
+            self.excerpt(place, gutter, "-", Colour::Blue, Some(&visible_name(note)));
         }
         if let Some(help) = &diagnostic.help {
             let label = self.paint("help:", Colour::Cyan);

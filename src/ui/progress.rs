@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::ui::{Colour, visible};
+use crate::ui::{Colour, visible, visible_name};
 
 /// Something that happens to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,8 @@ impl<W: Write> Progress<W> {
     /// What the output returns.
     pub fn event(&mut self, mut event: ProgressEvent, now: Instant) -> io::Result<()> {
         if self.mode != ProgressMode::Json {
+            event.id = visible_name(&event.id).into_owned();
+            event.status = visible_name(&event.status).into_owned();
             event.text = visible(&event.text).into_owned();
         }
         // Lines cannot be drawn over: that something is on its way is said once.
@@ -260,6 +262,14 @@ mod tests {
     fn plain_lines_are_docker_composes() {
         let expected = " Container x-web-1  Starting\n Network x  Created\n Container x-web-1  Started\n";
         assert_eq!(shown(ProgressMode::Plain), expected);
+    }
+
+    #[test]
+    fn names_make_no_lines_and_do_nothing_to_the_terminal() {
+        let mut out = Vec::new();
+        let mut progress = Progress::new(ProgressMode::Plain, "Running", (60, 24), &mut out);
+        progress.event(event("Volume a\x1b[2J\n Volume b", "Cre\rated", ProgressState::Done), Instant::now()).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), " Volume a\\u{1b}[2J\\n Volume b  Cre\\rated\n");
     }
 
     #[test]

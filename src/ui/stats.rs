@@ -1,9 +1,11 @@
 //! `stats` and `top` in the layouts of docker compose 2.40.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use crate::base::ids::ContainerId;
-use crate::ui::{human, visible};
+use crate::ui::{human, visible_name};
 
 /// What a container uses.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,7 +114,7 @@ pub fn top(rows: &[TopRow], now: i64) -> String {
             began(row.age, now),
             terminal(row.terminal),
             format!("{:02}:{:02}:{:02}", row.cpu / 3600, row.cpu / 60 % 60, row.cpu % 60),
-            visible(&row.command).replace('\n', " "),
+            row.command.replace(['\n', '\t'], " "),
         ]
     };
     columns(&head, &rows.iter().map(cells).collect::<Vec<_>>(), 2, 4)
@@ -141,8 +143,10 @@ fn terminal(device: u64) -> String {
 }
 
 fn columns(head: &[&str], rows: &[Vec<String>], gap: usize, least: usize) -> String {
-    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    let all = || std::iter::once(&head).chain(rows);
+    let head: Vec<Cow<'_, str>> = head.iter().map(|cell| Cow::Borrowed(*cell)).collect();
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| visible_name(cell)).collect()).collect();
+    let all = || std::iter::once(&head).chain(&rows);
     let width =
         |column: usize| all().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..head.len()).map(|column| (width(column) + gap).max(least)).collect();

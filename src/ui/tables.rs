@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::spec::container::NetworkMode;
 use crate::spec::observed::Published;
 use crate::spec::{ContainerState, Health, Phase};
-use crate::ui::{human, visible};
+use crate::ui::{human, visible_name};
 
 /// Nanoseconds in a second.
 const SECOND: i64 = 1_000_000_000;
@@ -18,7 +18,8 @@ const SECOND: i64 = 1_000_000_000;
 /// Columns three spaces apart, each as wide as its widest cell and at least `least`.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>], least: usize) -> String {
     // Names of processes and the like are not ours.
-    let rows: Vec<Vec<Cow<'_, str>>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| visible_name(cell)).collect()).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {

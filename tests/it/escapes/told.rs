@@ -1,6 +1,7 @@
 //! What a container says on its way to a person's terminal, and what it can say to the processes that look after it.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,6 +48,73 @@ fn what_a_container_says_does_nothing_to_the_terminal() {
     // The attack is a real one.
     let logged = project.run(&["logs", "--no-log-prefix", "sick"]).ok();
     assert!(logged.out.contains("\u{1b}[2J"), "{:?}", logged.out);
+    project.down();
+}
+
+/// What a command writes to a terminal that is all of its streams.
+fn on_a_terminal(project: &Project, args: &[&str]) -> String {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let stream = || terminal.slave.try_clone().unwrap();
+    let mut command = project.command(args);
+    // Ours are not asked for.
+    command.env("NO_COLOR", "1").stdin(stream()).stdout(stream()).stderr(stream());
+    let mut child = command.spawn().unwrap();
+    drop((command, terminal.slave));
+    let mut written = Vec::new();
+    // Its end is an error (EIO).
+    let _ = fs::File::from(terminal.master).read_to_end(&mut written);
+    child.wait().unwrap();
+    String::from_utf8_lossy(&written).into_owned()
+}
+
+/// Names, labels and values of a file that somebody else has written, and of what it makes, in whatever a person is shown. Weakened:
+/// what a program reads in a pipe, which gets them as they are.
+#[test]
+fn what_a_file_says_does_nothing_to_the_terminal() {
+    if !can_run_containers("what_a_file_says_does_nothing_to_the_terminal") {
+        return;
+    }
+    // Clears the screen, in two ways, and turns the text around.
+    let evil = r"\e[2J\u009b2J\u202e";
+    let service = format!("{SERVICE}, command: [sleep, '1000']");
+    let good = format!(
+        "services:\n  a: {{{service}, labels: {{\"k{evil}\": \"v{evil}\"}}}}\n  \
+         b: {{{service}, profiles: [\"p{evil}\"], environment: {{\"V{evil}\": \"${{X:-{evil}}}\"}}}}\n"
+    );
+    let project = Project::new(&good);
+    let harmless = |args: &[&str], told: &str| {
+        let written = on_a_terminal(&project, args);
+        let plain = written.replace("\r\n", "\n");
+        let harmless = plain.chars().all(|c| matches!(c, '\n' | '\t') || !c.is_control() && c != '\u{202e}');
+        assert!(harmless && written.contains(told), "{args:?}: {written:?}");
+    };
+    project.run(&["up", "-d", "a"]).ok();
+    let events = ["events", "--since", "1h", "--until", "0s"];
+    harmless(&events, "u{1b}");
+    harmless(&["events", "--json", "--since", "1h", "--until", "0s"], "u001b");
+    harmless(&["ps", "--format", "{{.Labels}}"], "u{1b}");
+    harmless(&["config", "--profiles"], "u{1b}");
+    harmless(&["config", "--variables"], "u{1b}");
+    harmless(&["config"], "\\e[2J");
+    harmless(&["lint"], "floating-tag");
+    let piped = project.run(&events).ok();
+    assert!(piped.out.contains("\u{1b}[2J"), "the attack would not be seen to succeed: {:?}", piped.out);
+    let wrong = [
+        format!("services: {{\"a{evil}\": {{image: x}}}}"),
+        format!("services: {{a: {{image: x, \"k{evil}\": 1}}}}"),
+        format!("services: {{a: {{image: \"x{evil}\"}}}}"),
+        format!("services: {{a: {{image: rcompose/host, container_name: \"n{evil}\"}}}}"),
+        format!(
+            "services: {{a: {{image: rcompose/host, volumes: ['data:/v']}}}}\nvolumes: {{data: {{external: true, name: \"n{evil}\"}}}}"
+        ),
+        format!("services: {{a: {{image: \"${{X:?{evil}}}\"}}}}"),
+        format!("include: [\"{evil}.yaml\"]"),
+    ];
+    for file in wrong {
+        project.write("compose.yaml", &file);
+        harmless(&["--progress", "plain", "up", "-d"], "u{1b}");
+    }
+    project.write("compose.yaml", &good);
     project.down();
 }
 
