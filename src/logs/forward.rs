@@ -316,8 +316,10 @@ fn journal_entry(origin: &Origin, line: &Line<'_>) -> Vec<u8> {
         ("SYSLOG_IDENTIFIER", &origin.tag),
     ];
     let mut entry = Vec::new();
+    // A label may be called anything: what tells whose line it is stays ours, and a line without a name would begin another entry.
+    let is_theirs = |name: &str| !name.is_empty() && name != "MESSAGE" && known.iter().all(|(known, _)| *known != name);
     let own = origin.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in known.into_iter().chain(own) {
+    for (name, value) in known.into_iter().chain(own.filter(|(name, _)| is_theirs(name))) {
         field(&mut entry, name, value.as_bytes());
     }
     field(&mut entry, "MESSAGE", line.text);
@@ -336,6 +338,7 @@ fn syslog_message(origin: &Origin, facility: u8, format: SyslogFormat, line: &Li
     let priority = facility * 8 + severity(line.stream);
     let pid = std::process::id();
     let Origin { tag, hostname, .. } = origin;
+    let tag = tag.replace(char::is_control, "_");
     let time = jiff::Timestamp::from_nanosecond(i128::from(line.time)).unwrap_or_default();
     let local = time.to_zoned_datetime(jiff::tz::TimeZone::system());
     let stamp = local.strftime("%b %e %H:%M:%S");
@@ -351,7 +354,8 @@ fn syslog_message(origin: &Origin, facility: u8, format: SyslogFormat, line: &Li
         }
     }
     .into_bytes();
-    message.extend_from_slice(line.text);
+    // A message ends at a NUL for some servers (busybox), and what follows would be one of anybody's.
+    message.extend(line.text.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }));
     message.push(b'\n');
     message
 }
@@ -396,6 +400,32 @@ mod tests {
         let text = message(SyslogFormat::Rfc5424Micro, Stream::Stdout);
         assert!(text.starts_with("<134>1 2023-11-1") && text.contains(".123456"), "{text}");
         assert!(text.ends_with(" host web PID web - hello\n"), "{text}");
+    }
+
+    #[test]
+    fn no_line_or_name_makes_a_message_of_its_own() {
+        const FORGED: &str = "<38>Jan  1 00:00:00 sshd[1]: Accepted password for root";
+        let text = format!("x\0{FORGED}").into_bytes();
+        let line = Line { container: "", stream: Stream::Stdout, time: 0, text: &text, complete: true };
+        let mut from = origin();
+        from.tag = format!("web\n{FORGED}\u{9b}");
+        from.fields = vec![
+            (journal_name("1"), "MESSAGE=forged\n".to_owned()),
+            (journal_name("container-name"), "other".to_owned()),
+            (journal_name("message"), "forged".to_owned()),
+            (journal_name("com.example.a"), "b".to_owned()),
+        ];
+        for format in [SyslogFormat::Plain, SyslogFormat::Rfc3164, SyslogFormat::Rfc5424, SyslogFormat::Rfc5424Micro] {
+            let message = syslog_message(&from, 16, format, &line);
+            // As servers take a stream, or busybox a datagram, apart.
+            let parts: Vec<_> =
+                message.split(|byte| matches!(byte, 0 | b'\n')).filter(|part| !part.is_empty()).collect();
+            assert_eq!(parts.len(), 1, "{}", String::from_utf8_lossy(&message));
+        }
+        let entry = journal_entry(&from, &line);
+        let has = |wanted: &[u8]| entry.windows(wanted.len()).any(|part| part == wanted);
+        assert!(has(b"COM_EXAMPLE_A\n") && has(b"p-web-1\n") && has(b"x\0<38>"));
+        assert!(!has(b"forged") && !has(b"other"));
     }
 
     #[test]

@@ -189,6 +189,22 @@ pub fn failure(query: &[u8], code: RCODE) -> Option<Vec<u8>> {
     reply.build_bytes_vec_compressed().ok()
 }
 
+/// The most bytes that an answer to a query over UDP may have.
+pub fn udp_limit(query: &[u8]) -> usize {
+    let packet = Packet::parse(query).ok();
+    let asked = packet.as_ref().and_then(|packet| packet.opt()).map_or(UDP_LIMIT, |opt| opt.udp_packet_size);
+    usize::from(asked.max(UDP_LIMIT))
+}
+
+/// An empty answer that has the asker come again over TCP; `None` when the query cannot be read.
+pub fn truncated(query: &[u8]) -> Option<Vec<u8>> {
+    let packet = Packet::parse(query).ok()?;
+    let mut reply = Packet::new_reply(packet.id());
+    reply.set_flags(PacketFlag::RECURSION_AVAILABLE | PacketFlag::TRUNCATION);
+    reply.questions = packet.questions.clone();
+    reply.build_bytes_vec_compressed().ok()
+}
+
 /// The address in `2.0.18.172.in-addr.arpa` or the `ip6.arpa` form.
 fn reverse(name: &str) -> Option<IpAddr> {
     if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
@@ -296,6 +312,24 @@ mod tests {
         assert!(Packet::parse(&cut).unwrap().has_flags(PacketFlag::TRUNCATION));
         let Reply::Answer(whole) = answer(&query(7, "web", TYPE::A), &zone, true) else { panic!("not answered") };
         assert_eq!(Packet::parse(&whole).unwrap().answers.len(), 60);
+    }
+
+    #[test]
+    fn compression_without_end_is_seen_through() {
+        // Names that lead to themselves, to each other, and to the name before them, as many as there is room for.
+        for step in [0, 2, -2_i32] {
+            let mut bytes = query(7, "web", TYPE::A);
+            bytes[4..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+            while bytes.len() < 65_530 {
+                let to = (i32::try_from(bytes.len()).unwrap() + step).clamp(12, 0x3fff);
+                bytes.extend((u16::try_from(to).unwrap() | 0xc000).to_be_bytes());
+                // Type, class: every other name is a question.
+                bytes.extend([0, 1, 0, 1]);
+            }
+            let begin = std::time::Instant::now();
+            let _ = answer(&bytes, &zone(), true);
+            assert!(begin.elapsed() < std::time::Duration::from_millis(200), "{step}: {:?}", begin.elapsed());
+        }
     }
 
     proptest::proptest! {

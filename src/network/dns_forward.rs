@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use simple_dns::{Packet, RCODE};
+use simple_dns::RCODE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// A server that is silent for so long is not waited for: the next one is asked as well.
 const HURRY: Duration = Duration::from_millis(800);
 const PORT: u16 = 53;
+/// Bytes before the question.
+const HEADER: usize = 12;
 
 /// The servers that a container's questions are passed on to.
 pub(super) struct Upstream {
@@ -80,10 +82,43 @@ impl Upstream {
     }
 }
 
-/// Whether another server may know better.
+/// Whether another server may know better. Only the header is looked at: whatever else there is is for whoever has asked.
 fn is_refusal(answer: &[u8]) -> bool {
-    let code = Packet::parse(answer).map(|packet| packet.rcode());
-    matches!(code, Ok(RCODE::ServerFailure | RCODE::Refused | RCODE::NotImplemented))
+    const SERVER_FAILURE: u8 = 2;
+    const NOT_IMPLEMENTED: u8 = 4;
+    const REFUSED: u8 = 5;
+    matches!(answer.get(3).map(|flags| flags & 0xf), Some(SERVER_FAILURE | NOT_IMPLEMENTED | REFUSED))
+}
+
+/// Whether these bytes answer the query: its id, and its question, which a server may leave out when it gives no answer.
+fn is_answer(bytes: &[u8], query: &[u8]) -> bool {
+    let (Some(header), Some(question)) = (bytes.get(..HEADER), query.get(HEADER..)) else { return false };
+    let is_response = header.get(2).is_some_and(|flags| flags & 0x80 != 0);
+    let same_id = header.get(..2) == query.get(..2);
+    // The name, to its root, with type and class; our query has one question.
+    let Some(length) = question_length(question) else { return false };
+    let asked = question.get(..length);
+    let same_question = match header.get(4..8) {
+        Some([0, 1, ..]) => {
+            let repeated = bytes.get(HEADER..HEADER + length);
+            repeated.zip(asked).is_some_and(|(repeated, asked)| repeated.eq_ignore_ascii_case(asked))
+        }
+        Some([0, 0, 0, 0]) => true,
+        _ => false,
+    };
+    is_response && same_id && same_question
+}
+
+/// Of a question without compression, which has nothing before it to point to.
+fn question_length(question: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        match usize::from(*question.get(at)?) {
+            0 => return Some(at + 1 + 4).filter(|end| *end <= question.len()),
+            label @ 1..=63 => at += 1 + label,
+            _ => return None,
+        }
+    }
 }
 
 thread_local! {
@@ -135,14 +170,14 @@ async fn ask_udp(query: &[u8], server: SocketAddr, from: &From) -> io::Result<Ve
     };
     let socket = UdpSocket::from_std(from.open(open)?)?;
     socket.send(query).await?;
-    let mut buffer = vec![0; 4096];
+    let limit = dns::udp_limit(query);
+    let mut buffer = vec![0; limit + 1];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        // The id must be the asked one; anything else is not our answer.
-        if length >= 12 && buffer.get(..2) == query.get(..2) {
-            buffer.truncate(length);
-            return Ok(buffer);
-        }
+        let Some(answer) = buffer.get(..length).filter(|answer| is_answer(answer, query)) else { continue };
+        // More than was asked for, as if it had been cut by whoever sent it.
+        let answer = if length > limit { dns::truncated(query) } else { Some(answer.to_vec()) };
+        return answer.ok_or_else(|| io::ErrorKind::InvalidData.into());
     }
 }
 
@@ -159,7 +194,8 @@ async fn ask_tcp(query: &[u8], server: SocketAddr, from: &From) -> io::Result<Ve
         connected => connected?,
     };
     write_framed(&mut stream, query).await?;
-    read_framed(&mut stream).await
+    let answer = read_framed(&mut stream).await?;
+    if is_answer(&answer, query) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 pub(super) async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
@@ -171,4 +207,74 @@ pub(super) async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 pub(super) async fn write_framed(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     let length = u16::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidData)?;
     stream.write_all(&[&length.to_be_bytes()[..], bytes].concat()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A query for the A record of `ab.example`.
+    const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x02ab\x07example\0\0\x01\0\x01";
+
+    fn answer(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = QUERY.to_vec();
+        bytes[2] = 0x81;
+        change(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn only_what_answers_the_question_counts() {
+        assert!(is_answer(&answer(|_| {}), QUERY));
+        assert!(is_answer(&answer(|bytes| bytes[13..15].copy_from_slice(b"AB")), QUERY), "another case");
+        let mut refusal = answer(|bytes| bytes[3] = 5);
+        assert!(is_refusal(&refusal));
+        refusal[5] = 0;
+        refusal.truncate(HEADER);
+        assert!(is_answer(&refusal, QUERY), "without the question");
+        assert!(!is_answer(QUERY, QUERY), "the query itself");
+        assert!(!is_answer(&answer(|bytes| bytes[1] = 0), QUERY), "another id");
+        assert!(!is_answer(&answer(|bytes| bytes[13] = b'x'), QUERY), "another name");
+        assert!(!is_answer(&answer(|bytes| bytes[26] = 28), QUERY), "another type");
+        assert!(!is_answer(&answer(|bytes| bytes[5] = 2), QUERY), "two questions");
+        assert!(!is_answer(&answer(|bytes| bytes.truncate(20)), QUERY), "half a question");
+        // A name that leads to itself.
+        let query = [&QUERY[..HEADER], b"\xc0\x0c\0\x01\0\x01"].concat();
+        assert!(!is_answer(&query, &query));
+    }
+
+    #[test]
+    fn compression_without_end_costs_nothing() {
+        let mut bytes = answer(|bytes| bytes[6..8].copy_from_slice(&[0xff, 0xff]));
+        while bytes.len() < 65_000 {
+            let at = u16::try_from(bytes.len()).unwrap().min(0x3fff) | 0xc000;
+            bytes.extend(at.to_be_bytes());
+        }
+        let begin = Instant::now();
+        for _ in 0..1000 {
+            assert!(is_answer(&bytes, QUERY) && !is_refusal(&bytes));
+        }
+        assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test]
+    async fn an_answer_larger_than_was_asked_for_is_a_cut_one() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = server.local_addr().unwrap();
+        let netns = Arc::new(OwnedFd::from(fs::File::open("/proc/self/ns/net").unwrap()));
+        let from = From { netns, outside: Outside::default(), inside: false };
+        let serve = async {
+            let mut buffer = [0; 512];
+            let (_, asker) = server.recv_from(&mut buffer).await.unwrap();
+            // Not his, then too much of it.
+            for bytes in [answer(|bytes| bytes[1] = 0), answer(|bytes| bytes.resize(9000, 0))] {
+                server.send_to(&bytes, asker).await.unwrap();
+            }
+        };
+        let (answer, ()) = tokio::join!(ask_udp(QUERY, to, &from), serve);
+        let answer = answer.unwrap();
+        assert!(answer.len() < 512 && answer[..2] == QUERY[..2] && answer[2] & 2 != 0, "{answer:?}");
+    }
 }
