@@ -11,7 +11,7 @@
 //! A repository's name has `+` for `/`, which no name has. A blob whose last link goes is gone; nobody counts.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -86,6 +86,8 @@ pub enum ShelfError {
     WrongDigest { found: Digest },
     #[error("there is no such upload")]
     NoUpload,
+    #[error("another request writes to this upload")]
+    Busy,
     #[error("the manifest is not valid: {0}")]
     BadManifest(String),
     #[error("the repository has no blob {0}")]
@@ -192,6 +194,15 @@ impl Shelf {
         }
     }
 
+    /// The same, for nobody else as long as it is open.
+    ///
+    /// # Errors
+    /// [`ShelfError::NoUpload`], [`ShelfError::Busy`], or the file system's.
+    pub fn upload_alone(&self, id: &str) -> Result<File, ShelfError> {
+        let path = self.upload_path(id).ok_or(ShelfError::NoUpload)?;
+        lock(self.upload(id)?.ok_or(ShelfError::NoUpload)?, &path)
+    }
+
     fn upload_path(&self, id: &str) -> Option<PathBuf> {
         let valid = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         valid.then(|| self.folder.join("uploads").join(id))
@@ -211,10 +222,10 @@ impl Shelf {
     /// Makes an upload a blob of the repository, when its digest is right. One that is not right is gone afterwards.
     ///
     /// # Errors
-    /// [`ShelfError::WrongDigest`], [`ShelfError::NoUpload`], or the file system's.
+    /// [`ShelfError::WrongDigest`], [`ShelfError::NoUpload`], [`ShelfError::Busy`], or the file system's.
     pub fn finish(&self, repository: &Repository, id: &str, expected: &Digest) -> Result<(), ShelfError> {
         let path = self.upload_path(id).ok_or(ShelfError::NoUpload)?;
-        let mut file = found(File::open(&path))?.ok_or(ShelfError::NoUpload)?;
+        let mut file = self.upload_alone(id)?;
         let found = digest_of(&mut file)?;
         if found != *expected {
             fs::remove_file(&path)?;
@@ -280,6 +291,10 @@ impl Shelf {
         let shape: Shape = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
         if shape.schema_version != 2 {
             return Err(bad(format!("schema version {} is not supported", shape.schema_version)));
+        }
+        // It is sent as what it says it is, and a browser would run the scripts of a page.
+        if !shape.media_type().starts_with("application/") {
+            return Err(bad(format!("`{}` is the media type of no manifest", shape.media_type())));
         }
         if !media_type.is_empty() && media_type != shape.media_type() {
             return Err(bad(format!("it is `{}` and was sent as `{media_type}`", shape.media_type())));
@@ -423,6 +438,20 @@ fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Takes an upload for one writer, unless it has become a blob, or was given up, since it was opened: a blob stays as it is.
+fn lock(file: File, path: &Path) -> Result<File, ShelfError> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(ShelfError::Busy),
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    let there = found(fs::metadata(path))?.ok_or(ShelfError::NoUpload)?;
+    match there.ino() == file.metadata()?.ino() {
+        true => Ok(file),
+        false => Err(ShelfError::NoUpload),
+    }
+}
+
 /// The names in a folder but those of unfinished files.
 fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
     let Some(entries) = found(fs::read_dir(folder))? else { return Ok(BTreeSet::new()) };
@@ -478,6 +507,23 @@ mod tests {
         assert!(shelf.blob(&a, &digest).unwrap().is_none() && shelf.blob(&b, &digest).unwrap().is_some());
         assert!(shelf.delete_blob(&b, &digest).unwrap());
         assert!(!shelf.whole(&digest).exists());
+    }
+
+    #[test]
+    fn a_blob_stays_what_it_is_whoever_had_it_open_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Store::open(folder.path()).unwrap().shelf().unwrap();
+        let repository = Repository::parse("a").unwrap();
+        let id = shelf.begin().unwrap();
+        let mut writer = shelf.upload_alone(&id).unwrap();
+        writer.write_all(b"blob").unwrap();
+        let digest = Digest::of(b"blob");
+        assert!(matches!(shelf.finish(&repository, &id, &digest), Err(ShelfError::Busy)));
+        drop(writer);
+        let late = shelf.upload(&id).unwrap().unwrap();
+        shelf.finish(&repository, &id, &digest).unwrap();
+        assert!(matches!(lock(late, &shelf.upload_path(&id).unwrap()), Err(ShelfError::NoUpload)));
+        assert_eq!(fs::read(shelf.whole(&digest)).unwrap(), b"blob");
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HOST, RANGE};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HOST, ORIGIN, RANGE};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::Library;
 use super::answer::{Answered, Refusal, empty, head, json, with_headers};
@@ -33,6 +35,10 @@ async fn answer(library: &Library, request: Request<Incoming>) -> Result<Answere
     if library.is_local && !is_local(host) {
         let message = "this registry is for this machine, by the names `localhost` and 127.0.0.1";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", message));
+    }
+    // No client of registries says so, and a browser always does where a page of one site has something sent to another.
+    if header(&request, &ORIGIN).is_some() {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", "this registry is not for pages in a browser"));
     }
     let route = route(request.uri().path());
     let route = route.map_err(|(code, message)| {
@@ -164,18 +170,15 @@ fn find_manifest(library: &Library, repository: &Repository, which: &Which) -> R
 }
 
 /// A body that must be small. A larger one is read to its end all the same, so that its sender hears the answer.
-async fn document(mut body: Incoming) -> Result<Vec<u8>, Refusal> {
+async fn document(mut body: Incoming, silence: Duration) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     let mut count = 0;
-    while let Some(frame) = body.frame().await {
-        let broken = |error: hyper::Error| Refusal::new(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", error.to_string());
-        if let Ok(data) = frame.map_err(broken)?.into_data() {
-            count += data.len();
-            if count <= MAX_MANIFEST {
-                bytes.extend_from_slice(&data);
-            } else if count > PATIENCE {
-                break;
-            }
+    while let Some(data) = next_part(&mut body, silence, "MANIFEST_INVALID").await? {
+        count += data.len();
+        if count <= MAX_MANIFEST {
+            bytes.extend_from_slice(&data);
+        } else if count > PATIENCE {
+            break;
         }
     }
     match count <= MAX_MANIFEST {
@@ -192,7 +195,7 @@ async fn put_manifest(
 ) -> Result<Answered, Refusal> {
     let media_type = header(&request, &CONTENT_TYPE).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-    let bytes = document(request.into_body()).await?;
+    let bytes = document(request.into_body(), library.silence).await?;
     let (digest, subject) = library.shelf.put_manifest(repository, which, &media_type, &bytes)?;
     let mut headers = vec![
         ("location", format!("/v2/{}/manifests/{digest}", repository.name())),
@@ -356,11 +359,8 @@ async fn append(
     id: &str,
     request: Request<Incoming>,
 ) -> Result<Result<Answered, u64>, Refusal> {
-    let mut file = library.shelf.upload(id)?.ok_or_else(Refusal::no_upload)?;
     // Two chunks of one upload at once would be mixed.
-    file.try_lock().map_err(|_| {
-        Refusal::new(StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID", "another request writes to this upload")
-    })?;
+    let mut file = library.shelf.upload_alone(id)?;
     let size = file.metadata()?.len();
     if let Some(text) = header(&request, &CONTENT_RANGE) {
         let start =
@@ -370,18 +370,29 @@ async fn append(
         }
     }
     // What came of a chunk that broke off stays: the client asks how far it is and goes on there.
-    Ok(Err(size + receive(request.into_body(), &mut file).await?))
+    Ok(Err(size + receive(request.into_body(), library.silence, &mut file).await?))
 }
 
-async fn receive(mut body: Incoming, file: &mut File) -> Result<u64, Refusal> {
+async fn receive(mut body: Incoming, silence: Duration, file: &mut File) -> Result<u64, Refusal> {
     let mut received = 0;
-    while let Some(frame) = body.frame().await {
-        let broken =
-            |error: hyper::Error| Refusal::new(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", error.to_string());
-        if let Ok(bytes) = frame.map_err(broken)?.into_data() {
-            file.write_all(&bytes)?;
-            received += bytes.len() as u64;
-        }
+    while let Some(bytes) = next_part(&mut body, silence, "BLOB_UPLOAD_INVALID").await? {
+        file.write_all(&bytes)?;
+        received += bytes.len() as u64;
     }
     Ok(received)
+}
+
+/// The next bytes of a body; `None` at its end. Who sends nothing any more is not waited for: there are only so many connections.
+async fn next_part(body: &mut Incoming, silence: Duration, code: &'static str) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        let Ok(frame) = timeout(silence, body.frame()).await else {
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, code, "the rest of the body has not come"));
+        };
+        let Some(frame) = frame else { return Ok(None) };
+        let frame = frame.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, code, error.to_string()))?;
+        // Trailers mean nothing here.
+        if let Ok(bytes) = frame.into_data() {
+            return Ok(Some(bytes));
+        }
+    }
 }

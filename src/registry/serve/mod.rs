@@ -26,7 +26,7 @@ use handle::handle;
 
 /// Connections at once; further ones wait.
 const CONNECTIONS: usize = 128;
-/// A client that sends no request within that time is sent away.
+/// A client that sends nothing, or takes nothing, within that time is sent away.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// What the answers are made from.
@@ -35,6 +35,7 @@ struct Library {
     shelf: Shelf,
     /// Only names and addresses of this machine are answered to (see [`route::is_local`]).
     is_local: bool,
+    silence: Duration,
 }
 
 /// A registry that listens.
@@ -53,7 +54,7 @@ impl Server {
         shelf.sweep()?;
         let listener = TcpListener::bind(address)?;
         let is_local = address.ip().is_loopback();
-        Ok(Self { listener, library: Arc::new(Library { store, shelf, is_local }) })
+        Ok(Self { listener, library: Arc::new(Library { store, shelf, is_local, silence: SILENCE }) })
     }
 
     /// Where it listens.
@@ -101,12 +102,42 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 fn serve(stream: TcpStream, library: &Arc<Library>) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_tcp_user_timeout(
+        &stream,
+        u32::try_from(library.silence.as_millis()).unwrap_or(u32::MAX),
+    )?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let stream = TokioIo::new(tokio::net::TcpStream::from_std(stream)?);
         let service = service_fn(|request| async { Ok::<_, Infallible>(handle(library, request).await) });
         let mut connection = http1::Builder::new();
-        connection.timer(TokioTimer::new()).header_read_timeout(SILENCE).max_buf_size(256 * 1024);
+        connection.timer(TokioTimer::new()).header_read_timeout(library.silence).max_buf_size(256 * 1024);
         connection.serve_connection(stream, service).await.map_err(io::Error::other)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn who_stops_in_the_middle_of_a_body_is_sent_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Server::bind(Store::open(folder.path()).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
+        Arc::get_mut(&mut server.library).unwrap().silence = Duration::from_millis(200);
+        let address = server.address().unwrap();
+        thread::spawn(move || server.run());
+        for path in ["blobs/uploads/?digest=sha256:".to_owned() + &"0".repeat(64), "manifests/1".to_owned()] {
+            let method = if path.starts_with("blobs") { "POST" } else { "PUT" };
+            let mut client = TcpStream::connect(address).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let head = format!("{method} /v2/a/{path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n");
+            client.write_all(&[head.as_bytes(), b"half"].concat()).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        }
+    }
 }

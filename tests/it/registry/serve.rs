@@ -278,6 +278,14 @@ fn content_management() {
 fn a_page_in_a_browser_that_points_its_name_here_is_not_answered() {
     let served = Served::new();
     served.ask("GET", "/v2/", &[("host", "attacker.example")], b"").fails(403, "DENIED");
+    // Nor is one that sends a form to this address: what it says would be kept.
+    let upload = format!("/v2/a/blobs/uploads/?digest={}", Digest::of(b"blob"));
+    let (origin, kind) = (("origin", "https://attacker.example"), ("content-type", "text/plain"));
+    served.ask("POST", &upload, &[origin, kind], b"blob").fails(403, "DENIED");
+    assert!(!served.has_repository("a"));
+    // Nor is anything sent as a page that somebody has pushed.
+    let page = br#"{"schemaVersion": 2, "mediaType": "text/html", "x": "<script>alert(1)</script>"}"#;
+    served.ask("PUT", "/v2/a/manifests/1", &[("content-type", "text/html")], page).fails(400, "MANIFEST_INVALID");
 }
 
 #[test]
