@@ -224,7 +224,8 @@ impl App {
         let Some((name, services)) = self.meant(services)? else { return Ok(()) };
         let observed = self.observe(&name, &[])?;
         let is_so = |container: &&ContainerState| {
-            (services.is_empty() || services.contains(&container.service.name))
+            container.number > 0
+                && (services.is_empty() || services.contains(&container.service.name))
                 && matches!(container.phase, Phase::Running { paused, .. } if paused == pause)
         };
         let state = if pause { "already paused" } else { "not paused" };
@@ -250,7 +251,8 @@ impl App {
         options.services = services;
         let observed = self.observe(&name, &[])?;
         let ours = observed.containers.into_iter().filter(|container| {
-            (options.services.is_empty() || options.services.contains(&container.service.name))
+            container.number > 0
+                && (options.services.is_empty() || options.services.contains(&container.service.name))
                 && (options.stop || !matches!(container.phase, Phase::Running { .. }))
         });
         Ok((name, ours.map(|container| container.name).collect()))

@@ -7,6 +7,8 @@ use crate::app::{App, AppError};
 use crate::image::Store;
 use crate::plan;
 use crate::spec::ContainerState;
+use crate::spec::NetworkSpec;
+use crate::spec::container::{MountSource, NetworkMode};
 use crate::spec::observed::Published;
 use crate::ui::tables::{self, ImageRow, LsRow, VolumeRow};
 use crate::volume::Volumes;
@@ -17,6 +19,12 @@ pub struct Listed {
     pub container: ContainerState,
     /// Entrypoint and arguments.
     pub command: Vec<String>,
+    /// Names of its networks on the host.
+    pub networks: Vec<String>,
+    /// Names of its volumes, and paths of this machine.
+    pub mounts: Vec<String>,
+    /// How many of them are volumes.
+    pub volumes: usize,
 }
 
 impl App {
@@ -34,9 +42,9 @@ impl App {
         }
         let observed = self.observe(&project, &[])?;
         let dir = self.roots.project(&project);
-        let mut commands = BTreeMap::new();
+        let mut configs = BTreeMap::new();
         for record in dir.load().map_err(AppError::io("read the containers"))? {
-            commands.insert(record.config.id, record.config.command);
+            configs.insert(record.config.id.clone(), record.config);
         }
         let wanted = |container: &ContainerState| {
             let state = tables::state(&container.phase);
@@ -49,12 +57,23 @@ impl App {
                 && !(options.no_orphans && orphan)
                 && (options.services.is_empty() || options.services.contains(&container.service.name))
         };
-        let mut listed: Vec<Listed> = observed
-            .containers
-            .into_iter()
-            .filter(wanted)
-            .map(|container| Listed { command: commands.remove(&container.id).unwrap_or_default(), container })
-            .collect();
+        let containers = observed.containers.into_iter().filter(wanted);
+        let with = |container: ContainerState| {
+            let config = configs.remove(&container.id);
+            let networks = networks_of(&container, &project, &observed.networks);
+            let mut paths = BTreeSet::new();
+            for mount in &container.service.container.mounts {
+                if let MountSource::Bind { path, .. } = &mount.source {
+                    paths.insert(path.display().to_string());
+                }
+            }
+            let (command, volumes) = config.map(|config| (config.command, config.volumes)).unwrap_or_default();
+            let names: BTreeSet<String> = volumes.into_values().collect();
+            let volumes = names.len();
+            let mounts = paths.into_iter().chain(names).collect();
+            Listed { container, command, networks, mounts, volumes }
+        };
+        let mut listed: Vec<Listed> = containers.map(with).collect();
         listed.sort_by(|a, b| a.container.name.cmp(&b.container.name));
         Ok((project, listed))
     }
@@ -65,8 +84,13 @@ impl App {
     /// Unreadable state.
     pub fn ls(&self, options: &LsOptions) -> Result<Vec<LsRow>, AppError> {
         let mut rows = Vec::new();
+        let pattern = |text: &String| {
+            regex::Regex::new(text)
+                .map_err(|error| AppError::Usage(format!("`{text}` is no regular expression: {error}")))
+        };
+        let filters = options.name_filter.iter().map(pattern).collect::<Result<Vec<_>, _>>()?;
         for name in self.roots.projects().map_err(AppError::io("list the projects"))? {
-            if !options.name_filter.is_empty() && !options.name_filter.iter().any(|part| name.contains(part)) {
+            if !filters.is_empty() && !filters.iter().any(|filter| filter.is_match(&name)) {
                 continue;
             }
             let observed = self.observe(&name, &[])?;
@@ -154,6 +178,16 @@ impl App {
         }
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(rows)
+    }
+}
+
+/// Names of the networks that a container is on.
+fn networks_of(container: &ContainerState, project: &str, networks: &BTreeMap<String, NetworkSpec>) -> Vec<String> {
+    let name = |key: &String| networks.get(key).map_or_else(|| format!("{project}_{key}"), |spec| spec.name.clone());
+    match &container.service.container.network {
+        NetworkMode::Networks(all) => all.iter().map(|one| name(&one.network)).collect(),
+        NetworkMode::Host => vec!["host".to_owned()],
+        _ => Vec::new(),
     }
 }
 

@@ -229,7 +229,7 @@ pub struct ImagesOptions {
 pub struct LsOptions {
     pub all: bool,
     pub quiet: bool,
-    /// Part of the project's name; empty: any.
+    /// Regular expressions, one of which the project's name matches; empty: any.
     pub name_filter: Vec<String>,
     pub format: ListFormat,
 }

@@ -11,6 +11,7 @@ use crate::base::diagnostic::Diagnostic;
 use crate::compose::{self, LoadOptions, VolumeSource};
 use crate::control::Connection;
 use crate::plan::{Change, ChangeKind, WantedImage};
+use crate::spec::ContainerState;
 use crate::spec::ProjectSpec;
 use crate::spec::RestartPolicy;
 use crate::spec::container::NetworkMode;
@@ -22,6 +23,8 @@ pub struct OneOff {
     pub service: String,
     /// The container's name.
     pub name: String,
+    /// Nanoseconds since the epoch.
+    requested_at: i64,
     no_deps: bool,
     pub images: Images,
     pub quiet_pull: bool,
@@ -43,7 +46,7 @@ impl App {
         };
         service.restart = RestartPolicy::No;
         service.scale = 1;
-        service.container_name = None;
+        service.container_name.clone_from(&options.name);
         let container = &mut service.container;
         container.tty = options.terminal;
         container.stdin_open = options.stdin;
@@ -80,6 +83,7 @@ impl App {
             project,
             service: options.service.clone(),
             name,
+            requested_at: now(),
             no_deps: options.no_deps,
             images,
             quiet_pull: options.quiet_pull,
@@ -110,7 +114,7 @@ impl App {
             name: one.name.clone(),
             no_deps: one.no_deps,
         };
-        self.make(&one.project.name, Change { requested_at: now(), kind }, None, news)
+        self.make(&one.project.name, Change { requested_at: one.requested_at, kind }, None, news)
     }
 
     /// The container's id.
@@ -124,11 +128,15 @@ impl App {
             .ok_or_else(|| AppError::Usage(format!("container `{}` is gone", one.name)))
     }
 
-    /// Removes the container, with its anonymous volumes.
+    /// Removes the container, with its anonymous volumes; not one that had the name before.
     ///
     /// # Errors
     /// Whatever fails.
     pub fn discard(&self, one: &OneOff, news: News<'_>) -> Result<(), AppError> {
+        let mine = |found: &ContainerState| found.name == one.name && found.created_at >= one.requested_at;
+        if !self.observe(&one.project.name, &[])?.containers.iter().any(mine) {
+            return Ok(());
+        }
         self.change(&one.project.name, ChangeKind::Discard { container: one.name.clone() }, news)
     }
 

@@ -18,7 +18,7 @@ pub struct LsArgs {
     /// Names only
     #[arg(short, long)]
     quiet: bool,
-    /// `name=TEXT`: part of the name
+    /// `name=REGEX`: what the name matches
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// `table` or `json`
@@ -34,7 +34,7 @@ impl LsArgs {
         for filter in &self.filter {
             match filter.split_once('=') {
                 Some(("name", text)) => name_filter.push(text.to_owned()),
-                _ => return Err(Failure::new(format!("unknown filter `{filter}`")).help("use `--filter name=TEXT`")),
+                _ => return Err(Failure::new(format!("unknown filter `{filter}`")).help("use `--filter name=REGEX`")),
             }
         }
         Ok(LsOptions { all: self.all, quiet: self.quiet, name_filter, format: self.format })

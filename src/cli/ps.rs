@@ -88,7 +88,14 @@ pub fn run(args: PsArgs, context: &Context) -> Result<ExitCode, Failure> {
     }
     let rows: Vec<_> = listed
         .iter()
-        .map(|one| PsRow { container: &one.container, project: &project, command: one.command.clone() })
+        .map(|one| PsRow {
+            container: &one.container,
+            project: &project,
+            command: &one.command,
+            networks: &one.networks,
+            mounts: &one.mounts,
+            volumes: one.volumes,
+        })
         .collect();
     let text = match &format {
         RowFormat::Table => tables::ps(&rows, options.no_trunc, show::now()),

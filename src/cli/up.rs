@@ -28,7 +28,7 @@ pub struct UpArgs {
     #[arg(short, long, conflicts_with_all = ["attach", "attach_dependencies"])]
     pub detach: bool,
     /// Return when everything is running or healthy
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["abort_on_container_exit", "attach", "attach_dependencies"])]
     pub wait: bool,
     /// Give up `--wait` after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
@@ -49,7 +49,7 @@ pub struct UpArgs {
     #[arg(long)]
     pub no_deps: bool,
     /// Create, but do not start
-    #[arg(long, conflicts_with_all = ["detach", "wait"])]
+    #[arg(long)]
     pub no_start: bool,
     /// Remove containers of services that the file does not have
     #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", value_parser = clap::builder::BoolishValueParser::new())]

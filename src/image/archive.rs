@@ -23,7 +23,7 @@ const MAX_DEPTH: usize = 1024;
 /// What an archive turned out to be.
 pub(super) struct Archived {
     pub(super) diff_id: Digest,
-    /// Sum of the sizes of the regular files, in bytes.
+    /// Sum of the sizes of the regular files and links, in bytes.
     pub(super) size: u64,
     /// In bytes.
     pub(super) archive_size: u64,
@@ -178,6 +178,7 @@ impl<'a, S: Sink> Archiver<'a, S> {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
                 self.header(path, EntryType::Symlink, Some(target.as_bytes()), &attributes, 0)?;
+                self.size += target.as_bytes().len() as u64;
             }
             FileType::Fifo => self.node(path, EntryType::Fifo, &stat, &attributes)?,
             FileType::CharacterDevice => self.node(path, EntryType::Char, &stat, &attributes)?,

@@ -186,6 +186,7 @@ impl Unpacker<'_> {
             EntryType::Symlink => {
                 let target = entry.link.as_deref().ok_or(Failure::Refused("a link without a target"))?;
                 self.create(&place, || rustix::fs::symlinkat(target, &place.parent, name))?;
+                self.size += target.len() as u64;
                 self.finish_by_name(&place, &attributes)
             }
             EntryType::Link => self.hard_link(entry, &place),

@@ -95,7 +95,7 @@ impl Down<'_> {
 pub(super) fn stop(services: &[String], timeout: Option<Duration>, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
     // What its policy is about to start again is stopped, too.
-    let asked = selected(services, observed).filter(|container| is_running(container) || comes_back(container));
+    let asked = replicas(services, observed).filter(|container| is_running(container) || comes_back(container));
     stop_all(&mut plan, asked, timeout, &Reason::Asked);
     plan
 }
@@ -115,7 +115,7 @@ pub(super) fn pause(services: &[String], pause: bool, observed: &Observed) -> Pl
         Phase::Running { paused, .. } => paused != pause,
         _ => false,
     };
-    for container in selected(services, observed).filter(meant) {
+    for container in replicas(services, observed).filter(meant) {
         let op = Op::Pause { id: container.id.clone(), name: container.name.clone(), pause };
         plan.push(op, Reason::Asked, Vec::new());
     }
@@ -124,7 +124,7 @@ pub(super) fn pause(services: &[String], pause: bool, observed: &Observed) -> Pl
 
 pub(super) fn remove(services: &[String], stop: bool, volumes: bool, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
-    let asked: Vec<_> = selected(services, observed).filter(|container| stop || !is_running(container)).collect();
+    let asked: Vec<_> = replicas(services, observed).filter(|container| stop || !is_running(container)).collect();
     let stops = stop_all(&mut plan, asked.iter().copied().filter(is_running), None, &Reason::Asked);
     for container in asked {
         let needs = stops.get(container.name.as_str()).copied().into_iter().collect::<Vec<_>>();
@@ -333,6 +333,11 @@ fn comes_back(container: &ContainerState) -> bool {
     let Phase::Exited(exit) = container.phase else { return false };
     let wanted = container.rejoins || container.service.restart.wants_restart(exit.code, container.restarts);
     wanted && container.number > 0 && !container.stopped_by_user
+}
+
+/// Without the one-off containers of `run`: a person at work in one of them did not mean it to be stopped or removed.
+fn replicas<'a>(services: &[String], observed: &'a Observed) -> impl Iterator<Item = &'a ContainerState> {
+    selected(services, observed).filter(|container| container.number > 0)
 }
 
 fn is_running(container: &&ContainerState) -> bool {

@@ -10,9 +10,11 @@ use super::{Orphans, PlanError, Recreate, UpOptions, down, graph};
 use crate::spec::ContainerState;
 use crate::spec::Observed;
 use crate::spec::Phase;
+use crate::spec::PortSpec;
 use crate::spec::ProjectSpec;
 use crate::spec::ServiceSpec;
 use crate::spec::container::MountsOf;
+use crate::spec::observed::Published;
 
 pub(super) fn up(
     requested_at: i64,
@@ -61,6 +63,10 @@ pub(super) fn run(
             None => {
                 up.create(spec, name.to_owned(), 0, None, Reason::Asked)?;
                 up.start(spec, name, Reason::Asked, None);
+            }
+            Some(container) if container.created_at < requested_at => {
+                let (name, service) = (name.to_owned(), container.service.name.clone());
+                return Err(PlanError::NameTaken { name, service });
             }
             Some(container) if container.phase == Phase::Created => up.start(spec, name, Reason::NeverStarted, None),
             Some(_) => {}
@@ -415,12 +421,26 @@ impl<'a> Up<'a> {
         made.map(|step| step.id).collect()
     }
 
+    /// Removals of the containers that hold a port that the service publishes.
+    fn port_steps(&self, service: &ServiceSpec) -> Vec<usize> {
+        let wanted = |port: &Published| {
+            let of_host = |spec: &PortSpec| {
+                spec.protocol == port.protocol
+                    && spec.host.is_some_and(|(first, last)| (first..=last).contains(&port.host))
+            };
+            service.container.ports.iter().any(of_host)
+        };
+        let holders = self.observed.containers.iter().filter(|container| container.ports.iter().any(wanted));
+        holders.filter_map(|container| self.removals.get(&container.name).copied()).collect()
+    }
+
     fn start(&mut self, service: &ServiceSpec, name: &str, reason: Reason, hooked: Option<usize>) {
         if self.options.no_start {
             return;
         }
         let mut needs: Vec<usize> = self.creates.get(name).copied().into_iter().chain(hooked).collect();
         needs.extend(self.stops.get(&service.name).into_iter().flatten());
+        needs.extend(self.port_steps(service));
         // A container that is already there still needs the networks of those it waits for, which their starts bring.
         let depends_on = service.depends_on.iter().filter(|_| !self.options.no_deps);
         self.starts.push(&mut self.plan, &service.name, name, depends_on, needs, reason);

@@ -309,12 +309,17 @@ impl<R: Runtime> Reconciler<R> {
             }
         };
         let new: Vec<NewContainer> = plan.steps.iter().filter_map(|step| new_container(&step.op)).collect();
+        let going = plan.steps.iter().filter_map(|step| match &step.op {
+            Op::Remove { id, .. } => Some(id.clone()),
+            _ => None,
+        });
+        let going: Vec<ContainerId> = going.collect();
         running.plan = plan;
         let runtime = Rc::clone(&self.runtime);
         if new.is_empty() {
             self.checked(Ok(()));
         } else {
-            self.spawn(async move { Event::Checked(runtime.preflight(&new).await) });
+            self.spawn(async move { Event::Checked(runtime.preflight(&new, &going).await) });
         }
     }
 

@@ -58,8 +58,12 @@ pub trait Runtime: 'static {
     fn observe(&self, images: Vec<String>) -> impl Future<Output = Result<Observed, RuntimeError>>;
 
     /// Checks what can be checked before anything is changed: images there, ports free (naming the holder), bind
-    /// sources there. All problems, not the first one.
-    fn preflight(&self, containers: &[NewContainer]) -> impl Future<Output = Result<(), Vec<RuntimeError>>>;
+    /// sources there. All problems, not the first one. `going` are removed before anything is started.
+    fn preflight(
+        &self,
+        containers: &[NewContainer],
+        going: &[ContainerId],
+    ) -> impl Future<Output = Result<(), Vec<RuntimeError>>>;
 
     /// Makes a network, of the project's file under `key`.
     fn create_network(&self, key: String, spec: NetworkSpec) -> impl Future<Output = Result<(), RuntimeError>>;

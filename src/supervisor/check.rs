@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::base::ids::ContainerId;
 use crate::engine::runtimes;
 use crate::network::ports::{Holder, PortError};
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
 use crate::spec::container::{MountSource, NetworkMode};
+use crate::spec::observed::Published;
 use crate::supervisor::failure::{DESCRIPTORS_HELP, because};
 use crate::supervisor::host::Host;
 
@@ -18,8 +20,10 @@ const DESCRIPTORS_WITH_NETWORK: usize = 12;
 
 impl Host {
     /// Images there, bind sources there, ports free. All problems, not the first one.
-    pub(super) fn check(&self, containers: &[NewContainer]) -> Result<(), Vec<RuntimeError>> {
+    pub(super) fn check(&self, containers: &[NewContainer], going: &[ContainerId]) -> Result<(), Vec<RuntimeError>> {
         let mut problems: Vec<_> = check_descriptors(containers).into_iter().collect();
+        let going = going.iter().filter_map(|id| self.dir.load_container(id).ok().flatten());
+        let freed: Vec<Published> = going.flat_map(|record| record.state.ports).collect();
         let mut images = BTreeMap::new();
         for new in containers {
             let service = &new.service;
@@ -49,7 +53,7 @@ impl Host {
                 }
             }
             problems.extend(check_runtime(new));
-            problems.extend(self.check_ports(new));
+            problems.extend(self.check_ports(new, &freed));
             problems.extend(self.check_name(new));
         }
         problems.extend(wanted_twice(containers));
@@ -74,14 +78,12 @@ impl Host {
         })
     }
 
-    /// A fixed port is free, or it is held by the container that this one replaces.
-    fn check_ports(&self, new: &NewContainer) -> Vec<RuntimeError> {
-        let ours = new.replaces.as_ref().and_then(|id| self.dir.load_container(id).ok().flatten());
-        let ours = ours.map(|record| record.state.ports).unwrap_or_default();
+    /// A fixed port is free, or will be: containers that are removed hold it.
+    fn check_ports(&self, new: &NewContainer, freed: &[Published]) -> Vec<RuntimeError> {
         let mut problems = Vec::new();
         for spec in &new.service.container.ports {
             let Some((first, last)) = spec.host.filter(|(first, last)| first == last && *first != 0) else { continue };
-            if ours.iter().any(|port| port.host == first && port.protocol == spec.protocol) {
+            if freed.iter().any(|port| port.host == first && port.protocol == spec.protocol) {
                 continue;
             }
             if let Err(error) = self.reserve(spec) {

@@ -278,8 +278,8 @@ impl Runtime for Host {
         self.observe_all(&images)
     }
 
-    async fn preflight(&self, containers: &[NewContainer]) -> Result<(), Vec<RuntimeError>> {
-        self.check(containers)
+    async fn preflight(&self, containers: &[NewContainer], going: &[ContainerId]) -> Result<(), Vec<RuntimeError>> {
+        self.check(containers, going)
     }
 
     async fn create_network(&self, key: String, spec: NetworkSpec) -> Result<(), RuntimeError> {

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::spec::container::NetworkMode;
 use crate::spec::observed::Published;
 use crate::spec::{ContainerState, Health, Phase};
 use crate::ui::{human, visible_name};
@@ -48,7 +47,12 @@ pub struct PsRow<'a> {
     pub container: &'a ContainerState,
     pub project: &'a str,
     /// The command as it runs, entrypoint included.
-    pub command: Vec<String>,
+    pub command: &'a [String],
+    pub networks: &'a [String],
+    /// Names of volumes, and paths of this machine.
+    pub mounts: &'a [String],
+    /// How many of these are volumes.
+    pub volumes: usize,
 }
 
 /// The `ps` table. `now`: nanoseconds since the epoch.
@@ -58,7 +62,7 @@ pub fn ps(rows: &[PsRow<'_>], no_trunc: bool, now: i64) -> String {
         vec![
             container.name.clone(),
             container.service.container.image.clone(),
-            command(&row.command, no_trunc),
+            command(row.command, no_trunc),
             container.service.name.clone(),
             ago(container.created_at, now),
             status(&container.phase, now),
@@ -86,13 +90,7 @@ fn ps_object(row: &PsRow<'_>, no_trunc: bool, now: i64) -> Value {
         _ => "",
     };
     let labels: Vec<_> = spec.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let networks: Vec<_> = match &spec.network {
-        NetworkMode::Networks(all) => all.iter().map(|one| format!("{}_{}", row.project, one.network)).collect(),
-        NetworkMode::Host => vec!["host".to_owned()],
-        _ => Vec::new(),
-    };
-    let mounts: Vec<_> = spec.mounts.iter().filter_map(|mount| mount_name(&mount.source, row.project)).collect();
-    let volumes = spec.mounts.iter().filter(|mount| is_volume(&mount.source)).count();
+    let mounts: Vec<_> = row.mounts.iter().map(|name| if no_trunc { name.clone() } else { cut(name, 15) }).collect();
     let publishers: Vec<_> = container
         .ports
         .iter()
@@ -103,18 +101,18 @@ fn ps_object(row: &PsRow<'_>, no_trunc: bool, now: i64) -> Value {
         .collect();
     let id = if no_trunc { container.id.as_str() } else { container.id.short() };
     json!({
-        "Command": command(&row.command, no_trunc),
+        "Command": command(row.command, no_trunc),
         "CreatedAt": created_at(container.created_at),
         "ExitCode": exit_code,
         "Health": health,
         "ID": id,
         "Image": spec.image,
         "Labels": labels.join(","),
-        "LocalVolumes": volumes.to_string(),
+        "LocalVolumes": row.volumes.to_string(),
         "Mounts": mounts.join(","),
         "Name": container.name,
         "Names": container.name,
-        "Networks": networks.join(","),
+        "Networks": row.networks.join(","),
         "Ports": ports(&container.ports),
         "Project": row.project,
         "Publishers": publishers,
@@ -124,20 +122,6 @@ fn ps_object(row: &PsRow<'_>, no_trunc: bool, now: i64) -> Value {
         "State": state(&container.phase),
         "Status": status(&container.phase, now),
     })
-}
-
-fn is_volume(source: &crate::spec::container::MountSource) -> bool {
-    use crate::spec::container::MountSource;
-    matches!(source, MountSource::Volume { .. } | MountSource::Anonymous { .. })
-}
-
-fn mount_name(source: &crate::spec::container::MountSource, project: &str) -> Option<String> {
-    use crate::spec::container::MountSource;
-    match source {
-        MountSource::Bind { path, .. } => Some(path.display().to_string()),
-        MountSource::Volume { key, .. } => Some(format!("{project}_{key}")),
-        _ => None,
-    }
 }
 
 fn created_at(nanoseconds: i64) -> String {
@@ -153,12 +137,34 @@ fn command(words: &[String], no_trunc: bool) -> String {
         false => word.clone(),
     };
     let quoted: Vec<_> = words.iter().enumerate().map(quote).collect();
-    let visible: String = quoted.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if no_trunc || visible.chars().count() <= 20 {
-        return format!("\"{visible}\"");
+    let joined = quoted.join(" ");
+    in_quotes(&if no_trunc { joined } else { cut(&joined, 20) })
+}
+
+/// At most `most` characters, the last of which tells that there were more.
+fn cut(text: &str, most: usize) -> String {
+    match text.chars().count() <= most {
+        true => text.to_owned(),
+        false => text.chars().take(most - 1).chain(['…']).collect(),
     }
-    let cut: String = visible.chars().take(19).collect();
-    format!("\"{cut}…\"")
+}
+
+/// In quotes, as Go writes text: quotes in it, `\` and control characters are escaped.
+fn in_quotes(text: &str) -> String {
+    let mut quoted = "\"".to_owned();
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// `5 seconds ago`.
@@ -375,10 +381,7 @@ pub fn image_history(rows: &[HistoryRow], style: HistoryStyle) -> String {
 /// What `image history --format json` and templates show of each step.
 pub fn history_objects(rows: &[HistoryRow], style: HistoryStyle) -> Vec<Value> {
     let HistoryStyle { no_trunc, human: for_people, now } = style;
-    let short = |text: &str, length: usize| match no_trunc || text.chars().count() <= length {
-        true => text.to_owned(),
-        false => text.chars().take(length - 1).chain(['…']).collect(),
-    };
+    let short = |text: &str, most: usize| if no_trunc { text.to_owned() } else { cut(text, most) };
     let object = |row: &HistoryRow| {
         let size = if for_people { human::size(row.size) } else { row.size.to_string() };
         let since = row.created.map_or_else(|| "N/A".to_owned(), |created| ago(created, now));

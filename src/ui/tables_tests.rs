@@ -49,6 +49,17 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
+fn row<'a>(container: &'a ContainerState, command: &'a [String]) -> PsRow<'a> {
+    PsRow { container, project: "clioracle", command, networks: &[], mounts: &[], volumes: 0 }
+}
+
+#[test]
+fn a_command_is_quoted_as_go_quotes_it() {
+    let command = |text: &str| command(&["sh".to_owned(), "-c".to_owned(), text.to_owned()], true);
+    assert_eq!(command("echo \"a\tb\""), r#""sh -c 'echo \"a\tb\"'""#);
+    assert_eq!(command("a\\b c\n\u{1b}é"), r#""sh -c 'a\\b c\n\x1bé'""#);
+}
+
 #[test]
 fn ps_looks_as_docker_compose_prints_it() {
     let exited = container("long-name", 1, Phase::Exited(Exit { code: 3, oom: false, at: NOW - 3 * SECOND }), vec![]);
@@ -66,10 +77,8 @@ fn ps_looks_as_docker_compose_prints_it() {
         joined: Vec::new(),
     };
     let web = container("web", 1, up, published);
-    let rows = [
-        PsRow { container: &exited, project: "clioracle", command: words("sh -c 'echo one; echo two'") },
-        PsRow { container: &web, project: "clioracle", command: words("sh -c 'echo hello; sleep 1'") },
-    ];
+    let (one, two) = (words("sh -c 'echo one; echo two'"), words("sh -c 'echo hello; sleep 1'"));
+    let rows = [row(&exited, &one), row(&web, &two)];
     let expected = "\
 NAME                    IMAGE            COMMAND                  SERVICE     CREATED         STATUS                     PORTS
 clioracle-long-name-1   busybox:latest   \"sh -c 'echo one; ec…\"   long-name   3 seconds ago   Exited (3) 3 seconds ago   
@@ -87,7 +96,8 @@ fn an_empty_ps_has_dockers_columns() {
 #[test]
 fn ps_json_has_dockers_keys() {
     let web = container("web", 1, Phase::Created, vec![port("127.0.0.1", 18390, 80)]);
-    let rows = [PsRow { container: &web, project: "clioracle", command: words("true") }];
+    let command = words("true");
+    let rows = [row(&web, &command)];
     let object = ps_objects(&rows, false, NOW).remove(0);
     let keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "Command CreatedAt ExitCode Health ID Image Labels LocalVolumes Mounts Name Names Networks Ports Project \

@@ -257,6 +257,73 @@ fn a_container_name_is_one_projects() {
 }
 
 #[test]
+fn a_name_given_to_run_is_taken_once() {
+    if !can_run_containers("a_name_given_to_run_is_taken_once") {
+        return;
+    }
+    let project = Project::new(&format!("services:\n  a: {{{IDLE}}}\n"));
+    project.run(&["run", "-d", "--name", "named", "a", "sleep", "1000"]).ok();
+    for again in [&["run", "-d", "--name", "named", "a"][..], &["run", "--rm", "--name", "named", "a", "true"]] {
+        let refused = project.run(again).fails(1);
+        assert!(refused.err.contains("container name `named` is in use"), "{}", refused.err);
+    }
+    let refused = beside(&project, "other", &["run", "--rm", "--name", "named", "a", "true"]).fails(1);
+    assert!(refused.err.contains("`named` is already in use by project"), "{}", refused.err);
+    beside(&project, "other", &["down"]).ok();
+    // Neither the refusals nor a stop of the services have touched it.
+    project.run(&["up", "-d"]).ok();
+    project.run(&["stop"]).ok();
+    project.run(&["rm", "-f"]).ok();
+    assert_eq!(project.run(&["ps", "-a", "--format", "{{.Name}} {{.State}}"]).ok().out, "named running\n");
+    project.down();
+}
+
+#[test]
+fn a_published_port_moves_to_another_service() {
+    if !can_run_containers("a_published_port_moves_to_another_service") {
+        return;
+    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let with = |service: &str| format!("  {service}: {{{IDLE}, ports: ['127.0.0.1:{free}:80']}}\n");
+    let without = |service: &str| format!("  {service}: {{{IDLE}}}\n");
+    let project = Project::new(&format!("services:\n{}{}", with("a"), without("b")));
+    project.run(&["up", "-d"]).ok();
+    project.write("compose.yaml", &format!("services:\n{}{}", without("a"), with("b")));
+    project.run(&["up", "-d"]).ok();
+    assert_eq!(project.run(&["port", "b", "80"]).ok().out, format!("127.0.0.1:{free}\n"));
+    // A service that has been renamed.
+    project.write("compose.yaml", &format!("services:\n{}", with("c")));
+    project.run(&["up", "-d"]).fails(1);
+    project.run(&["up", "-d", "--remove-orphans"]).ok();
+    project.run(&["up", "-d", "-V"]).ok();
+    assert_eq!(project.run(&["port", "c", "80"]).ok().out, format!("127.0.0.1:{free}\n"));
+    project.down();
+}
+
+#[test]
+fn lists_name_what_the_host_calls_by_other_names() {
+    if !can_run_containers("lists_name_what_the_host_calls_by_other_names") {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:\n  a: {{{IDLE}, volumes: ['data:/data', '/anonymous'], networks: [far], labels: {{a.b: c}}}}\nvolumes: {{data: \
+         {{name: own-name}}}}\nnetworks: {{far: {{name: far-away}}}}\n"
+    ));
+    project.run(&["up", "-d", "--no-start"]).ok();
+    let ps = |template: &str| project.run(&["ps", "-a", "--format", template]).ok().out;
+    assert_eq!(ps("{{.State}} {{.Networks}} {{.LocalVolumes}} {{.Label \"a.b\"}}"), "created far-away 2 c\n");
+    let mounts = ps("{{.Mounts}}");
+    assert!(mounts.contains("own-name") && mounts.contains('…'), "{mounts}");
+    project.run(&["start"]).ok();
+    let ls = |filter: &str| project.run(&["ls", "-q", "--filter", filter]).ok().out;
+    assert_eq!(ls(&format!("name=^{}$", project.name)), format!("{}\n", project.name));
+    assert_eq!(ls("name=^nosuch$"), "");
+    project.run(&["ls", "--filter", "name=("]).fails(1);
+    project.run(&["up", "--wait", "--abort-on-container-exit"]).fails(1);
+    project.down();
+}
+
+#[test]
 fn completions_know_the_commands() {
     let project = Project::new("services: {}\n");
     for shell in ["bash", "zsh", "fish"] {

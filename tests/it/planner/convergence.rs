@@ -1,10 +1,11 @@
 //! What `up`, `run` and `start` do to what exists.
 
 use expect_test::{Expect, expect};
-use rcompose::plan::{ChangeKind, Orphans, Recreate, UpOptions};
-use rcompose::spec::{Health, Phase};
+use rcompose::plan::{Change, ChangeKind, Orphans, Recreate, UpOptions, plan};
+use rcompose::spec::observed::Published;
+use rcompose::spec::{Health, Phase, Protocol};
 
-use super::world::{OPTIONS, World, names, project, up, up_with};
+use super::world::{OPTIONS, World, names, project, text, up, up_with};
 
 /// A program that others wait for, a job that has to end well, and a service that needs both.
 const SHOP: &str = "
@@ -348,12 +349,12 @@ fn recreation_by_force_is_of_the_named_services() {
 fn recreation_by_force_is_done_once() {
     let mut world = World::after_up(PAIR);
     let kind = up_with(PAIR, &[], UpOptions { recreate: Recreate::Force, ..OPTIONS });
-    let change = rcompose::plan::Change { requested_at: world.now(), kind };
-    let first = rcompose::plan::plan(&change, &world.seen(&change.kind)).unwrap();
+    let change = Change { requested_at: world.now(), kind };
+    let first = plan(&change, &world.seen(&change.kind)).unwrap();
     // Killed after the database was replaced, before anything else.
     let replaced = |step: &&rcompose::plan::Step| step.text.contains("p-db-1");
     first.steps.iter().filter(replaced).for_each(|step| world.apply(&step.op));
-    let second = rcompose::plan::plan(&change, &world.seen(&change.kind)).unwrap();
+    let second = plan(&change, &world.seen(&change.kind)).unwrap();
     expect![[r#"
         0 stop container p-web-1: recreation was asked for
         1 remove container p-web-1 needs 0
@@ -361,19 +362,19 @@ fn recreation_by_force_is_done_once() {
         3 start container p-web-1 needs 2
         unchanged: p-db-1
     "#]]
-    .assert_eq(&super::world::text(&second));
+    .assert_eq(&text(&second));
 }
 
 #[test]
 fn what_a_change_started_and_ended_since_is_not_started_again() {
     let mut world = World::after_up(SHOP);
-    let change = rcompose::plan::Change { requested_at: world.now(), kind: up(SHOP) };
+    let change = Change { requested_at: world.now(), kind: up(SHOP) };
     world.exit("p-migrate-1", 0);
-    let plan = rcompose::plan::plan(&change, &world.seen(&change.kind)).unwrap();
+    let plan = plan(&change, &world.seen(&change.kind)).unwrap();
     expect![[r#"
         unchanged: p-db-1 p-migrate-1 p-web-1
     "#]]
-    .assert_eq(&super::world::text(&plan));
+    .assert_eq(&text(&plan));
 }
 
 #[test]
@@ -680,11 +681,51 @@ fn run_starts_dependencies_and_one_more_container() {
     "#]],
     );
     let mut world = World::after_up(SHOP);
+    let change = Change { requested_at: world.now(), kind: run("web", true) };
     world.make(run("web", true));
-    // Asked again after a crash: it runs already, and when it has ended it has run.
-    check(world.clone(), run("web", true), expect![[""]]);
+    // Planned again after a crash: it runs already, and when it has ended it has run.
+    let again = |world: &World| text(&plan(&change, &world.seen(&change.kind)).unwrap());
+    assert_eq!(again(&world), "");
     world.exit("p-web-run-1", 0);
-    check(world, run("web", true), expect![[""]]);
+    assert_eq!(again(&world), "");
+    let taken = "error: container name `p-web-run-1` is in use by a container of service `web`\n";
+    assert_eq!(world.text(run("web", true)), taken);
+}
+
+#[test]
+fn a_port_is_taken_when_the_container_that_has_it_is_gone() {
+    let old = "services:\n  a: {image: app, ports: ['8080:80']}\n  b: {image: app}\n";
+    let mut world = World::after_up(old);
+    let port = Published { host_ip: [0, 0, 0, 0].into(), host: 8080, container: 80, protocol: Protocol::Tcp };
+    world.container("p-a-1").ports = vec![port];
+    check(
+        world.clone(),
+        up("services:\n  a: {image: app}\n  b: {image: app, ports: ['8080:80']}\n"),
+        expect![[r#"
+        0 stop container p-b-1: its configuration changed
+            ports: (unset) -> [{"mode":"ingress","target":80,"published":"8080","protocol":"tcp"}]
+        1 remove container p-b-1 needs 0
+        2 stop container p-a-1: its configuration changed
+            ports: [{"mode":"ingress","target":80,"published":"8080","protocol":"tcp"}] -> (unset)
+        3 remove container p-a-1 needs 2
+        4 recreate container p-b-1 needs 1
+        5 start container p-b-1 needs 4,3
+        6 recreate container p-a-1 needs 3
+        7 start container p-a-1 needs 6
+    "#]],
+    );
+    let remove = UpOptions { orphans: Orphans::Remove, ..OPTIONS };
+    check(
+        world,
+        up_with("services:\n  b: {image: app}\n  c: {image: app, ports: ['8080-8081:80']}\n", &[], remove),
+        expect![[r#"
+            0 stop container p-a-1: its service is not in the project
+            1 remove container p-a-1 needs 0
+            2 create container p-c-1: it does not exist
+            3 start container p-c-1 needs 2,1
+            unchanged: p-b-1
+        "#]],
+    );
 }
 
 #[test]

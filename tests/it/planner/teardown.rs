@@ -343,6 +343,37 @@ fn rm_takes_what_is_stopped_and_more_when_asked() {
 }
 
 #[test]
+fn what_run_has_made_is_left_by_stop_pause_and_rm() {
+    let mut world = World::after_up("services: {web: {image: app}}");
+    let project = project("services: {web: {image: app}}");
+    world.make(ChangeKind::Run { project, service: "web".into(), name: "p-web-run-1".into(), no_deps: true });
+    let stop = ChangeKind::Stop { services: Vec::new(), timeout: None };
+    check(
+        world.clone(),
+        stop,
+        expect![[r#"
+        0 stop container p-web-1: asked for
+    "#]],
+    );
+    check(
+        world.clone(),
+        ChangeKind::Pause { services: names(&["web"]), pause: true },
+        expect![[r#"
+        0 pause container p-web-1: asked for
+    "#]],
+    );
+    world.exit("p-web-run-1", 0);
+    check(
+        world,
+        ChangeKind::Remove { services: Vec::new(), stop: true, volumes: false },
+        expect![[r#"
+        0 stop container p-web-1: asked for
+        1 remove container p-web-1 needs 0
+    "#]],
+    );
+}
+
+#[test]
 fn discard_is_of_one_container() {
     let mut world = World::after_up(CHAIN);
     let name = "p-web-run-1".to_owned();

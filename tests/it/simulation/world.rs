@@ -174,7 +174,7 @@ impl Runtime for Sim {
         Ok(self.0.observed())
     }
 
-    async fn preflight(&self, _: &[NewContainer]) -> Result<(), Vec<RuntimeError>> {
+    async fn preflight(&self, _: &[NewContainer], _: &[ContainerId]) -> Result<(), Vec<RuntimeError>> {
         self.0.work("preflight").await.map_err(|error| vec![error])
     }
 
