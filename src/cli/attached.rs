@@ -345,7 +345,7 @@ fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -
         up.change.requested_at,
         (stopped.as_fd(), &over),
         &mut |line| {
-            let mut out = io::stdout().lock();
+            let mut out = show::stream(line.stream);
             printer.borrow_mut().print(&line, &mut out)?;
             out.flush()
         },

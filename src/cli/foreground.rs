@@ -10,7 +10,8 @@ use crate::app::logs::{Ended, Selection};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::session;
-use crate::logs::{Line, Stream};
+use crate::cli::show;
+use crate::logs::Line;
 
 /// The exit status of a container that was removed before it could be asked, as the keeper has it for one that it cannot learn.
 pub(super) const UNKNOWN: i32 = 255;
@@ -52,10 +53,7 @@ fn show_output(app: &App, target: &Target, since: i64) -> io::Result<i32> {
     let mut end = Some(end);
     let mut code = UNKNOWN;
     let print = &mut |line: Line<'_>| {
-        let mut out: Box<dyn Write> = match line.stream {
-            Stream::Stdout => Box::new(io::stdout().lock()),
-            Stream::Stderr => Box::new(io::stderr().lock()),
-        };
+        let mut out = show::stream(line.stream);
         out.write_all(line.text)?;
         if line.complete {
             out.write_all(b"\n")?;

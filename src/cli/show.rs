@@ -12,6 +12,7 @@ use crate::app::options::LogOutput;
 use crate::base::diagnostic::{Diagnostic, Severity};
 use crate::cli::failure::{Failure, GENERAL};
 use crate::control::{Failed, Reply};
+use crate::logs::Stream;
 use crate::ui::Ansi;
 use crate::ui::diagnostics;
 use crate::ui::log_lines::LogStyle;
@@ -220,6 +221,14 @@ fn answer(question: &str) -> Result<String, Failure> {
 pub fn log_style(output: LogOutput, ansi: Ansi) -> LogStyle {
     let colour = ansi.enabled(io::stdout().is_terminal()) && !output.no_color;
     LogStyle { colour, prefix: !output.no_prefix, timestamps: output.timestamps }
+}
+
+/// Where we print what a container has printed.
+pub fn stream(of: Stream) -> Box<dyn Write> {
+    match of {
+        Stream::Stdout => Box::new(io::stdout().lock()),
+        Stream::Stderr => Box::new(io::stderr().lock()),
+    }
 }
 
 /// Nanoseconds since the epoch.

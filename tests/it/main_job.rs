@@ -317,11 +317,11 @@ fn attached_up_ends_when_all_containers_have_ended() {
     if !can_run_containers("attached_up_ends_when_all_containers_have_ended") {
         return;
     }
-    let project = Project::new(&format!("services:\n  a: {{{}}}\n", shell("echo one; exit 3")));
+    let project = Project::new(&format!("services:\n  a: {{{}}}\n", shell("echo one; echo two >&2; exit 3")));
     let up = project.run(&["up"]).ok();
     assert!(up.out.starts_with("Attaching to a-1\n"), "{}", up.out);
     assert!(up.out.contains("| one") && up.out.contains("a-1 exited with code 3"), "{}", up.out);
-    assert!(up.err.ends_with("-a-1  Created\n"), "what comes between the output: {}", up.err);
+    assert!(up.err.ends_with("-a-1  Created\na-1  | two\n"), "what comes between the output: {}", up.err);
     project.down();
 }
 
