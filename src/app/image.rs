@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::app::change::News;
 use crate::app::export::create;
-use crate::app::options::RemoveImages;
+use crate::app::options::{ImageFilter, RemoveImages};
 use crate::app::pull::with_layers;
 use crate::app::{App, AppError};
 use crate::control::Reply;
@@ -17,6 +17,7 @@ use crate::spec::Observed;
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::userns;
 use crate::ui::tables::{HistoryRow, ImageRow};
+use regex::Regex;
 use rustix::process::{Pid, WaitOptions};
 use serde_json::{Value, json};
 
@@ -37,7 +38,13 @@ impl App {
     ///
     /// # Errors
     /// What the store says.
-    pub fn image_import(&self, file: &Path, name: Option<&str>, changes: &[String]) -> Result<Digest, AppError> {
+    pub fn image_import(
+        &self,
+        file: &Path,
+        name: Option<&str>,
+        changes: &[String],
+        message: &str,
+    ) -> Result<Digest, AppError> {
         let store = Store::open(&self.roots.data)?;
         let mut stdin;
         let mut opened;
@@ -48,18 +55,32 @@ impl App {
             opened = File::open(file).map_err(AppError::io(format!("open `{}`", file.display())))?;
             &mut opened
         };
-        Ok(store.import(input, name, changes, "imported")?.id)
+        Ok(store.import(input, name, changes, message)?.id)
     }
 
-    /// All images, one row per name.
+    /// All images that meet the filter, one row per name.
     ///
     /// # Errors
     /// What the store says.
-    pub fn image_list(&self) -> Result<Vec<ImageRow>, AppError> {
+    pub fn image_list(&self, filter: &ImageFilter) -> Result<Vec<ImageRow>, AppError> {
         let mut rows = Vec::new();
         let store = Store::open(&self.roots.data)?;
+        let patterns = filter.names.iter().map(|name| pattern(name)).collect::<Result<Vec<_>, _>>()?;
+        let named = |row: &ImageRow| {
+            let with_tag = format!("{}:{}", row.repository, row.tag);
+            patterns.is_empty() || patterns.iter().any(|one| one.is_match(&row.repository) || one.is_match(&with_tag))
+        };
         for image in store.list()? {
-            if image.names.is_empty() {
+            let labels = &image.document.config.labels;
+            let has = |label: &String| match label.split_once('=') {
+                Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
+                None => labels.contains_key(label),
+            };
+            if !filter.labels.iter().all(has) || filter.dangling.is_some_and(|wanted| wanted != image.names.is_empty())
+            {
+                continue;
+            }
+            if image.names.is_empty() && patterns.is_empty() {
                 rows.push(row(&image, "<none>", String::new()));
             }
             let digests = store.registry_digests(&image.id)?;
@@ -67,10 +88,8 @@ impl App {
                 let of_repository = |name: &String| Some(name.strip_prefix(repository)?.strip_prefix('@')?.to_owned());
                 digests.iter().find_map(of_repository)
             };
-            rows.extend(image.names.iter().map(|name| {
-                let row = row(&image, name, String::new());
-                ImageRow { digest: digest(&row.repository), ..row }
-            }));
+            let mine = image.names.iter().map(|name| row(&image, name, String::new())).filter(named);
+            rows.extend(mine.map(|row| ImageRow { digest: digest(&row.repository), ..row }));
         }
         Ok(rows)
     }
@@ -261,7 +280,8 @@ impl App {
 pub(super) fn image_names(project: &Project, services: &[String], which: RemoveImages) -> Vec<String> {
     let wanted = project.services.iter().filter(|(name, _)| services.is_empty() || services.contains(name));
     let names = wanted.filter_map(|(name, service)| match service.image.as_deref().filter(|image| !image.is_empty()) {
-        Some(image) => (which == RemoveImages::All).then(|| image.to_owned()),
+        // What is built here is local, whatever its name.
+        Some(image) => (which == RemoveImages::All || service.build.is_some()).then(|| image.to_owned()),
         None => service.build.is_some().then(|| format!("{}-{name}", project.name)),
     });
     names.collect::<BTreeSet<_>>().into_iter().collect()
@@ -273,10 +293,16 @@ pub(super) fn images_of(project: &str, there: &Observed, services: &[String], wh
     let wanted = wanted.filter(|service| services.is_empty() || services.contains(&service.name));
     let names = wanted.filter_map(|service| {
         let image = &service.container.image;
-        let built = *image == format!("{project}-{}", service.name);
+        let built = service.builds || *image == format!("{project}-{}", service.name);
         (built || which == RemoveImages::All).then(|| image.clone())
     });
     names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// An image's name in which `*` and `?` stand for anything but a `/`.
+fn pattern(name: &str) -> Result<Regex, AppError> {
+    let text = regex::escape(name).replace("\\*", "[^/]*").replace("\\?", "[^/]");
+    Regex::new(&format!("^{text}$")).map_err(|error| AppError::Usage(format!("`{name}` is no image name: {error}")))
 }
 
 fn nanoseconds(text: Option<&str>) -> Option<i64> {

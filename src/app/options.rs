@@ -234,6 +234,17 @@ pub struct LsOptions {
     pub format: ListFormat,
 }
 
+/// `image ls`: what an image must meet to be shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFilter {
+    /// Names with `*` and `?`, of a repository or with its tag; empty: any.
+    pub names: Vec<String>,
+    /// Whether it has no name.
+    pub dangling: Option<bool>,
+    /// `NAME` or `NAME=VALUE`, all of them.
+    pub labels: Vec<String>,
+}
+
 /// `attach`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttachOptions {

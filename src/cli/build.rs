@@ -113,6 +113,7 @@ pub fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, Failure> {
     }
     // The flag of old in the place of the one before the command.
     let progress = args.progress.map_or(context.progress, |mode| context.mode(mode));
+    let progress = if args.quiet { ProgressMode::Quiet } else { progress };
     let context = &Context { progress, ..context.clone() };
     let (options, quiet) = args.options()?;
     let builds = context.app.prepare_build(&options).map_err(|error| context.failure(error))?;

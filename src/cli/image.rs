@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::{ArgAction, Subcommand};
 
 use crate::app::AppError;
+use crate::app::options::ImageFilter;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
 use crate::cli::values;
 use crate::image::{Compression, Format, Loaded};
 use crate::ui::format::RowFormat;
+use crate::ui::tables::ImageRow;
 use crate::ui::{human, tables};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -35,10 +37,25 @@ pub enum ImageArgs {
         /// A Dockerfile instruction to apply, such as `CMD ["sh"]`
         #[arg(short, long, value_name = "INSTRUCTION")]
         change: Vec<String>,
+        /// What the history says of it
+        #[arg(short, long, value_name = "TEXT", default_value = "imported")]
+        message: String,
     },
     /// List the images
     #[command(visible_alias = "list")]
     Ls {
+        /// Of this repository only, or also of this tag; `*` and `?` stand for anything but a `/`
+        #[arg(value_name = "REPOSITORY[:TAG]")]
+        reference: Option<String>,
+        /// `reference=REPOSITORY[:TAG]`, `dangling=BOOL`, `label=NAME` or `label=NAME=VALUE`
+        #[arg(short, long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
+        /// Digests at the registry, too
+        #[arg(long)]
+        digests: bool,
+        /// Without effect, as all are shown
+        #[arg(short, long, hide = true)]
+        all: bool,
         /// Ids only
         #[arg(short, long)]
         quiet: bool,
@@ -150,11 +167,16 @@ pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
             };
             if quiet { Vec::new() } else { loaded.into_iter().flat_map(line).collect() }
         }),
-        ImageArgs::Import { file, reference, change } => {
-            context.app.image_import(&file, reference.as_deref(), &change).map(|id| vec![id.to_string()])
+        ImageArgs::Import { file, reference, change, message } => {
+            let imported = context.app.image_import(&file, reference.as_deref(), &change, &message);
+            imported.map(|id| vec![id.to_string()])
         }
-        ImageArgs::Ls { quiet, no_trunc, format } => return list(context, quiet, no_trunc, &format),
-        ImageArgs::Rm { references, force } => remove(context, &references, force),
+        ImageArgs::Ls { reference, filter, digests, quiet, no_trunc, format, .. } => {
+            let filter = image_filter(reference, &filter)?;
+            let rows = context.app.image_list(&filter).map_err(|error| context.failure(error))?;
+            return list(&rows, (quiet, digests, no_trunc), &format);
+        }
+        ImageArgs::Rm { references, force } => return remove(context, &references, force),
         ImageArgs::Tag { source, target } => context.app.image_tag(&source, &target).map(|()| Vec::new()),
         ImageArgs::Save { references, output, format, compression } => {
             if output.is_none() && io::stdout().is_terminal() {
@@ -179,12 +201,19 @@ pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
             pushed.map(|digest| vec![format!("Digest: {digest}")])
         }
         ImageArgs::Inspect { references, format } => {
-            let found = references.iter().map(|reference| context.app.image_inspect(reference));
-            let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| context.failure(error))?;
-            return match format {
-                None | Some(RowFormat::Table) => show::text(&tables::inspected(&found)),
-                Some(format) => show::text(&format.render(&found, "ID").map_err(Failure::new)?),
-            };
+            let mut found = Vec::new();
+            let mut code = ExitCode::SUCCESS;
+            for reference in references {
+                match context.app.image_inspect(&reference) {
+                    Ok(image) => found.push(image),
+                    Err(error) => code = context.failure(error).report(context.ansi),
+                }
+            }
+            show::text(&match format {
+                None | Some(RowFormat::Table) => tables::inspected(&found),
+                Some(format) => format.render(&found, "ID").map_err(Failure::new)?,
+            })?;
+            return Ok(code);
         }
         ImageArgs::History { reference, quiet, no_trunc, human, format } => {
             let rows = context.app.image_history(&reference).map_err(|error| context.failure(error))?;
@@ -214,26 +243,57 @@ const fn prune_question(all: bool) -> &'static str {
     }
 }
 
-fn list(context: &Context, quiet: bool, no_trunc: bool, format: &RowFormat) -> Result<ExitCode, Failure> {
-    let rows = context.app.image_list().map_err(|error| context.failure(error))?;
+fn image_filter(reference: Option<String>, filters: &[String]) -> Result<ImageFilter, Failure> {
+    let mut wanted = ImageFilter { names: reference.into_iter().collect(), ..ImageFilter::default() };
+    for filter in filters {
+        match filter.split_once('=') {
+            Some(("reference", name)) => wanted.names.push(name.to_owned()),
+            Some(("label", label)) => wanted.labels.push(label.to_owned()),
+            Some(("dangling", "true" | "1")) => wanted.dangling = Some(true),
+            Some(("dangling", "false" | "0")) => wanted.dangling = Some(false),
+            _ => {
+                let failure = Failure::new(format!("unknown filter `{filter}`"));
+                return Err(failure.help("filters are `reference=NAME`, `dangling=true` and `label=NAME=VALUE`"));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+fn list(
+    rows: &[ImageRow],
+    (quiet, digests, no_trunc): (bool, bool, bool),
+    format: &RowFormat,
+) -> Result<ExitCode, Failure> {
     if quiet {
         return show::lines(rows.iter().map(|row| row.shown_id(no_trunc)));
     }
     show::text(&match format {
-        RowFormat::Table => tables::image_ls(&rows, no_trunc, show::now()),
+        RowFormat::Table => tables::image_ls(rows, digests, no_trunc, show::now()),
         format => {
-            let objects = tables::image_objects(&rows, no_trunc, show::now());
+            let objects = tables::image_objects(rows, no_trunc, show::now());
             format.render(&objects, "IMAGE ID").map_err(Failure::new)?
         }
     })
 }
 
-fn remove(context: &Context, references: &[String], force: bool) -> Result<Vec<String>, AppError> {
-    let mut lines = Vec::new();
+/// Removes all that can be; what is not there is no failure when that was forced.
+fn remove(context: &Context, references: &[String], force: bool) -> Result<ExitCode, Failure> {
+    let mut code = ExitCode::SUCCESS;
     for reference in references {
-        let removed = context.app.image_remove(reference, force)?;
-        lines.extend(removed.untagged.iter().map(|name| format!("Untagged: {name}")));
-        lines.extend(removed.deleted.iter().map(|id| format!("Deleted: {id}")));
+        match context.app.image_remove(reference, force) {
+            Ok(removed) => {
+                let untagged = removed.untagged.iter().map(|name| format!("Untagged: {name}"));
+                show::lines(untagged.chain(removed.deleted.iter().map(|id| format!("Deleted: {id}"))))?;
+            }
+            Err(error) => {
+                let missing = matches!(&error, AppError::Image(crate::image::Error::NotFound { .. }));
+                let reported = context.failure(error).report(context.ansi);
+                if !(force && missing) {
+                    code = reported;
+                }
+            }
+        }
     }
-    Ok(lines)
+    Ok(code)
 }

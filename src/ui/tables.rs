@@ -399,13 +399,18 @@ fn second(nanoseconds: i64) -> String {
 }
 
 /// The `image ls` table: everything in the store.
-pub fn image_ls(rows: &[ImageRow], no_trunc: bool, now: i64) -> String {
+pub fn image_ls(rows: &[ImageRow], digests: bool, no_trunc: bool, now: i64) -> String {
     let cells = |row: &ImageRow| {
-        let (id, size) = (row.shown_id(no_trunc), human::size(row.size));
-        vec![row.repository.clone(), row.tag.clone(), id, row.created_ago(now), size]
+        let digest = digests.then(|| row.digest.clone().unwrap_or_else(|| "<none>".to_owned()));
+        let rest = [row.shown_id(no_trunc), row.created_ago(now), human::size(row.size)];
+        [row.repository.clone(), row.tag.clone()].into_iter().chain(digest).chain(rest).collect()
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();
-    table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows, 10)
+    let head: &[&str] = match digests {
+        true => &["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"],
+        false => &["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"],
+    };
+    table(head, &rows, 10)
 }
 
 /// What `image ls --format json` and templates show of each image.

@@ -143,7 +143,7 @@ clioracle-long-name-1   busybox             latest              linux/amd64     
 REPOSITORY   TAG       IMAGE ID       CREATED          SIZE
 busybox      latest    abdd3706e645   34 minutes ago   2.07MB
 ";
-    assert_eq!(image_ls(&[row], false, NOW), expected);
+    assert_eq!(image_ls(&[row], false, false, NOW), expected);
 }
 
 #[test]

@@ -45,7 +45,8 @@ fn the_files_of_a_container_are_exported_whether_it_runs_or_not() {
     let piped = project.command(&["export", "web"]).output().unwrap();
     assert_eq!(piped.stdout, fs::read(&archive).unwrap(), "the same archive on standard output");
     // What was exported is a root file system.
-    project.run(&["image", "import", "out.tar", "again"]).ok();
+    project.run(&["image", "import", "-m", "by hand", "out.tar", "again"]).ok();
+    assert_eq!(project.run(&["image", "inspect", "-f", "{{.Comment}}", "again"]).ok().out, "by hand\n");
     assert!(project.run(&["export", "other"]).fails(1).err.contains("no such service"));
     assert!(project.run(&["export", "--index", "7", "web"]).fails(1).err.contains("no container found"));
     project.down();

@@ -222,6 +222,28 @@ fn images_and_their_history_are_shown_as_asked() {
     let listed = out(&["--dry-run", "image", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.Digest}}"]);
     assert!(listed.contains(&format!("{name} {short} <none>\n")), "{listed}");
     assert!(out(&["image", "ls", "--no-trunc", "--format", "table {{.ID}}"]).starts_with("IMAGE ID\n"));
+    let names = |arguments: &[&str]| {
+        let format = ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"];
+        lines(out(&[&format[..], arguments].concat()))
+    };
+    let repository = format!("{}-web", project.name);
+    for found in
+        [&[repository.as_str()][..], &[name.as_str()], &["*-web"], &["-f", &format!("reference={repository}:lat*")]]
+    {
+        assert_eq!(names(found), [name.as_str()], "{found:?}");
+    }
+    for none in [&["nosuch"][..], &["*-web:1"], &["-f", "dangling=true", "*-web"], &["-f", "label=a=b"]] {
+        assert!(names(none).is_empty(), "{none:?}");
+    }
+    project.run(&["image", "ls", "-f", "nonsense=1"]).fails(1);
+    assert!(out(&["image", "ls", "--digests"]).lines().next().unwrap().contains("   DIGEST   "));
+    let some = project.run(&["image", "inspect", "-f", "{{.Os}}", "nosuch", &name]).fails(1);
+    assert!(some.out == "linux\n" && some.err.contains("`nosuch` is not in the store"), "{}", some.err);
+    project.run(&["image", "tag", &name, "other:1"]).ok();
+    let removed = project.run(&["image", "rm", "nosuch", "other:1"]).fails(1);
+    assert_eq!(removed.out, "Untagged: other:1\n");
+    project.run(&["image", "rm", "-f", "nosuch"]).ok();
+    assert_eq!(project.run(&["build", "-q"]).ok().err, "");
     let serve = out(&["--dry-run", "registry", "serve", "--addr", "127.0.0.1:0"]);
     assert!(serve.starts_with("would be a registry on 127.0.0.1:"), "{serve}");
     let wrong = project.run(&["image", "ls", "--format", "{{.Nothing}}"]).fails(1).err;
@@ -291,7 +313,7 @@ fn down_removes_images_when_it_is_asked_to() {
     assert!(images().contains(&own), "{}", dry.err);
     let down = project.run(&["down", "--rmi", "local"]).ok().err;
     assert!(down.contains(&format!("Image {own}  Removed")), "{down}");
-    assert!(!images().contains(&own) && images().contains("team/named"), "{}", images());
+    assert!(!images().contains(&own) && !images().contains("team/named"), "what was built here: {}", images());
     project.run(&["up", "-d"]).ok();
     let other = project.beside("services:\n  x: {image: 'team/named:1', command: sleep 100, stop_grace_period: 0s}\n");
     other.run(&["up", "-d"]).ok();
