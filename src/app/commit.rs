@@ -33,10 +33,17 @@ impl App {
             tell(news, "Committed");
             return Ok(base.id);
         }
-        let freeze = options.pause && matches!(kept.container.phase, Phase::Running { paused: false, .. });
         let services = || vec![options.service.clone()];
+        let freeze = options.pause && matches!(kept.container.phase, Phase::Running { paused: false, .. });
         if freeze {
-            self.pause(services(), true, &mut |_| {})?;
+            match self.pause(services(), true, &mut |_| {}) {
+                // Another replica is frozen already.
+                Ok(()) | Err(AppError::Usage(_)) => {}
+                // An ordinary user may have no control groups to freeze with. Docker goes on, too, and does not say so.
+                Err(error) => news(Reply::Warning(format!(
+                    "`{name}` goes on while it is copied; what it writes meanwhile may be in the image in part: {error}"
+                ))),
+            }
         }
         let made = store.commit_container(commit(&kept, base.document.config, options));
         if freeze {

@@ -81,6 +81,19 @@ pub(crate) fn needs_root(test: &str, why: &str) -> bool {
     other
 }
 
+/// Whether systemd gives the commands' user no control groups with these controllers; says so. It gives root all.
+pub(crate) fn lacks_controllers(test: &str, wanted: &[&str]) -> bool {
+    let Some(user) = chosen_user() else { return false };
+    let manager = format!("/sys/fs/cgroup/user.slice/user-{0}.slice/user@{0}.service", user.uid);
+    let given = fs::read_to_string(Path::new(&manager).join("cgroup.controllers")).unwrap_or_default();
+    let missing = wanted.iter().filter(|wanted| given.split_whitespace().all(|one| one != **wanted));
+    let missing: Vec<&str> = missing.copied().collect();
+    if !missing.is_empty() {
+        println!("{test}: skipped: as an ordinary user, there are no control groups with {}", missing.join(", "));
+    }
+    !missing.is_empty()
+}
+
 impl Project {
     /// A project with this `compose.yaml`.
     pub(crate) fn new(compose: &str) -> Self {
@@ -182,6 +195,11 @@ impl Project {
         command.current_dir(self.folder()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.folder.path()).env("RCOMPOSE_ROOT", self.root());
+        // What a log-in gives, and with it the user's systemd.
+        let session = self.user.as_ref().map(|user| PathBuf::from(format!("/run/user/{}", user.uid)));
+        if let Some(session) = session.filter(|session| session.join("systemd/private").exists()) {
+            command.env("XDG_RUNTIME_DIR", session);
+        }
         // Not `-p`, with which the file would be left out by what is about containers.
         command.env("COMPOSE_PROJECT_NAME", &self.name);
         command.stdin(Stdio::null());
@@ -437,9 +455,20 @@ fn entries(folder: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-/// Control groups named after the project, in any hierarchy.
+/// Control groups named after the project, in any hierarchy, and in what systemd has given to a user.
 pub(crate) fn cgroups_of(project: &str) -> Vec<PathBuf> {
+    fn below(group: &Path, wanted: &Path, found: &mut Vec<PathBuf>) {
+        for name in entries(group) {
+            let path = group.join(name);
+            if path.ends_with(wanted) {
+                found.push(path);
+            } else if path.is_dir() {
+                below(&path, wanted, found);
+            }
+        }
+    }
     let mut found = Vec::new();
+    below(Path::new("/sys/fs/cgroup/user.slice"), &Path::new("rcompose").join(project), &mut found);
     for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
         let hierarchy = Path::new("/sys/fs/cgroup").join(hierarchy);
         for parent in entries(&hierarchy).iter().filter(|name| name.starts_with("rcompose")) {

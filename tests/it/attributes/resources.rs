@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::shell;
-use crate::support::{Project, can_run_containers, cgroups_of, eventually, needs_root};
+use crate::support::{Project, can_run_containers, cgroups_of, eventually, lacks_controllers, needs_root};
 
 /// Files of the groups of a project's one container, in every hierarchy.
 fn group_files(project: &Project, file: &str) -> Vec<String> {
@@ -24,7 +24,7 @@ fn limits_are_in_the_kernels_files() {
     if !can_run_containers("limits_are_in_the_kernels_files") {
         return;
     }
-    if needs_root("limits_are_in_the_kernels_files", "limits need control groups that are given to the user") {
+    if lacks_controllers("limits_are_in_the_kernels_files", &["cpu", "cpuset", "memory", "pids"]) {
         return;
     }
     let idle = shell("exec sleep 1000");
@@ -76,7 +76,7 @@ fn devices_are_throttled() {
     if !can_run_containers(test) {
         return;
     }
-    if needs_root("devices_are_throttled", "limits need control groups that are given to the user") {
+    if lacks_controllers("devices_are_throttled", &["io"]) {
         return;
     }
     let Some((path, numbers)) = block_device() else { return println!("{test}: skipped: there is no block device") };
