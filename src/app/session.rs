@@ -19,8 +19,10 @@ use crate::keeper::Program;
 use crate::keeper::SpawnOptions;
 use crate::state::ProjectDir;
 use crate::state::Roots;
+use crate::state::RunState;
 use crate::sys::peer::{Peer, Why, peer};
 use crate::sys::process::{self, start_time};
+use crate::sys::userns;
 
 /// How often a supervisor may vanish during one request before we give up.
 const ATTEMPTS: u32 = 5;
@@ -197,16 +199,20 @@ impl Session {
             supervisor: Program::supervisor(&self.project, &self.roots.data, &self.roots.run),
             held: vec![(CONTROL.to_owned(), listener.as_fd())],
             log,
-            like: self.living()?,
+            like: self.living()?.as_ref().map(AsFd::as_fd),
         })?;
         Ok(Connection::new(stream))
     }
 
-    /// A container that outlived keeper and supervisor.
-    fn living(&self) -> io::Result<Option<i32>> {
+    /// The user namespace of a container that outlived keeper and supervisor, and may end any time.
+    fn living(&self) -> io::Result<Option<File>> {
         let boot = crate::base::boot::boot_id()?;
         let runs = self.dir.load()?.into_iter().filter_map(|record| record.state.run.filter(|run| run.boot_id == boot));
-        Ok(runs.filter(|run| start_time(run.pid) == Some(run.start_time)).map(|run| run.pid).next())
+        let namespace = |run: RunState| {
+            let file = userns::of(run.pid).ok()?;
+            (start_time(run.pid) == Some(run.start_time)).then_some(file)
+        };
+        Ok(runs.filter_map(namespace).next())
     }
 
     /// The lock of who starts or removes what the project has; `None` when it has been removed meanwhile.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -36,9 +37,9 @@ pub(super) const REAP_TIME: Duration = Duration::from_secs(1);
 pub fn main() -> ExitCode {
     let mut words = std::env::args().skip(2);
     let project = words.next().unwrap_or_default();
-    // The process whose user namespace to join, see `SpawnOptions::like`.
-    let like = words.next().and_then(|pid| pid.parse().ok());
-    match settle(&project, like).or_else(refuse).and_then(|()| run()) {
+    // The user namespace to join, see `SpawnOptions::like`.
+    let like = words.next().map(PathBuf::from);
+    match settle(&project, like.as_deref()).or_else(refuse).and_then(|()| run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("keeper: {error}"));

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::ROLE;
@@ -16,11 +16,11 @@ use crate::sys::userns;
 /// Makes this process able to mount, if it is not. Then it is executed once more: only a program that was executed inside
 /// a user namespace can hide from its processes and still reach its own /proc. Standard input stays as it is.
 ///
-/// `like`: a process whose user namespace to join.
+/// `like`: the user namespace to join.
 ///
 /// # Errors
 /// The host does not allow it.
-pub(super) fn settle(project: &str, like: Option<i32>) -> io::Result<()> {
+pub(super) fn settle(project: &str, like: Option<&Path>) -> io::Result<()> {
     let root = rustix::process::geteuid().is_root();
     if root && userns::owns("mnt")? {
         return scope::step_aside();
@@ -30,7 +30,7 @@ pub(super) fn settle(project: &str, like: Option<i32>) -> io::Result<()> {
         |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("cannot {what}: {error}"));
     match like {
         _ if root => {}
-        Some(pid) => userns::join_root_of(pid).map_err(doing("join the user namespace of the containers"))?,
+        Some(namespace) => userns::join(namespace).map_err(doing("join the user namespace of the containers"))?,
         None => userns::become_root(single).map_err(doing("make a user namespace"))?,
     }
     userns::new_mounts().map_err(doing("make a mount namespace"))?;

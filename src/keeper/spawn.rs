@@ -46,8 +46,8 @@ pub struct SpawnOptions<'a> {
     pub held: Vec<(String, BorrowedFd<'a>)>,
     /// Standard output and error of keeper and supervisor; /dev/null without.
     pub log: Option<File>,
-    /// A living process of this project: where the keeper needs a user namespace, it is that one's.
-    pub like: Option<i32>,
+    /// The user namespace of what this project has already, for a keeper that needs one.
+    pub like: Option<BorrowedFd<'a>>,
 }
 
 /// [`SpawnOptions`] on the wire. Descriptors: those held, then the supervisor's socket and pidfd when it is there already.
@@ -89,7 +89,7 @@ fn start(options: SpawnOptions<'_>, attached: Option<[OwnedFd; 2]>) -> io::Resul
     let setup = encode(&Setup { project: project.clone(), supervisor, attached: attached.is_some(), held: names })?;
     descriptors.extend(attached.iter().flatten().map(AsFd::as_fd));
     let (program, _keep_open) = sealed(binary);
-    let words = [ROLE.into(), project.clone()].into_iter().chain(like.map(|pid| pid.to_string()));
+    let words = [ROLE.into(), project.clone()].into_iter().chain(like.map(path_of));
     let words: Vec<String> = words.collect();
 
     // Where systemd refuses, there are no limits, but all the rest.
@@ -133,6 +133,11 @@ fn start(options: SpawnOptions<'_>, attached: Option<[OwnedFd; 2]>) -> io::Resul
 /// What process lists show.
 pub(super) fn title(project: &str) -> String {
     format!("rcompose: keeper {project}")
+}
+
+/// Where others find an open descriptor of this process.
+fn path_of(descriptor: BorrowedFd<'_>) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), descriptor.as_raw_fd())
 }
 
 fn of_this_process(path: &Path) -> PathBuf {

@@ -230,13 +230,21 @@ pub fn with_mapping(users: &str, groups: &str) -> io::Result<File> {
     mapped
 }
 
-/// Joins the user namespace that a process of this user's lives in, as its root.
+/// The user namespace that a process lives in.
 ///
 /// # Errors
 /// The process is gone, or another user's.
-pub fn join_root_of(pid: i32) -> io::Result<()> {
+pub fn of(pid: i32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/ns/user"))
+}
+
+/// Joins a user namespace of this user's, as its root.
+///
+/// # Errors
+/// It is not there, or another user's.
+pub fn join(namespace: &Path) -> io::Result<()> {
     KNOWN.store(0, Ordering::Relaxed);
-    process::enter_namespace(File::open(format!("/proc/{pid}/ns/user"))?, libc::CLONE_NEWUSER)
+    process::enter_namespace(File::open(namespace)?, libc::CLONE_NEWUSER)
 }
 
 /// Takes a mount namespace of its own: a copy of the present one.

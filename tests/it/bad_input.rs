@@ -236,8 +236,7 @@ fn waiting_for_one_that_dies_at_once_fails() {
     if !can_run_containers("waiting_for_one_that_dies_at_once_fails") {
         return;
     }
-    let project =
-        Project::new("services: {a: {image: rcompose/host, command: [sh, -c, 'echo dying; exit 3']}}\n");
+    let project = Project::new("services: {a: {image: rcompose/host, command: [sh, -c, 'echo dying; exit 3']}}\n");
     let ran = project.run(&["up", "--wait"]).fails(1);
     assert!(ran.err.contains("exited (3)") && ran.err.contains("dying"), "{}", ran.err);
     project.down();

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -455,12 +455,9 @@ fn the_umask_of_the_caller_is_not_the_containers() {
         let sleeps = shell("exec sleep 1000");
         let project = Project::new(&format!("services: {{a: {{{sleeps}, user: '65534'}}}}\n"));
         let masked = |args: &[&str]| {
-            let command = project.command(args);
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("umask {mask}; exec \"$@\""), "sh"]).arg(command.get_program());
-            shell.args(command.get_args()).current_dir(project.folder());
-            let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
-            finish(shell.env_clear().envs(variables).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+            let script = format!("umask {mask}; exec \"$@\"");
+            let mut shell = project.command_of(std::path::Path::new("/bin/sh"), &["-c", &script, "sh"]);
+            Ran::from(shell.arg(project.binary()).args(args).output().unwrap())
         };
         masked(&["up", "-d"]).ok();
         let modes = project.run(&["exec", "-T", "a", "stat", "-c", "%a", "/", "/etc/hosts", "/etc/resolv.conf"]).ok();

@@ -186,7 +186,8 @@ impl Project {
         self.command_of(&self.binary(), args)
     }
 
-    fn command_of(&self, binary: &Path, args: &[&str]) -> Command {
+    /// The same by another binary, such as a shell that runs [`Project::binary`].
+    pub(crate) fn command_of(&self, binary: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(binary);
         command.args(args);
         if let Some(user) = &self.user {
@@ -457,18 +458,19 @@ fn entries(folder: &Path) -> Vec<String> {
 
 /// Control groups named after the project, in any hierarchy, and in what systemd has given to a user.
 pub(crate) fn cgroups_of(project: &str) -> Vec<PathBuf> {
-    fn below(group: &Path, wanted: &Path, found: &mut Vec<PathBuf>) {
+    fn below(group: &Path, project: &str, found: &mut Vec<PathBuf>) {
+        let ours = group.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rcompose"));
         for name in entries(group) {
-            let path = group.join(name);
-            if path.ends_with(wanted) {
+            let path = group.join(&name);
+            if ours && name == project {
                 found.push(path);
             } else if path.is_dir() {
-                below(&path, wanted, found);
+                below(&path, project, found);
             }
         }
     }
     let mut found = Vec::new();
-    below(Path::new("/sys/fs/cgroup/user.slice"), &Path::new("rcompose").join(project), &mut found);
+    below(Path::new("/sys/fs/cgroup/user.slice"), project, &mut found);
     for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
         let hierarchy = Path::new("/sys/fs/cgroup").join(hierarchy);
         for parent in entries(&hierarchy).iter().filter(|name| name.starts_with("rcompose")) {
