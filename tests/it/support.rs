@@ -140,7 +140,8 @@ impl Project {
         }
     }
 
-    fn give(&self, path: &Path) {
+    /// Makes it the commands' user's.
+    pub(crate) fn give(&self, path: &Path) {
         if let Some(user) = &self.user {
             std::os::unix::fs::chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }

@@ -19,6 +19,7 @@ fn two_machines(build: &str) -> Option<(Project, tempfile::TempDir, Served)> {
     let project = project(&compose, DOCKERFILE)?;
     project.write("a", "first\n");
     let there = tempfile::tempdir().unwrap();
+    project.give(there.path());
     let archive = project.root().with_file_name("base.img");
     let archive = archive.to_str().unwrap();
     project.run(&["image", "save", "base", "-o", archive]).ok();
@@ -82,6 +83,7 @@ fn a_cache_that_cannot_be_used_is_told_and_nothing_else() {
     let Some((project, _there, _served)) = two_machines(build) else { return };
     let layout = project.root().with_file_name("cache");
     std::fs::create_dir(&layout).unwrap();
+    project.give(&layout);
     let built = project.run(&["build"]).ok();
     assert!(built.err.contains("`type=gha` has no effect"), "{}", built.err);
     assert!(built.out.contains("has no `") && built.out.contains("no cache lies there"), "{}", built.out);
