@@ -91,7 +91,7 @@ fn another_up_at_the_same_time_is_refused() {
 ",
     );
     let mut first = project.command(&["up", "-d"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    crate::support::eventually("db runs", || {
+    eventually("db runs", || {
         project
             .ps()
             .iter()
@@ -302,7 +302,7 @@ fn a_full_disk_is_said_and_leaves_nothing() {
 /// Waits until neither processes nor containers of the project are left. A record that could not be written to its end
 /// may stay; the next command deals with it.
 fn gone(project: &Project) {
-    crate::support::eventually("keeper, supervisor and containers go", || {
+    eventually("keeper, supervisor and containers go", || {
         let processes = project.role("keeper").len() + project.role("supervisor").len();
         let containers = project.root().join("data/projects").join(&project.name).join("containers");
         let none = fs::read_dir(containers).map_or(true, |mut entries| entries.next().is_none());

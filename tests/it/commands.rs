@@ -1,7 +1,7 @@
 //! Commands and flags as a person gives them to `docker compose`, with real containers of the host image.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -11,9 +11,7 @@ const IDLE: &str = "image: rcompose/host, command: [sleep, '1000'], stop_signal:
 
 /// `rcompose -p OTHER ARGS` with the same root and folder.
 fn beside(project: &Project, other: &str, args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
-    command.args(["-p", other]).args(args).current_dir(project.folder()).env("RCOMPOSE_ROOT", project.root());
-    command.stdin(Stdio::null()).output().unwrap().into()
+    project.command(&["-p", other]).args(args).output().unwrap().into()
 }
 
 #[test]
