@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 /// How many symbolic links with missing targets may be followed one after the other, as the kernel's own limit.
@@ -131,6 +131,12 @@ pub(super) fn is_directory(file: impl AsFd) -> Result<bool, Errno> {
 pub(super) fn same_file(one: impl AsFd, other: impl AsFd) -> Result<bool, Errno> {
     let (one, other) = (fs::fstat(one)?, fs::fstat(other)?);
     Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// Whether two descriptors name the same file of the same mount.
+pub(super) fn same_mount(one: impl AsFd, other: impl AsFd) -> Result<bool, Errno> {
+    let mount = |file| fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map(|status| status.stx_mnt_id);
+    Ok(same_file(&one, &other)? && mount(one.as_fd())? == mount(other.as_fd())?)
 }
 
 #[cfg(test)]

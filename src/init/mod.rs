@@ -148,9 +148,11 @@ pub enum Step {
         overlay: Overlay,
     },
     /// A host directory (an OCI bundle's rootfs) that the parent opened, as the root that targets refer to. It is attached
-    /// over this namespace's own root, so no path of the host is walked.
+    /// over this namespace's own root, so no path of the host is walked; or where the directory itself lies, when
+    /// `in_place`, for those who look for it there before [`Step::PivotRoot`].
     RootBind {
         source: Slot,
+        in_place: bool,
         propagation: PropagationKind,
     },
     /// A further overlay inside the root, such as the host image's `/usr`.
@@ -165,15 +167,17 @@ pub enum Step {
         target: String,
         flags: MountFlags,
         data: String,
+        /// It begins with a copy of what the target holds.
+        copy_up: bool,
     },
-    /// A bind mount of a host file or directory that the parent opened (`O_PATH`).
+    /// A bind mount.
     Bind {
-        source: Slot,
+        source: BindSource,
         target: String,
         recursive: bool,
         flags: MountFlags,
-        /// `flags` for the mounts below as well.
-        recursive_flags: bool,
+        /// For it and the mounts below.
+        recursive_flags: RecursiveFlags,
         propagation: Option<Propagation>,
         id_map: Option<IdMap>,
     },
@@ -303,10 +307,12 @@ pub enum Step {
         /// `SECCOMP_FILTER_FLAG_*`.
         flags: u32,
     },
-    /// Changes to the directory inside the container, making it when missing and `create`.
+    /// Changes to the directory inside the container, making it when missing and `create`. One that this process may not
+    /// enter is left to the `last` step of this kind, which is done as another user; it is enough that one of them may.
     WorkingDirectory {
         target: String,
         create: bool,
+        last: bool,
     },
     /// Stays as pid 1 that reaps orphans and forwards signals; the next steps run in its child.
     Reaper,
@@ -337,6 +343,15 @@ pub struct Overlay {
     pub work: PathBuf,
     /// No syncing of the upper layer: it is worth nothing after a power loss.
     pub volatile: bool,
+}
+
+/// What a bind mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BindSource {
+    /// A host file or directory that the parent opened (`O_PATH`).
+    Host(Slot),
+    /// A path inside the root, with what earlier steps have mounted there.
+    Root(String),
 }
 
 /// How a mount shows other owners of files than its file system has.
@@ -370,6 +385,15 @@ pub struct MountFlags {
     pub no_atime: bool,
     pub rel_atime: bool,
     pub strict_atime: bool,
+    pub no_dir_atime: bool,
+    pub no_sym_follow: bool,
+}
+
+/// What changes for a mount and all below it, as `MOUNT_ATTR_*` bits of mount_setattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecursiveFlags {
+    pub set: u64,
+    pub clear: u64,
 }
 
 /// How mounts below a mount travel between mount namespaces (mount_namespaces(7)).

@@ -12,14 +12,31 @@ use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFl
 
 use super::fault::{At, Fault, fault};
 use super::inroot;
-use super::{DeviceKind, MountFlags, Overlay, Propagation, PropagationKind};
+use super::{DeviceKind, MountFlags, Overlay, Propagation, PropagationKind, RecursiveFlags};
 use crate::sys::mount::{MountAttributes, set_attributes};
 use crate::sys::userns::Ids;
+use crate::sys::{copy, process};
 
-/// Every mount of this mount namespace, private or slave.
-pub(super) fn isolate(slave: bool) -> Result<(), Fault> {
+/// Every mount of this mount namespace, private or slave. In a chroot the root of the namespace is another one, and
+/// returned: whoever enters the namespace later starts from there.
+pub(super) fn isolate(proc: &OwnedFd, root: &OwnedFd, slave: bool) -> Result<Option<OwnedFd>, Fault> {
+    let here = "the root of the mount namespace";
+    let own = rfs::openat(proc, "self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(here)?;
+    process::enter_namespace(own, libc::CLONE_NEWNS).at(here)?;
     let kind = if slave { mount::MountPropagationFlags::DOWNSTREAM } else { mount::MountPropagationFlags::PRIVATE };
-    mount::mount_change("/", kind | mount::MountPropagationFlags::REC).at("making mounts private")
+    mount::mount_change("/", kind | mount::MountPropagationFlags::REC).at("making mounts private")?;
+    let top = host_directory(Path::new("/"))?;
+    if inroot::same_mount(&top, root).at(here)? {
+        return Ok(None);
+    }
+    // Paths of the host are still those of the chroot.
+    change_root(root).at(here)?;
+    Ok(Some(top))
+}
+
+fn change_root(to: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::fchdir(to)?;
+    rustix::process::chroot(".")
 }
 
 /// Mounts an overlay on a host directory and returns its root.
@@ -29,7 +46,7 @@ pub(super) fn root_overlay(at: &Path, overlay: &Overlay, label: Option<&str>) ->
     host_directory(at)
 }
 
-/// Attaches a detached mount over the root of this namespace and returns it.
+/// Attaches a detached mount over a directory and returns it.
 pub(super) fn root_bind(source: &OwnedFd, over: &OwnedFd, propagation: PropagationKind) -> Result<OwnedFd, Fault> {
     propagate(source, Propagation { kind: propagation, recursive: true }).at("the root")?;
     attach(source, over).at("the root")?;
@@ -134,10 +151,15 @@ pub(super) fn mount(
     root: &OwnedFd,
     (fstype, source, data): (&str, &str, &str),
     target: &str,
-    flags: MountFlags,
+    (flags, copy_up): (MountFlags, bool),
     label: Option<&str>,
 ) -> Result<(), Fault> {
-    let directory = directory_target(root, target)?;
+    let (directory, made) = inroot::make_directory(root, target, 0o755).at(target)?;
+    let directory = not_the_root(root, directory, target)?;
+    if fstype == "tmpfs" {
+        let new = tmpfs((source, data), (!made).then_some(&directory), (flags, copy_up), label)?;
+        return attach(&new, &directory).at(target);
+    }
     if matches!(fstype, "proc" | "sysfs") {
         // What later steps mask and write to must be where they look for it.
         inroot::open_without_links(root, target, OFlags::PATH).at(target)?;
@@ -158,6 +180,31 @@ pub(super) fn mount(
         new => new,
     };
     attach(&new?, &directory).at(target)
+}
+
+/// A tmpfs has the mode of the directory that it is mounted on, where `there` was one, unless another mode is asked for.
+fn tmpfs(
+    (source, data): (&str, &str),
+    there: Option<&OwnedFd>,
+    (flags, copy_up): (MountFlags, bool),
+    label: Option<&str>,
+) -> Result<OwnedFd, Fault> {
+    let mut data = data.to_owned();
+    if let Some(there) = there
+        && !data.split(',').any(|option| option.starts_with("mode="))
+    {
+        let mode = rfs::fstat(there).at("tmpfs")?.st_mode & 0o7777;
+        data = format!("{data},mode={mode:o}");
+    }
+    let Some(there) = there.filter(|_| copy_up) else { return kernel_mount("tmpfs", source, &data, flags, label) };
+    let new = kernel_mount("tmpfs", source, &data, MountFlags { read_only: false, ..flags }, label)?;
+    let from = inroot::open(there, ".", OFlags::RDONLY | OFlags::DIRECTORY).at("copying to the tmpfs")?;
+    let to = inroot::open(&new, ".", OFlags::RDONLY | OFlags::DIRECTORY).at("copying to the tmpfs")?;
+    copy::contents(&from, &to.into()).at("copying to the tmpfs")?;
+    if flags.read_only {
+        set_attributes(&new, &read_only(), false).at("tmpfs")?;
+    }
+    Ok(new)
 }
 
 fn kernel_mount(
@@ -278,7 +325,7 @@ pub(super) fn bind(
     root: &OwnedFd,
     source: &OwnedFd,
     target: &str,
-    (flags, recursive): (MountFlags, bool),
+    (flags, recursive): (MountFlags, RecursiveFlags),
     propagation: Option<Propagation>,
 ) -> Result<(), Fault> {
     let on = if inroot::is_directory(source).at(target)? {
@@ -294,7 +341,11 @@ pub(super) fn bind(
     let attributes =
         MountAttributes { set: set.bits().into(), clear: clear.bits().into(), ..MountAttributes::default() };
     if attributes.set != 0 || attributes.clear != 0 {
-        set_attributes(source, &attributes, recursive).at(target)?;
+        set_attributes(source, &attributes, false).at(target)?;
+    }
+    if recursive != RecursiveFlags::default() {
+        let RecursiveFlags { set, clear } = recursive;
+        set_attributes(source, &MountAttributes { set, clear, ..MountAttributes::default() }, true).at(target)?;
     }
     // A copy of a shared mount is its peer until told otherwise: what is mounted inside would appear on the host.
     let private = Propagation { kind: PropagationKind::Private, recursive: true };
@@ -315,6 +366,8 @@ fn attribute_flags(flags: MountFlags) -> MountAttrFlags {
     set.set(MountAttrFlags::MOUNT_ATTR_NOSUID, flags.no_suid);
     set.set(MountAttrFlags::MOUNT_ATTR_NODEV, flags.no_dev);
     set.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, flags.no_exec);
+    set.set(MountAttrFlags::MOUNT_ATTR_NODIRATIME, flags.no_dir_atime);
+    set.set(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW, flags.no_sym_follow);
     if flags.no_atime {
         set |= MountAttrFlags::MOUNT_ATTR_NOATIME;
     } else if flags.strict_atime {
@@ -334,8 +387,9 @@ pub(super) fn attach(detached: &OwnedFd, on: &OwnedFd) -> Result<(), Errno> {
     mount::move_mount(detached, "", on, "", flags)
 }
 
-/// Makes `root` the root of this mount namespace and lets go of the old one.
-pub(super) fn pivot(root: &OwnedFd) -> Result<OwnedFd, Fault> {
+/// Makes `root` the root of this mount namespace and lets go of the old one, which is `top` where this process is in a chroot.
+pub(super) fn pivot(root: &OwnedFd, top: Option<OwnedFd>) -> Result<OwnedFd, Fault> {
+    top.map_or(Ok(()), |top| change_root(&top)).at("leaving the chroot")?;
     let old = host_directory(Path::new("/"))?;
     rustix::process::fchdir(root).at("entering the root")?;
     rustix::process::pivot_root(".", ".").at("pivot_root")?;

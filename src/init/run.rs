@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -10,7 +11,7 @@ use rustix::process::DumpableBehavior;
 
 use super::fault::{At, Fault, fault};
 use super::restrict::{self, Masks};
-use super::{Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
+use super::{BindSource, IdMap, Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
 use super::{console, exec, hooks, mounts, other, reaper};
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::scheduling;
@@ -55,12 +56,14 @@ pub enum Streams<'a> {
         stdout: BorrowedFd<'a>,
         stderr: BorrowedFd<'a>,
     },
-    /// Until there is a terminal they are `null`; its master is sent over `socket`.
+    /// Until there is a terminal they are `null`; its master is sent over `socket`. What is written to it comes out
+    /// `unchanged` (no carriage return before each newline), where the reader's own terminal sees to that.
     Terminal {
         null: BorrowedFd<'a>,
         socket: BorrowedFd<'a>,
         rows: u16,
         columns: u16,
+        unchanged: bool,
     },
 }
 
@@ -87,7 +90,9 @@ pub fn prepare_binds(launch: &Launch, slots: &[OwnedFd]) -> Result<BTreeMap<usiz
     let mut binds = BTreeMap::new();
     for (index, step) in launch.steps.iter().enumerate() {
         let (source, recursive, id_map, detail) = match step {
-            Step::Bind { source, recursive, target, id_map, .. } => (*source, *recursive, *id_map, target.as_str()),
+            Step::Bind { source: BindSource::Host(source), recursive, target, id_map, .. } => {
+                (*source, *recursive, *id_map, target.as_str())
+            }
             Step::RootBind { source, .. } => (*source, true, None, "the root"),
             _ => continue,
         };
@@ -218,8 +223,12 @@ struct Child<'a> {
     born: Option<BorrowedFd<'a>>,
     /// What targets refer to.
     root: OwnedFd,
+    /// The root of the mount namespace, where that is not this process's own: then this is a chroot.
+    top: Option<OwnedFd>,
     /// The host's, opened before the container's own files are in sight.
     proc: OwnedFd,
+    /// It is in its working directory.
+    entered: bool,
     /// What masked directories show.
     empty: OnceCell<OwnedFd>,
     /// Of [`Step::MountLabel`].
@@ -236,6 +245,7 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<Borrowe
     rustix::stdio::dup2_stdout(stdout).at("standard output")?;
     rustix::stdio::dup2_stderr(stderr).at("standard error")?;
     let proc = restrict::host_proc()?;
+    enter_those_of_others(launch, inherited).at("joining a namespace")?;
     // The user namespace first, for the rights in the others; the mount namespace last, as it changes what paths mean.
     use NamespaceKind::{Cgroup, Ipc, Mount, Net, Pid, Time, User, Uts};
     for wanted in [User, Pid, Time, Ipc, Uts, Net, Cgroup, Mount] {
@@ -264,7 +274,33 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<Borrowe
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).at("/")?;
-    Ok(Child { inherited, status: inherited.status, born, root, proc, empty: OnceCell::new(), label: None })
+    let status = inherited.status;
+    Ok(Child { inherited, status, born, root, top: None, proc, entered: false, empty: OnceCell::new(), label: None })
+}
+
+/// Before a user namespace is joined: namespaces that are not of that one can only be entered from where this process is.
+/// The others follow, with the rights that it has then.
+pub(super) fn enter_those_of_others(launch: &Launch, inherited: &Inherited<'_>) -> io::Result<()> {
+    let slot = |slot: Slot| inherited.slots.get(slot).ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF));
+    let of_kind = |namespace: &Namespace, kind| matches!(namespace, Namespace::Join(other, _) if *other == kind);
+    let Some(&Namespace::Join(kind, user)) = launch.namespaces.iter().find(|it| of_kind(it, NamespaceKind::User))
+    else {
+        return Ok(());
+    };
+    if process::is_in_namespace(slot(user)?, kind.name())? {
+        return Ok(());
+    }
+    for namespace in &launch.namespaces {
+        if let Namespace::Join(kind @ (NamespaceKind::Ipc | NamespaceKind::Uts | NamespaceKind::Net), there) =
+            *namespace
+        {
+            match process::enter_namespace(slot(there)?, kind.flag()) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+                entered => entered?,
+            }
+        }
+    }
+    Ok(())
 }
 
 fn slot_of<'a>(inherited: &'a Inherited<'_>, slot: Slot) -> Result<&'a OwnedFd, Fault> {
@@ -278,22 +314,32 @@ impl Child<'_> {
                 self.label = Some(label.clone());
                 Ok(())
             }
-            Step::IsolateMounts { slave } => mounts::isolate(*slave),
+            Step::IsolateMounts { slave } => {
+                self.top = mounts::isolate(&self.proc, &self.root, *slave)?;
+                Ok(())
+            }
             Step::RootOverlay { at, overlay } => {
                 self.root = mounts::root_overlay(at, overlay, self.label.as_deref())?;
                 Ok(())
             }
-            Step::RootBind { propagation, source } => {
+            Step::RootBind { propagation, source, in_place } => {
+                let here = in_place.then(|| self.here(*source).map_err(|fault| fault.of("the root"))).transpose()?;
+                let over = here.as_ref().or(self.top.as_ref()).unwrap_or(&self.root);
                 let source = self.bind_source(index, *source, true).map_err(|fault| fault.of("the root"))?;
-                self.root = mounts::root_bind(&source, &self.root, *propagation)?;
-                Ok(())
+                self.root = mounts::root_bind(&source, over, *propagation)?;
+                // Hooks may expect to be there.
+                if *in_place { rustix::process::fchdir(&self.root).at("entering the root") } else { Ok(()) }
             }
             Step::PivotRoot => {
-                self.root = mounts::pivot(&self.root)?;
+                self.root = mounts::pivot(&self.root, self.top.take())?;
                 Ok(())
             }
-            Step::Bind { source, target, recursive, flags, recursive_flags, propagation, .. } => {
-                let source = self.bind_source(index, *source, *recursive).map_err(|fault| fault.of(target))?;
+            Step::Bind { source, target, recursive, flags, recursive_flags, propagation, id_map } => {
+                let source = match source {
+                    BindSource::Host(slot) => self.bind_source(index, *slot, *recursive),
+                    BindSource::Root(path) => self.bind_from_root(path, *recursive, *id_map),
+                };
+                let source = source.map_err(|fault| fault.of(target))?;
                 mounts::bind(&self.root, &source, target, (*flags, *recursive_flags), *propagation)
             }
             Step::Image { layers, subpath, target } => mounts::image(&self.root, layers, subpath, target),
@@ -307,8 +353,15 @@ impl Child<'_> {
             | Step::ReadonlyMount { .. }
             | Step::RootPropagation(_)
             | Step::ReadonlyPath { .. }
-            | Step::MaskPath { .. }
-            | Step::WorkingDirectory { .. } => self.files(step),
+            | Step::MaskPath { .. } => self.files(step),
+            Step::WorkingDirectory { target, create, last } => match self.working_directory(target, *create) {
+                Err(Fault { errno: libc::EACCES, .. }) if self.entered || !last => Ok(()),
+                Err(error) => Err(error),
+                Ok(()) => {
+                    self.entered = true;
+                    Ok(())
+                }
+            },
             Step::Rendezvous => {
                 rustix::io::write(self.status, &[MOUNTED]).at("reporting")?;
                 if wait_for_go(self.inherited.go)? { Ok(()) } else { fault(libc::EPIPE, "the parent is gone") }
@@ -329,12 +382,25 @@ impl Child<'_> {
         }
     }
 
-    /// The detached mount that the parent has made; or one made here, where only this process may make mounts. Then the source
-    /// is looked up once more, as the descriptor is one of the parent's mount namespace.
+    /// The detached mount that the parent has made; or one made here, where only this process may make mounts.
     fn bind_source(&self, index: usize, slot: Slot, recursive: bool) -> Result<OwnedFd, Fault> {
-        if let Some(clone) = self.inherited.binds.get(&index) {
-            return clone.try_clone().at("");
+        match self.inherited.binds.get(&index) {
+            Some(clone) => clone.try_clone().at(""),
+            None => mounts::clone_tree(&self.here(slot)?, recursive).at(""),
         }
+    }
+
+    fn bind_from_root(&self, path: &str, recursive: bool, id_map: Option<IdMap>) -> Result<OwnedFd, Fault> {
+        let clone =
+            mounts::clone_tree(super::inroot::open(&self.root, path, OFlags::PATH).at("")?, recursive).at("")?;
+        if let Some(IdMap { namespace, recursive }) = id_map {
+            mounts::map_ids(&clone, slot_of(self.inherited, namespace)?, recursive).at("id mapping")?;
+        }
+        Ok(clone)
+    }
+
+    /// A file of the parent's mount namespace in this one: looked up once more.
+    fn here(&self, slot: Slot) -> Result<OwnedFd, Fault> {
         let wanted = slot_of(self.inherited, slot)?;
         let link = format!("self/fd/{}", wanted.as_raw_fd());
         let path = rustix::fs::readlinkat(&self.proc, link, Vec::new()).at("its path")?;
@@ -343,7 +409,7 @@ impl Child<'_> {
         if (wanted.st_dev, wanted.st_ino) != (other.st_dev, other.st_ino) {
             return fault(libc::ESTALE, "it has been replaced meanwhile");
         }
-        mounts::clone_tree(&found, recursive).at("")
+        Ok(found)
     }
 
     /// Returns in the new process; this one ends.
@@ -366,8 +432,8 @@ impl Child<'_> {
         let (root, label) = (&self.root, self.label.as_deref());
         match step {
             Step::Overlay { target, overlay } => mounts::overlay(root, target, overlay, label),
-            Step::Mount { fstype, source, target, flags, data } => {
-                mounts::mount(root, (fstype, source, data), target, *flags, label)
+            Step::Mount { fstype, source, target, flags, data, copy_up } => {
+                mounts::mount(root, (fstype, source, data), target, (*flags, *copy_up), label)
             }
             Step::Directory { target, mode, uid, gid } => mounts::directory(root, target, *mode, *uid, *gid),
             Step::Device { target, kind, major, minor, mode, uid, gid } => {
@@ -375,8 +441,8 @@ impl Child<'_> {
             }
             Step::Symlink { target, to } => mounts::symlink(root, target, to),
             Step::Console { bind_console } => match self.inherited.streams {
-                Streams::Terminal { socket, rows, columns, .. } => {
-                    console::open(root, socket, rows, columns, *bind_console)
+                Streams::Terminal { socket, rows, columns, unchanged, .. } => {
+                    console::open(root, socket, (rows, columns), unchanged, *bind_console)
                 }
                 Streams::Pipes { .. } => fault(libc::EINVAL, "a terminal was not asked for"),
             },
@@ -385,16 +451,17 @@ impl Child<'_> {
             Step::RootPropagation(propagation) => mounts::propagate(root, *propagation).at("/"),
             Step::ReadonlyPath { target } => mounts::readonly_path(root, target),
             Step::MaskPath { target } => mounts::mask(root, target, &self.empty, label),
-            Step::WorkingDirectory { target, create } => {
-                let directory = if *create {
-                    super::inroot::make_directory(root, target, 0o755).at(&**target)?.0
-                } else {
-                    super::inroot::open(root, target, OFlags::PATH | OFlags::DIRECTORY).at(&**target)?
-                };
-                rustix::process::fchdir(directory).at(&**target)
-            }
             _ => fault(libc::EINVAL, "not a step about files"),
         }
+    }
+
+    fn working_directory(&self, target: &str, create: bool) -> Result<(), Fault> {
+        let directory = if create {
+            super::inroot::make_directory(&self.root, target, 0o755).at(target)?.0
+        } else {
+            super::inroot::open(&self.root, target, OFlags::PATH | OFlags::DIRECTORY).at(target)?
+        };
+        rustix::process::fchdir(directory).at(target)
     }
 
     /// Steps about the process itself.

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::run::{Inherited, launch_steps};
+use super::run::{Inherited, enter_those_of_others, launch_steps};
 use super::{Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
 use crate::sys::process::{self, Child};
 use crate::sys::userns;
@@ -32,11 +32,12 @@ pub fn spawn(launch: &Launch, inherited: &Inherited<'_>) -> Result<Child, Launch
         return reborn(launch, inherited, cgroup);
     }
     let mut flags = 0;
-    let mut join = None;
+    let (mut join, mut user) = (None, None);
     for namespace in &launch.namespaces {
         match *namespace {
             Namespace::New(kind) => flags |= kind.clone_flag(),
             Namespace::Join(NamespaceKind::Pid, index) => join = Some(slot(index)?),
+            Namespace::Join(NamespaceKind::User, index) => user = Some(slot(index)?),
             Namespace::Join(..) => {}
         }
     }
@@ -49,12 +50,27 @@ pub fn spawn(launch: &Launch, inherited: &Inherited<'_>) -> Result<Child, Launch
     // Whoever is no root could not write the mappings of a process that hides. Nobody is there yet to look into it.
     let late = !rustix::process::geteuid().is_root() && flags & NamespaceKind::User.clone_flag() != 0;
     let body = || launch_steps(launch, inherited, None, late);
+    if let Some(user) = user
+        && !process::is_in_namespace(user, "user").map_err(before)?
+    {
+        // New namespaces are those of the user namespace that they are made in.
+        let enter = || {
+            enter_those_of_others(launch, inherited)?;
+            let outside = join.map(|there| process::enter_namespace(there, libc::CLONE_NEWPID));
+            process::enter_namespace(user, libc::CLONE_NEWUSER)?;
+            match (join, outside) {
+                (Some(there), Some(Err(_))) => process::enter_namespace(there, libc::CLONE_NEWPID),
+                _ => Ok(()),
+            }
+        };
+        return process::clone_child_from(inherited.single, enter, flags, cgroup, &keep, body).map_err(before);
+    }
     if let Some(there) = join
         && !userns::owns("pid").map_err(before)?
     {
         // There would be no way back from there.
-        let child = process::clone_child_into(inherited.single, there.as_fd(), flags, cgroup, &keep, body);
-        return child.map_err(before);
+        let enter = || process::enter_namespace(there, libc::CLONE_NEWPID);
+        return process::clone_child_from(inherited.single, enter, flags, cgroup, &keep, body).map_err(before);
     }
     let own = join.map(enter_for_children).transpose()?;
     let child = process::clone_child(inherited.single, flags, cgroup, &keep, body);

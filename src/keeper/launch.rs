@@ -136,7 +136,7 @@ impl Theirs {
                     Stdio::Terminal { rows, columns } => (rows, columns),
                     Stdio::Pipes { .. } => (0, 0),
                 };
-                Streams::Terminal { null: null.as_fd(), socket: socket.as_fd(), rows, columns }
+                Streams::Terminal { null: null.as_fd(), socket: socket.as_fd(), rows, columns, unchanged: false }
             }
         }
     }

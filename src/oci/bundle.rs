@@ -34,12 +34,16 @@ pub(super) fn load(path: &Path) -> Result<Bundle, OciError> {
     let root = spec.root().as_ref().ok_or_else(|| OciError::Config("`root` is missing".to_owned()))?;
     let wanted = path.join(root.path());
     let rootfs = fs::canonicalize(&wanted).map_err(OciError::io("find the root", wanted))?;
-    relative_sources(&mut spec, &path);
+    relative_paths(&mut spec, &path, &rootfs);
     if let Some(process) = spec.process_mut() {
         complete_environment(process, &rootfs)?;
     }
     Ok(Bundle { path, rootfs, spec, config, warnings })
 }
+
+/// Flags of schedulers that the parser has under a name of its own.
+const RENAMED: [(&str, &str); 2] =
+    [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
 
 /// A `Spec` or `Process`. Capabilities that nobody knows are left out, with a warning each, as the specification has it.
 pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>), serde_json::Error> {
@@ -48,6 +52,20 @@ pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>)
         Err(error) => error,
     };
     let mut value: Value = serde_json::from_slice(text)?;
+    let before = value.clone();
+    // What is a process by itself, or has one.
+    for pointer in ["", "/process"] {
+        let process = value.pointer_mut(pointer).filter(|process| process.get("cwd").is_some());
+        let Some(process) = process.and_then(Value::as_object_mut) else { continue };
+        // Root's, when nobody is named.
+        process.entry("user").or_insert_with(|| serde_json::json!({ "uid": 0, "gid": 0 }));
+        let flags = process.get_mut("scheduler").and_then(|scheduler| scheduler.pointer_mut("/flags"));
+        for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some((_, name)) = RENAMED.iter().find(|(standard, _)| flag == standard) {
+                *flag = Value::from(*name);
+            }
+        }
+    }
     let mut unknown = Vec::new();
     for pointer in ["/process/capabilities", "/capabilities"] {
         let sets = value.pointer_mut(pointer).and_then(Value::as_object_mut);
@@ -61,7 +79,7 @@ pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>)
             });
         }
     }
-    if unknown.is_empty() {
+    if value == before {
         return Err(error);
     }
     unknown.sort();
@@ -137,10 +155,15 @@ fn check(spec: &Spec) -> Result<(), OciError> {
     Ok(())
 }
 
-/// Sources of bind mounts may be relative to the bundle, targets are seen from the root.
-fn relative_sources(spec: &mut Spec, bundle: &Path) {
+/// Sources of bind mounts may be relative to the bundle. Targets are seen from the root; callers also write the root's own
+/// path before them.
+fn relative_paths(spec: &mut Spec, bundle: &Path, rootfs: &Path) {
     let Some(mounts) = spec.mounts_mut() else { return };
     for mount in mounts {
+        if let Ok(inside) = mount.destination().strip_prefix(rootfs) {
+            let inside = inside.to_owned();
+            mount.set_destination(inside);
+        }
         if !mount.destination().is_absolute() {
             let absolute = Path::new("/").join(mount.destination());
             mount.set_destination(absolute);

@@ -48,9 +48,11 @@ impl Console {
         }
     }
 
-    pub(super) fn for_child(&self) -> &OwnedFd {
+    /// Where the master goes, and whether output comes out of it unchanged: what we carry need not go to a terminal.
+    pub(super) fn for_child(&self) -> (&OwnedFd, bool) {
         match self {
-            Self::Caller(socket) | Self::Own { child: socket, .. } => socket,
+            Self::Caller(socket) => (socket, false),
+            Self::Own { child, .. } => (child, true),
         }
     }
 
@@ -64,7 +66,7 @@ impl Console {
             return Err(OciError::Launch("the terminal did not arrive".to_owned()));
         };
         let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
-        let raw = RawMode::enter(stdin.as_fd());
+        let raw = RawMode::for_input(stdin.as_fd());
         let local = Local { stdin: Some(stdin.as_fd()), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
         let carried = relay::relay(Remote::Terminal { master }, local, Some(pidfd));
         drop(raw);

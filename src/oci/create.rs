@@ -30,6 +30,28 @@ struct Made {
     console: Option<Console>,
 }
 
+/// Sockets that were handed to this process (sd_listen_fds(3)), from descriptor 3 on: the container's program gets them.
+#[derive(Clone, Copy)]
+struct Listening(u32);
+
+impl Listening {
+    fn from_environment() -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+        let ours = number("LISTEN_PID") == Some(std::process::id());
+        Self(number("LISTEN_FDS").filter(|_| ours).unwrap_or(0))
+    }
+
+    /// The program is process 1 of its pid namespace.
+    fn tell(self, spec: &mut Spec) {
+        if let (1.., Some(process)) = (self.0, spec.process_mut()) {
+            let mut environment = process.env().clone().unwrap_or_default();
+            environment.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
+            environment.extend([format!("LISTEN_FDS={}", self.0), "LISTEN_PID=1".to_owned()]);
+            process.set_env(Some(environment));
+        }
+    }
+}
+
 /// What [`start`] has made.
 type Started = (Starting, Cgroup, Option<Console>);
 
@@ -54,7 +76,9 @@ pub(super) fn run(global: &Global, options: &CreateOptions) -> Outcome {
 }
 
 fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, OciError> {
-    let bundle = bundle::load(&options.bundle)?;
+    let mut bundle = bundle::load(&options.bundle)?;
+    let listening = Listening::from_environment();
+    listening.tell(&mut bundle.spec);
     bundle.warnings.iter().for_each(|warning| super::log(global, "warning", warning));
     let container = Container::reserve(global, &options.id)?;
     let mut record = match record(global, &container, &bundle) {
@@ -66,7 +90,7 @@ fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, Oc
     };
     let made = container
         .save_config(&bundle.config)
-        .and_then(|()| start(&container, &mut record, &bundle.spec, options, wait));
+        .and_then(|()| start(&container, &mut record, &bundle.spec, options, (wait, listening)));
     match made {
         Ok((starting, cgroup, console)) => Ok(Made { container, record, spec: bundle.spec, cgroup, starting, console }),
         Err(error) => {
@@ -104,7 +128,7 @@ fn start(
     record: &mut Record,
     spec: &Spec,
     options: &CreateOptions,
-    wait: bool,
+    (wait, listening): (bool, Listening),
 ) -> Result<Started, OciError> {
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
     let console = Console::open(terminal, options.io.console_socket.as_deref(), wait || options.detach)?;
@@ -116,12 +140,20 @@ fn start(
     }
     let hierarchies = record.hierarchies()?;
     let mut cgroup = group::make(&hierarchies, &record.cgroup, spec)?;
+    if record.unit.is_none()
+        && let Err(error) = group::check_unused(&cgroup, &record.cgroup)
+    {
+        // It is somebody else's: nothing in it may be ended.
+        record.cgroup.clear();
+        return Err(error);
+    }
     if let Some(unit) = &record.unit {
         unit.tell_limits(&cgroup)?;
     }
     let gate = wait.then(|| container.make_gate()).transpose()?;
     let lowered = lower(record, spec, options, (&hierarchies, &cgroup), gate)?;
-    let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
+    let preserve_fds = listening.0 + options.io.preserve_fds;
+    let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds };
     let mut starting = launch::begin(lowered, Some(spec), &with)?;
     let attached = attached_later(record).map_or(Ok(()), |unit| unit.attach(starting.pid));
     drop(placeholder);

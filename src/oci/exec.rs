@@ -36,7 +36,8 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
         Console::open(process.terminal() == Some(true), options.io.console_socket.as_deref(), options.detach)?;
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let mount_label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-    let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), seccomp, mount_label };
+    let personality = spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
+    let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), seccomp, personality, mount_label };
     let entry = match record.unit.as_ref().filter(|_| !systemd::is_system()) {
         // See `create`. The new process is born where this one is.
         Some(unit) => {

@@ -42,6 +42,20 @@ pub(super) fn make(hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result
     Ok(group)
 }
 
+/// A group that was there already must be empty: its limits are those of others, and what is in it would be ended with the
+/// container. In a frozen one nothing would ever start.
+pub(super) fn check_unused(group: &Cgroup, path: &str) -> Result<(), OciError> {
+    if group.is_frozen() {
+        return Err(OciError::Config(format!("the control group `{path}` (`linux.cgroupsPath`) is frozen")));
+    }
+    match group.processes()?.len() {
+        0 => Ok(()),
+        count => Err(OciError::Config(format!(
+            "the control group `{path}` (`linux.cgroupsPath`) is not empty: {count} processes are in it"
+        ))),
+    }
+}
+
 /// Puts device rules into force, while the process is at its mounts already: the kernel's check of the rules takes as long.
 pub(super) fn restrict(group: &mut Cgroup, hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result<(), OciError> {
     if hierarchies.has_v2() {

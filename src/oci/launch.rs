@@ -39,8 +39,8 @@ pub(super) enum Progress {
 /// What the process gets besides its steps.
 #[derive(Debug)]
 pub(super) struct Inheritance<'a> {
-    /// Where the master of its terminal is sent.
-    pub(super) console: Option<&'a OwnedFd>,
+    /// Where the master of its terminal is sent, and whether what is written to it comes out unchanged.
+    pub(super) console: Option<(&'a OwnedFd, bool)>,
     pub(super) preserve_fds: u32,
 }
 
@@ -58,8 +58,8 @@ pub(super) fn begin(lowered: Lowered, spec: Option<&Spec>, with: &Inheritance<'_
     let exe = open("/proc/self/exe", OFlags::PATH)?;
     let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
     let streams = match (launch.stdio, with.console) {
-        (Stdio::Terminal { rows, columns }, Some(socket)) => {
-            Streams::Terminal { null: null.as_fd(), socket: socket.as_fd(), rows, columns }
+        (Stdio::Terminal { rows, columns }, Some((socket, unchanged))) => {
+            Streams::Terminal { null: null.as_fd(), socket: socket.as_fd(), rows, columns, unchanged }
         }
         (Stdio::Terminal { .. }, None) => {
             return Err(OciError::Usage("`process.terminal` needs --console-socket".to_owned()));

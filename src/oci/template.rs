@@ -4,8 +4,9 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
+use crate::engine::cgroup::Hierarchies;
 use crate::oci::error::OciError;
 
 /// Writes it into the bundle; what is there is not replaced.
@@ -21,6 +22,11 @@ pub(super) fn write(bundle: &Path, rootless: bool) -> Result<(), OciError> {
         process.set_capabilities(Some(capabilities));
     }
     spec.set_process(Some(process));
+    if Hierarchies::detect().is_ok_and(|hierarchies| !hierarchies.is_unified()) {
+        // As runc's, too: version 1 of control groups is shown as it is.
+        let namespaces = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut());
+        namespaces.into_iter().for_each(|all| all.retain(|one| one.typ() != LinuxNamespaceType::Cgroup));
+    }
     let text = serde_json::to_string_pretty(&spec).map_err(|source| OciError::Json {
         what: "specification",
         path: path.clone(),

@@ -1,6 +1,7 @@
-//! The only home of `unsafe`: system calls that no safe wrapper offers, descriptor passing, paths inside foreign trees.
+//! The only home of `unsafe`: system calls that no safe wrapper offers, descriptor passing, paths inside foreign trees and copies of them.
 
 pub mod bpf;
+pub mod copy;
 pub mod dbus;
 pub mod inroot;
 pub mod message;

@@ -60,14 +60,14 @@ pub fn clone_child(
     }
 }
 
-/// [`clone_child`] into a pid namespace that this process cannot come back from: a process in between goes there, and has
-/// its child be this one's.
+/// [`clone_child`] from within namespaces that this process cannot come back from: a process in between goes there with
+/// `enter`, and has its child be this one's.
 ///
 /// # Errors
-/// As there, and those of `setns(2)`.
-pub fn clone_child_into(
+/// As there, and those of `enter`.
+pub fn clone_child_from(
     single: SingleThreaded,
-    pid_namespace: BorrowedFd<'_>,
+    enter: impl FnOnce() -> io::Result<()>,
     namespaces: u64,
     cgroup: Option<BorrowedFd<'_>>,
     keep: &[RawFd],
@@ -76,7 +76,7 @@ pub fn clone_child_into(
     let (mut answer, mut tell) = io::pipe()?;
     let Some(between) = fork(single)? else {
         let flags = namespaces | u64::from(libc::CLONE_PARENT.unsigned_abs());
-        let made = enter_namespace(pid_namespace, libc::CLONE_NEWPID).and_then(|()| clone_process(flags, cgroup, 0));
+        let made = enter().and_then(|()| clone_process(flags, cgroup, 0));
         let told = match made {
             Ok(None) => {
                 close_all_but(keep);

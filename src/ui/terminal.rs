@@ -38,6 +38,18 @@ impl RawMode {
         Self::change(terminal, Termios::make_raw)
     }
 
+    /// Only for what is typed: what is written to the terminal is shown as before.
+    ///
+    /// # Errors
+    /// When the descriptor is no terminal.
+    pub fn for_input(terminal: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::change(terminal, |modes| {
+            let output = modes.output_modes;
+            modes.make_raw();
+            modes.output_modes = output;
+        })
+    }
+
     /// Keys one by one and unseen; Ctrl-C and output work as before. `None` when the terminal is none of ours: no
     /// terminal, or that of another job of the shell.
     pub fn keys(terminal: BorrowedFd<'_>) -> Option<Self> {

@@ -3,7 +3,6 @@
 //! `<data_dir>/volumes/<name>/volume.json` is the record, written last, so that a directory without one is none;
 //! `_data` is what containers see. `populating` is there between the copy of an image's files and their move into `_data`.
 
-mod copy;
 mod local;
 #[cfg(test)]
 mod tests;
@@ -21,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{self, Durability};
 use crate::base::trash::Trash;
-use crate::sys::inroot;
+use crate::sys::{copy, inroot};
 
 const VERSION: u32 = 1;
 

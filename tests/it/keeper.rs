@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcompose::init::{
-    CgroupEntry, DeviceKind, Launch, LaunchFailure, MountFlags, Namespace, NamespaceKind, Overlay, Stdio, Step,
+    BindSource, CgroupEntry, DeviceKind, Launch, LaunchFailure, MountFlags, Namespace, NamespaceKind, Overlay,
+    RecursiveFlags, Stdio, Step,
 };
 use rcompose::keeper::{Event, ExitRecord, KeeperHandle, Program, Request, SpawnOptions};
 use rcompose::sys::message::{self, Wait};
@@ -184,7 +185,7 @@ impl Drop for World {
 fn mount(fstype: &str, target: &str, data: &str) -> Step {
     let flags = MountFlags { no_suid: true, ..MountFlags::default() };
     let (fstype, target, data) = (fstype.to_owned(), target.to_owned(), data.to_owned());
-    Step::Mount { source: fstype.clone(), fstype, target, flags, data }
+    Step::Mount { source: fstype.clone(), fstype, target, flags, data, copy_up: false }
 }
 
 /// The last steps of every launch here.
@@ -192,7 +193,7 @@ fn end(argv: &[&str]) -> Vec<Step> {
     let argv = argv.iter().map(|part| CString::new(*part).unwrap()).collect();
     let kept = 0b1010_1000_0000_0100_0010_1111_1011;
     vec![
-        Step::WorkingDirectory { target: "/".to_owned(), create: false },
+        Step::WorkingDirectory { target: "/".to_owned(), create: false, last: true },
         Step::Capabilities { bounding: kept, permitted: kept, effective: kept, inheritable: 0, ambient: 0 },
         Step::NoNewPrivileges,
         Step::Exec { argv, env: vec![c"PATH=/nowhere:/bin".to_owned()] },
@@ -271,11 +272,11 @@ fn links_of_an_image_do_not_lead_out() {
         let mut launch = world.container(&["busybox", "true"]);
         let (flags, target) = (MountFlags::default(), target.to_owned());
         let bind = Step::Bind {
-            source: 0,
+            source: BindSource::Host(0),
             target,
             recursive: false,
             flags,
-            recursive_flags: false,
+            recursive_flags: RecursiveFlags::default(),
             propagation: None,
             id_map: None,
         };
@@ -592,11 +593,11 @@ fn restrictions_hold_for_an_ordinary_user() {
     let pivot = launch.steps.iter().position(|step| matches!(step, Step::PivotRoot)).unwrap();
     let flags = MountFlags { read_only: true, ..MountFlags::default() };
     let bind = Step::Bind {
-        source: 0,
+        source: BindSource::Host(0),
         target: "/data".to_owned(),
         recursive: true,
         flags,
-        recursive_flags: true,
+        recursive_flags: RecursiveFlags { set: libc::MOUNT_ATTR_RDONLY, clear: 0 },
         propagation: None,
         id_map: None,
     };
@@ -608,7 +609,7 @@ fn restrictions_hold_for_an_ordinary_user() {
     // BPF_RET | BPF_K, SECCOMP_RET_ALLOW.
     let allow = [&6_u16.to_ne_bytes()[..], &[0, 0], &0x7fff_0000_u32.to_ne_bytes()].concat();
     launch.steps.extend([
-        Step::WorkingDirectory { target: "/proc".to_owned(), create: false },
+        Step::WorkingDirectory { target: "/proc".to_owned(), create: false, last: true },
         Step::Rlimit { resource: rcompose::init::Rlimit::Nofile, soft: 77, hard: 88 },
         Step::Umask(0o27),
         Step::Seccomp { filters: vec![allow], flags: 0 },

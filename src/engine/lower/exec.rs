@@ -7,6 +7,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::LinuxPersonality;
 use oci_spec::runtime::LinuxSeccomp;
 use oci_spec::runtime::Process;
 use rustix::event::PollFd;
@@ -49,6 +50,7 @@ pub struct Target<'a> {
     pub pid: i32,
     pub pidfd: BorrowedFd<'a>,
     pub seccomp: Option<&'a LinuxSeccomp>,
+    pub personality: Option<&'a LinuxPersonality>,
     /// The SELinux label of its files.
     pub mount_label: Option<&'a str>,
 }
@@ -91,8 +93,11 @@ pub fn lower_exec(
     if let Some(list) = affinity.filter(|list| !list.is_empty()) {
         steps.push(Step::Affinity(cpus(list)?));
     }
-    let directory = Step::WorkingDirectory { target: working_directory(process)?, create: false };
-    let filter = restrict::restrict(process, target.seccomp, vec![directory], &mut steps)?;
+    let target_directory = working_directory(process)?;
+    let directory = |last| Step::WorkingDirectory { target: target_directory.clone(), create: false, last };
+    steps.push(directory(false));
+    steps.extend(target.personality.map(restrict::personality).transpose()?);
+    let filter = restrict::restrict(process, target.seccomp, vec![directory(true)], &mut steps)?;
     steps.push(Step::Rebirth);
     // A session ends with its first process, so it is the new one that makes it.
     steps.push(session(stdio));
@@ -110,7 +115,7 @@ pub fn lower_exec(
 pub fn check_program(process: &Process, lowered: &mut Lowered) -> Result<(), LowerError> {
     let (argv, env) = exec_arguments(process)?;
     let steps = &mut lowered.launch.steps;
-    let at = steps.iter().position(|step| matches!(step, Step::WorkingDirectory { .. }));
+    let at = steps.iter().position(|step| matches!(step, Step::WorkingDirectory { last: true, .. }));
     steps.insert(at.map_or(steps.len().saturating_sub(1), |at| at + 1), Step::FindProgram { argv, env });
     Ok(())
 }

@@ -24,33 +24,46 @@ pub(super) struct Gate {
 
 impl Lifecycle {
     pub(super) fn before_pivot(self, spec: &Spec, slots: &mut Slots, steps: &mut Vec<Step>) -> Gate {
-        let of = |list: fn(&Hooks) -> &Option<Vec<OciHook>>| {
-            spec.hooks().as_ref().map_or(Vec::new(), |all| hooks(list(all), &own_environment()))
-        };
-        #[allow(deprecated, reason = "callers still use it")]
-        let for_parent = !of(Hooks::prestart).is_empty() || !of(Hooks::create_runtime).is_empty();
-        if for_parent {
+        if has_hooks_of_the_parent(spec) {
             steps.push(Step::Rendezvous);
         }
-        run(of(Hooks::create_container), "creating", &self.state, steps);
+        let all = spec.hooks().as_ref();
+        let hooks = all.map_or(Vec::new(), |all| hooks(all.create_container(), &own_environment()));
+        steps.extend(run(hooks, "creating", &self.state));
         let slots = self.gate.map(|(start, result)| (slots.add(start), slots.add(result)));
         Gate { state: self.state, slots }
     }
 }
 
+fn is_empty(hooks: &Option<Vec<OciHook>>) -> bool {
+    hooks.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// Hooks that the runtime itself runs while the container waits.
+fn has_hooks_of_the_parent(spec: &Spec) -> bool {
+    #[allow(deprecated, reason = "callers still use it")]
+    let prestart = Hooks::prestart;
+    spec.hooks().as_ref().is_some_and(|hooks| !is_empty(prestart(hooks)) || !is_empty(hooks.create_runtime()))
+}
+
+/// Whether there are hooks that run when the mounts are made and the root has not been changed: they find the container's
+/// root under its path in the container's mount namespace, and what they mount there stays.
+pub(super) fn looks_for_the_root(spec: &Spec) -> bool {
+    has_hooks_of_the_parent(spec) || spec.hooks().as_ref().is_some_and(|hooks| !is_empty(hooks.create_container()))
+}
+
 impl Gate {
-    pub(super) fn before_program(self, spec: &Spec, steps: &mut Vec<Step>) {
+    /// Returns the hooks that run in the container, as confined as its program.
+    pub(super) fn before_program(self, spec: &Spec, steps: &mut Vec<Step>) -> Option<Step> {
         steps.extend(self.slots.map(|(start, result)| Step::AwaitStart { start, result }));
         let environment = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
         let start_container = spec.hooks().as_ref().map_or(Vec::new(), |all| hooks(all.start_container(), environment));
-        run(start_container, "created", &self.state, steps);
+        run(start_container, "created", &self.state)
     }
 }
 
-fn run(hooks: Vec<Hook>, status: &str, state: &str, steps: &mut Vec<Step>) {
-    if !hooks.is_empty() {
-        steps.push(Step::Hooks { hooks, status: status.to_owned(), state: state.to_owned() });
-    }
+fn run(hooks: Vec<Hook>, status: &str, state: &str) -> Option<Step> {
+    (!hooks.is_empty()).then(|| Step::Hooks { hooks, status: status.to_owned(), state: state.to_owned() })
 }
 
 /// One of the specification's lists of hooks. Those that name no environment get the `inherited` one, as with runc and crun.

@@ -145,8 +145,8 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     let mut steps = vec![Step::IsolateMounts { slave: mounts::needs_slave(spec) }];
     steps.extend(mounts::label(linux));
     let propagation = mounts::root_propagation(linux)?;
-    root(extras.root, propagation, &mut slots, &mut steps)?;
-    mounts::mounts(spec, extras.cgroup_v1, &mut slots, &mut steps)?;
+    root(extras.root.clone(), (propagation, lifecycle::looks_for_the_root(spec)), &mut slots, &mut steps)?;
+    let late = mounts::mounts(spec, (&extras.root, extras.cgroup_v1), &mut slots, &mut steps)?;
     mounts::devices(spec, &mut steps)?;
     let gate = extras.lifecycle.map(|lifecycle| lifecycle.before_pivot(spec, &mut slots, &mut steps));
     steps.push(Step::PivotRoot);
@@ -164,23 +164,23 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     let paths = linux.masked_paths().iter().flatten();
     steps.extend(paths.map(|target| Step::MaskPath { target: target.clone() }));
     // Made while the root can still be written to.
-    steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: true });
+    steps.push(Step::WorkingDirectory { target: working_directory(process)?, create: true, last: false });
+    steps.extend(late);
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
         steps.push(Step::ReadonlyRoot);
     }
     steps.push(session(stdio));
     steps.extend(linux.personality().as_ref().map(restrict::personality).transpose()?);
-    let mut as_user = vec![Step::WorkingDirectory { target: working_directory(process)?, create: false }];
+    let mut as_user = vec![Step::WorkingDirectory { target: working_directory(process)?, create: false, last: true }];
     if gate.is_some() {
         let (argv, env) = exec_arguments(process)?;
         as_user.push(Step::FindProgram { argv, env });
     }
     let filter = restrict::restrict(process, linux.seccomp().as_ref(), as_user, &mut steps)?;
-    if let Some(gate) = gate {
-        gate.before_program(spec, &mut steps);
-    }
+    let hooks = gate.and_then(|gate| gate.before_program(spec, &mut steps));
     steps.push(Step::CloseOnExec);
     steps.extend(filter);
+    steps.extend(hooks);
     if extras.init {
         // As confined as the program: pid 1 must be no way up.
         steps.push(Step::Reaper);
@@ -192,7 +192,7 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
 
 fn root(
     root: Root,
-    propagation: Option<Propagation>,
+    (propagation, in_place): (Option<Propagation>, bool),
     slots: &mut Slots,
     steps: &mut Vec<Step>,
 ) -> Result<(), LowerError> {
@@ -203,6 +203,7 @@ fn root(
         }
         Root::Bind(path) => steps.push(Step::RootBind {
             source: mounts::open_source(&path, "/", slots)?,
+            in_place,
             propagation: match propagation {
                 Some(Propagation { kind: PropagationKind::Slave, .. }) => PropagationKind::Slave,
                 // Shared later, inside: never with the host.
@@ -234,7 +235,7 @@ fn namespaces(
         if joined.iter().any(|(other, _)| *other == kind) {
             continue;
         }
-        namespaces.push(match namespace.path() {
+        namespaces.push(match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => Namespace::Join(kind, slots.add(open_namespace(namespace.typ(), path)?)),
             None => Namespace::New(kind),
         });

@@ -6,19 +6,24 @@ use std::path::PathBuf;
 use oci_spec::runtime::Linux;
 use oci_spec::runtime::LinuxDeviceType;
 use oci_spec::runtime::LinuxIdMapping;
+use oci_spec::runtime::LinuxNamespaceType;
 use oci_spec::runtime::Mount;
 use oci_spec::runtime::Spec;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
 use crate::engine::lower::LowerError;
+use crate::engine::lower::Root;
 use crate::engine::lower::Slots;
+use crate::engine::lower::open_namespace;
 use crate::engine::spec::{IMAGE, IMAGE_LAYER};
+use crate::init::BindSource;
 use crate::init::DeviceKind;
 use crate::init::IdMap;
 use crate::init::MountFlags;
 use crate::init::Propagation;
 use crate::init::PropagationKind;
+use crate::init::RecursiveFlags;
 use crate::init::Step;
 use crate::sys::userns;
 
@@ -40,7 +45,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// The options of a mount that do not go to its file system.
-pub const MOUNT_OPTIONS: [&str; 36] = [
+pub const MOUNT_OPTIONS: [&str; 57] = [
     "async",
     "atime",
     "bind",
@@ -77,6 +82,49 @@ pub const MOUNT_OPTIONS: [&str; 36] = [
     "mand",
     "silent",
     "sync",
+    "diratime",
+    "nodiratime",
+    "nosymfollow",
+    "symfollow",
+    "tmpcopyup",
+    "ratime",
+    "rdev",
+    "rdiratime",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "rrelatime",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+];
+
+/// Options for a mount and all below it: the attribute, and whether it is set or cleared.
+const RECURSIVE: [(&str, u64, bool); 18] = [
+    ("rro", libc::MOUNT_ATTR_RDONLY, true),
+    ("rrw", libc::MOUNT_ATTR_RDONLY, false),
+    ("rnosuid", libc::MOUNT_ATTR_NOSUID, true),
+    ("rsuid", libc::MOUNT_ATTR_NOSUID, false),
+    ("rnodev", libc::MOUNT_ATTR_NODEV, true),
+    ("rdev", libc::MOUNT_ATTR_NODEV, false),
+    ("rnoexec", libc::MOUNT_ATTR_NOEXEC, true),
+    ("rexec", libc::MOUNT_ATTR_NOEXEC, false),
+    ("rnodiratime", libc::MOUNT_ATTR_NODIRATIME, true),
+    ("rdiratime", libc::MOUNT_ATTR_NODIRATIME, false),
+    ("rnosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, true),
+    ("rsymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, false),
+    ("rrelatime", libc::MOUNT_ATTR_RELATIME, true),
+    ("rnorelatime", libc::MOUNT_ATTR_RELATIME, false),
+    ("rnoatime", libc::MOUNT_ATTR_NOATIME, true),
+    ("ratime", libc::MOUNT_ATTR_NOATIME, false),
+    ("rstrictatime", libc::MOUNT_ATTR_STRICTATIME, true),
+    ("rnostrictatime", libc::MOUNT_ATTR_STRICTATIME, false),
 ];
 
 /// Mounts of the host must reach the container where a mount asks for it.
@@ -112,20 +160,22 @@ fn propagation(option: &str) -> Option<Propagation> {
 
 pub(super) fn mounts(
     spec: &Spec,
-    cgroup_v1: Option<&[(String, PathBuf)]>,
+    (root, cgroup_v1): (&Root, Option<&[(String, PathBuf)]>),
     slots: &mut Slots,
     steps: &mut Vec<Step>,
-) -> Result<(), LowerError> {
-    for mount in spec.mounts().iter().flatten() {
+) -> Result<Vec<Step>, LowerError> {
+    let mut late = Vec::new();
+    let all = spec.mounts().as_deref().unwrap_or_default();
+    for (index, mount) in all.iter().enumerate() {
         let target = text(mount.destination())?;
-        let options = Options::parse(mount, &target)?;
+        let mut options = Options::parse(mount, &target)?;
         let mapped = options.id_map.is_some() || mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
         let kind = mount.typ().as_deref().unwrap_or("none");
         match (kind, cgroup_v1) {
             (IMAGE, _) => steps.push(image(mount, target, &options)?),
             _ if options.bind || kind == "bind" => {
                 let id_map = if mapped { Some(id_map(spec, mount, &options, &target, slots)?) } else { None };
-                steps.push(bind(mount, target, &options, id_map, slots)?);
+                steps.push(bind(mount, target, (&options, id_map), root, slots)?);
             }
             _ if mapped => {
                 return Err(LowerError::Unsupported(format!("mounts: {target}: id mapping of a `{kind}` mount")));
@@ -134,16 +184,34 @@ pub(super) fn mounts(
             _ if options.propagation.is_some_and(|wanted| wanted.kind != PropagationKind::Private) => {
                 return Err(LowerError::Unsupported(format!("mounts: {target}: propagation of a `{kind}` mount")));
             }
-            _ => steps.push(Step::Mount {
-                fstype: if kind == "cgroup" { "cgroup2".to_owned() } else { kind.to_owned() },
-                source: mount.source().as_ref().map_or(Ok(kind.to_owned()), |source| text(source))?,
-                target,
-                flags: options.flags,
-                data: options.data.join(","),
-            }),
+            _ if options.copy_up && kind != "tmpfs" => {
+                return Err(LowerError::Unsupported(format!("mounts: {target}: `tmpcopyup` of a `{kind}` mount")));
+            }
+            _ => {
+                let later = all.get(index + 1..).unwrap_or_default();
+                if kind == "tmpfs" && options.flags.read_only && is_filled(mount, later) {
+                    options.flags.read_only = false;
+                    late.push(Step::ReadonlyMount { target: target.clone() });
+                }
+                steps.push(Step::Mount {
+                    fstype: if kind == "cgroup" { "cgroup2".to_owned() } else { kind.to_owned() },
+                    source: mount.source().as_ref().map_or(Ok(kind.to_owned()), |source| text(source))?,
+                    target,
+                    flags: options.flags,
+                    data: options.data.join(","),
+                    copy_up: options.copy_up,
+                });
+            }
         }
     }
-    Ok(())
+    Ok(late)
+}
+
+/// Whether something is made or mounted in a file system after it is there, and nothing over it.
+fn is_filled(mount: &Mount, later: &[Mount]) -> bool {
+    let target = mount.destination();
+    let covered = later.iter().any(|other| other.destination() == target);
+    !covered && (target == Path::new("/dev") || later.iter().any(|other| other.destination().starts_with(target)))
 }
 
 /// Whether it is one of ours that shows an image.
@@ -162,7 +230,7 @@ pub(super) fn images(spec: &Spec) -> Result<Vec<Step>, LowerError> {
     steps.collect()
 }
 
-/// A user namespace with the mount's own mapping, or else with the container's.
+/// A user namespace with the mount's own mapping, or else with the container's; or the one that the container joins.
 fn id_map(spec: &Spec, mount: &Mount, options: &Options, target: &str, slots: &mut Slots) -> Result<IdMap, LowerError> {
     let linux = spec.linux().as_ref();
     let of_container = || {
@@ -172,12 +240,17 @@ fn id_map(spec: &Spec, mount: &Mount, options: &Options, target: &str, slots: &m
         (None, None) => of_container(),
         (users, groups) => (users.as_ref(), groups.as_ref()),
     };
+    let recursive = options.id_map == Some(true);
     let (Some(users), Some(groups)) = (users, groups) else {
-        return Err(LowerError::Missing("uidMappings and gidMappings of an id-mapped mount"));
+        let joined = linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+        let joined =
+            joined.filter(|namespace| namespace.typ() == LinuxNamespaceType::User).find_map(|it| it.path().as_ref());
+        let path = joined.ok_or(LowerError::Missing("uidMappings and gidMappings of an id-mapped mount"))?;
+        return Ok(IdMap { namespace: slots.add(open_namespace(LinuxNamespaceType::User, path)?), recursive });
     };
     let namespace = userns::with_mapping(&mapping_lines(users), &mapping_lines(groups));
     let failed = |source| LowerError::IdMap { target: target.to_owned(), source };
-    Ok(IdMap { namespace: slots.add(namespace.map_err(failed)?.into()), recursive: options.id_map == Some(true) })
+    Ok(IdMap { namespace: slots.add(namespace.map_err(failed)?.into()), recursive })
 }
 
 /// As the files `uid_map` and `gid_map` of user_namespaces(7) take them.
@@ -190,16 +263,23 @@ pub fn mapping_lines(mappings: &[LinuxIdMapping]) -> String {
 fn bind(
     mount: &Mount,
     target: String,
-    options: &Options,
-    id_map: Option<IdMap>,
+    (options, id_map): (&Options, Option<IdMap>),
+    root: &Root,
     slots: &mut Slots,
 ) -> Result<Step, LowerError> {
     let source = mount.source().as_ref().ok_or(LowerError::Missing("mounts.source"))?;
     if let Some(option) = options.data.first() {
         return Err(LowerError::Unsupported(format!("mounts: {target}: `{option}`")));
     }
+    let in_root = match root {
+        Root::Bind(root) => source.strip_prefix(root).ok().filter(|path| !path.as_os_str().is_empty()),
+        Root::Overlay { .. } => None,
+    };
     Ok(Step::Bind {
-        source: open_source(source, &target, slots)?,
+        source: match in_root {
+            Some(path) => BindSource::Root(text(path)?),
+            None => BindSource::Host(open_source(source, &target, slots)?),
+        },
         target,
         recursive: options.recursive,
         flags: options.flags,
@@ -229,17 +309,18 @@ fn cgroups_v1(
         target: target.clone(),
         flags: MountFlags { read_only: false, ..options.flags },
         data: "mode=755".to_owned(),
+        copy_up: false,
     });
     for (controller, directory) in groups {
         let target = format!("{target}/{controller}");
-        let source = open_source(directory, &target, slots)?;
+        let source = BindSource::Host(open_source(directory, &target, slots)?);
         let propagation = Some(Propagation { kind: PropagationKind::Private, recursive: true });
         steps.push(Step::Bind {
             source,
             target,
             recursive: false,
             flags: options.flags,
-            recursive_flags: false,
+            recursive_flags: RecursiveFlags::default(),
             propagation,
             id_map: None,
         });
@@ -313,9 +394,11 @@ struct Options {
     flags: MountFlags,
     bind: bool,
     recursive: bool,
-    /// The flags are those of the mounts below as well.
-    recursive_flags: bool,
+    /// Of it and the mounts below.
+    recursive_flags: RecursiveFlags,
     propagation: Option<Propagation>,
+    /// A tmpfs begins with what the directory holds.
+    copy_up: bool,
     /// Owners are mapped; whether those of the mounts below, too.
     id_map: Option<bool>,
     /// What the file system itself reads.
@@ -326,14 +409,15 @@ impl Options {
     fn parse(mount: &Mount, target: &str) -> Result<Self, LowerError> {
         let mut options = Self::default();
         for option in mount.options().iter().flatten() {
-            if !options.flag(option) && !options.propagation(option) {
+            if !options.flag(option) && !options.recursive_flag(option) && !options.propagation(option) {
                 match option.as_str() {
                     "bind" => options.bind = true,
                     "rbind" => (options.bind, options.recursive) = (true, true),
                     "defaults" | "async" | "loud" | "silent" => {}
                     "idmap" => options.id_map = Some(false),
                     "ridmap" => options.id_map = Some(true),
-                    "remount" | "nodiratime" | "iversion" | "nosymfollow" | "tmpcopyup" => {
+                    "tmpcopyup" => options.copy_up = true,
+                    "remount" | "iversion" => {
                         return Err(LowerError::Unsupported(format!("mounts: {target}: `{option}`")));
                     }
                     data => options.data.push(data.to_owned()),
@@ -346,8 +430,6 @@ impl Options {
     fn flag(&mut self, option: &str) -> bool {
         let flags = &mut self.flags;
         match option {
-            "rro" => (flags.read_only, self.recursive_flags) = (true, true),
-            "rrw" => (flags.read_only, self.recursive_flags) = (false, true),
             "ro" => flags.read_only = true,
             "rw" => flags.read_only = false,
             "nosuid" => flags.no_suid = true,
@@ -362,7 +444,31 @@ impl Options {
             "norelatime" => flags.rel_atime = false,
             "strictatime" => flags.strict_atime = true,
             "nostrictatime" => flags.strict_atime = false,
+            "nodiratime" => flags.no_dir_atime = true,
+            "diratime" => flags.no_dir_atime = false,
+            "nosymfollow" => flags.no_sym_follow = true,
+            "symfollow" => flags.no_sym_follow = false,
             _ => return false,
+        }
+        true
+    }
+
+    /// `r` before an option has it count for the mounts below, too.
+    fn recursive_flag(&mut self, option: &str) -> bool {
+        let Some((_, bits, set)) = RECURSIVE.iter().find(|(name, ..)| *name == option) else { return false };
+        let flags = &mut self.recursive_flags;
+        if libc::MOUNT_ATTR__ATIME & bits == *bits {
+            // One value of several, not a bit: it takes the place of whatever is there.
+            flags.clear |= libc::MOUNT_ATTR__ATIME;
+            flags.set &= !libc::MOUNT_ATTR__ATIME;
+            flags.set |= if *set { *bits } else { libc::MOUNT_ATTR_RELATIME };
+        } else if *set {
+            (flags.set, flags.clear) = (flags.set | bits, flags.clear & !bits);
+        } else {
+            (flags.set, flags.clear) = (flags.set & !bits, flags.clear | bits);
+        }
+        if *bits == libc::MOUNT_ATTR_RDONLY {
+            self.flags.read_only = *set;
         }
         true
     }

@@ -36,7 +36,7 @@ pub fn lower_other(spec: &Spec, handover: Handover<'_>) -> Result<Lowered, Lower
     let cgroup = slots.cgroup(handover.cgroup);
     let mut steps = vec![Step::IsolateMounts { slave: true }];
     steps.extend(spec.linux().as_ref().and_then(mounts::label));
-    root(handover.root, None, &mut slots, &mut steps)?;
+    root(handover.root, (None, false), &mut slots, &mut steps)?;
     steps.extend(mounts::images(spec)?);
     let mount_label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
     let OtherRuntime { program, arguments } = handover.runtime.clone();

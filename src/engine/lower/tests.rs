@@ -234,7 +234,8 @@ fn exec_joins_everything_and_is_as_restricted() {
     let pid = rustix::process::getpid();
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     let seccomp = spec.linux().as_ref().unwrap().seccomp().as_ref();
-    let target = Target { pid: pid.as_raw_nonzero().get(), pidfd: pidfd.as_fd(), seccomp, mount_label: None };
+    let target =
+        Target { pid: pid.as_raw_nonzero().get(), pidfd: pidfd.as_fd(), seccomp, personality: None, mount_label: None };
     let process = spec.process().as_ref().unwrap();
     let lowered = lower_exec(process, target, cgroup::Entry::default(), true, None).unwrap();
     assert_eq!(lowered.launch.namespaces.len(), 6);
@@ -265,7 +266,7 @@ fn an_ended_process_is_not_joined() {
     let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).unwrap();
     child.wait().unwrap();
     let spec = spec(&ContainerSpec::default());
-    let target = Target { pid, pidfd: pidfd.as_fd(), seccomp: None, mount_label: None };
+    let target = Target { pid, pidfd: pidfd.as_fd(), seccomp: None, personality: None, mount_label: None };
     let process = spec.process().as_ref().unwrap();
     assert!(lower_exec(process, target, cgroup::Entry::default(), false, None).is_err());
 }

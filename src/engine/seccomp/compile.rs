@@ -140,10 +140,22 @@ fn rules_by_number(profile: &LinuxSeccomp, column: usize) -> Result<BTreeMap<u32
             if conditions.is_empty() {
                 of_number.clear();
             }
-            of_number.push(Rule { conditions: conditions.clone(), verdict });
+            let rule = |conditions| Rule { conditions, verdict };
+            if is_list_of_values(&conditions) {
+                of_number.extend(conditions.iter().map(|condition| rule(vec![*condition])));
+            } else {
+                of_number.push(rule(conditions.clone()));
+            }
         }
     }
     Ok(rules)
+}
+
+/// Of several conditions on the same argument one is enough, as with runc and Docker, whose profiles list values like that.
+fn is_list_of_values(conditions: &[LinuxSeccompArg]) -> bool {
+    let earlier = |at: usize| conditions.get(..at).unwrap_or_default();
+    let repeated = |(at, one): (usize, &LinuxSeccompArg)| earlier(at).iter().any(|other| other.index() == one.index());
+    conditions.iter().enumerate().any(repeated)
 }
 
 fn number(name: &str, column: usize) -> Option<u32> {

@@ -13,10 +13,20 @@ use rustix::io::Errno;
 const MAX_DEPTH: usize = 256;
 
 /// Copies the contents and the attributes of directory `from` into `to`. Symbolic links are copied, never followed.
-pub(super) fn tree(from: &OwnedFd, to: &File) -> io::Result<()> {
-    let mut copy = Copy { root: to, path: Vec::new(), links: HashMap::new() };
-    copy.directory(from, to, 0)?;
+///
+/// # Errors
+/// What cannot be read or written; directories that are nested too deep.
+pub fn tree(from: &OwnedFd, to: &File) -> io::Result<()> {
+    contents(from, to)?;
     attributes(from, to)
+}
+
+/// Copies only what is in the directory.
+///
+/// # Errors
+/// As [`tree`].
+pub fn contents(from: &OwnedFd, to: &File) -> io::Result<()> {
+    Copy { root: to, path: Vec::new(), links: HashMap::new() }.directory(from, to, 0)
 }
 
 struct Copy<'a> {
@@ -92,7 +102,10 @@ impl Copy<'_> {
 }
 
 /// Gives `to` the owner, xattrs, mode and times of `from`. Owner first, because a change of it clears the set-id bits.
-pub(super) fn attributes(from: &impl AsFd, to: &impl AsFd) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says.
+pub fn attributes(from: &impl AsFd, to: &impl AsFd) -> io::Result<()> {
     let stat = rustix::fs::fstat(from)?;
     if let Some((uid, gid)) = owner(&stat) {
         rustix::fs::fchown(to, Some(uid), Some(gid))?;
