@@ -257,7 +257,8 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<Borrowe
                     let there = slot_of(inherited, slot)?;
                     let joining = || format!("joining the {kind:?} namespace");
                     // One that is the host's may be another user's to enter; then we are in it already.
-                    if !process::is_in_namespace(there, kind.name()).at(joining())? {
+                    let own = if kind == Pid { "pid_for_children" } else { kind.name() };
+                    if !process::is_in_namespace(there, own).at(joining())? {
                         process::enter_namespace(there, kind.flag()).at(joining())?;
                     }
                 }
@@ -291,8 +292,8 @@ pub(super) fn enter_those_of_others(launch: &Launch, inherited: &Inherited<'_>) 
         return Ok(());
     }
     for namespace in &launch.namespaces {
-        if let Namespace::Join(kind @ (NamespaceKind::Ipc | NamespaceKind::Uts | NamespaceKind::Net), there) =
-            *namespace
+        if let Namespace::Join(kind, there) = *namespace
+            && !matches!(kind, NamespaceKind::User | NamespaceKind::Mount | NamespaceKind::Cgroup)
         {
             match process::enter_namespace(slot(there)?, kind.flag()) {
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}

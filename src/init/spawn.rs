@@ -56,10 +56,11 @@ pub fn spawn(launch: &Launch, inherited: &Inherited<'_>) -> Result<Child, Launch
         // New namespaces are those of the user namespace that they are made in.
         let enter = || {
             enter_those_of_others(launch, inherited)?;
-            let outside = join.map(|there| process::enter_namespace(there, libc::CLONE_NEWPID));
             process::enter_namespace(user, libc::CLONE_NEWUSER)?;
-            match (join, outside) {
-                (Some(there), Some(Err(_))) => process::enter_namespace(there, libc::CLONE_NEWPID),
+            match join {
+                Some(there) if !process::is_in_namespace(there, "pid_for_children")? => {
+                    process::enter_namespace(there, libc::CLONE_NEWPID)
+                }
                 _ => Ok(()),
             }
         };

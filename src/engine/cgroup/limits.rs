@@ -141,6 +141,10 @@ fn cpu(cpu: &LinuxCpu) -> Limits {
     }
     let quota = cpu.quota().filter(|quota| *quota != 0);
     let period = cpu.period().filter(|period| *period != 0);
+    if let Some(idle) = cpu.idle() {
+        limits.v1("cpu.idle", idle);
+        limits.v2("cpu.idle", idle);
+    }
     if quota.is_some() || period.is_some() {
         if let Some(period) = period {
             limits.v1("cpu.cfs_period_us", period);
@@ -150,6 +154,10 @@ fn cpu(cpu: &LinuxCpu) -> Limits {
         }
         let quota = quota.map_or("max".to_owned(), unlimited_below_zero);
         limits.v2("cpu.max", format!("{quota} {}", period.unwrap_or(100_000)));
+    }
+    if let Some(burst) = cpu.burst() {
+        limits.v1("cpu.cfs_burst_us", burst);
+        limits.v2("cpu.max.burst", burst);
     }
     if let Some(period) = cpu.realtime_period().filter(|period| *period != 0) {
         limits.v1("cpu.rt_period_us", period);
@@ -231,6 +239,7 @@ mod tests {
     fn both_versions_say_the_same() {
         let memory = LinuxMemoryBuilder::default().limit(64i64 << 20).swap(128i64 << 20).reservation(32i64 << 20);
         let cpu = LinuxCpuBuilder::default().shares(1024u64).quota(150_000).period(100_000u64).cpus("0-1");
+        let cpu = cpu.idle(1).burst(50_000u64);
         let resources = LinuxResourcesBuilder::default()
             .memory(memory.build().unwrap())
             .cpu(cpu.build().unwrap())
@@ -245,8 +254,8 @@ mod tests {
              v1 memory.limit_in_bytes=67108864 memory.soft_limit_in_bytes=33554432 memory.memsw.limit_in_bytes=134217728
              v2 memory.max=67108864 memory.low=33554432 memory.swap.max=67108864
             cpu
-             v1 cpu.shares=1024 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000
-             v2 cpu.weight=39 cpu.max=150000 100000
+             v1 cpu.shares=1024 cpu.idle=1 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 cpu.cfs_burst_us=50000
+             v2 cpu.weight=39 cpu.idle=1 cpu.max=150000 100000 cpu.max.burst=50000
             cpuset
              v1 cpuset.cpus=0-1
              v2 cpuset.cpus=0-1

@@ -431,11 +431,11 @@ impl Cgroup {
 
     /// Whether [`Cgroup::freeze`] is in force.
     pub fn is_frozen(&self) -> bool {
-        if let Some(group) = &self.v2 {
-            return fs::read(group.join("cgroup.freeze")).is_ok_and(|text| text.starts_with(b"1"));
-        }
+        let says = |file: PathBuf, word: &[u8]| fs::read(file).is_ok_and(|text| text.starts_with(word));
         let freezer = self.v1.iter().find(|(controller, _)| controller == "freezer");
-        freezer.is_some_and(|(_, path)| fs::read(path.join("freezer.state")).is_ok_and(|text| text.starts_with(b"FR")))
+        // On a machine with both, others may have used either.
+        self.v2.as_ref().is_some_and(|group| says(group.join("cgroup.freeze"), b"1"))
+            || freezer.is_some_and(|(_, group)| says(group.join("freezer.state"), b"FR"))
     }
 
     fn set_frozen(&self, v2: &str, v1: &str) -> Result<(), CgroupError> {

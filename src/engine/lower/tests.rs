@@ -82,7 +82,7 @@ fn steps_of_a_plain_container() {
         ReadonlyMount { target: "/sys/fs/cgroup" }
         Mount mqueue /dev/mqueue nosuid,nodev,noexec 
         Mount tmpfs /dev/shm nosuid,nodev,noexec mode=1777,size=67108864
-        Bind { source: 0, target: "/etc/hosts", recursive: true, flags: MountFlags { read_only: false, no_suid: false, no_dev: false, no_exec: false, no_atime: false, rel_atime: false, strict_atime: false }, recursive_flags: false, propagation: Some(Propagation { kind: Private, recursive: true }), id_map: None }
+        Bind { source: Host(0), target: "/etc/hosts", recursive: true, flags: MountFlags { read_only: false, no_suid: false, no_dev: false, no_exec: false, no_atime: false, rel_atime: false, strict_atime: false, no_dir_atime: false, no_sym_follow: false }, recursive_flags: RecursiveFlags { set: 0, clear: 0 }, propagation: Some(Propagation { kind: Private, recursive: true }), id_map: None }
         Device { target: "/dev/null", kind: Char, major: 1, minor: 3, mode: 438, uid: 0, gid: 0 }
         Device { target: "/dev/random", kind: Char, major: 1, minor: 8, mode: 438, uid: 0, gid: 0 }
         Device { target: "/dev/full", kind: Char, major: 1, minor: 7, mode: 438, uid: 0, gid: 0 }
@@ -115,7 +115,7 @@ fn steps_of_a_plain_container() {
         MaskPath { target: "/proc/scsi" }
         MaskPath { target: "/sys/firmware" }
         MaskPath { target: "/sys/devices/virtual/powercap" }
-        WorkingDirectory { target: "/", create: true }
+        WorkingDirectory { target: "/", create: true, last: false }
         NewSession
         SessionKeyring
         OomScoreAdj(0)
@@ -123,7 +123,7 @@ fn steps_of_a_plain_container() {
         Groups([0])
         Identity { uid: 0, gid: 0 }
         RegainCapabilities
-        WorkingDirectory { target: "/", create: false }
+        WorkingDirectory { target: "/", create: false, last: true }
         CloseOnExec
         RegainCapabilities
         Seccomp 1
@@ -240,13 +240,14 @@ fn exec_joins_everything_and_is_as_restricted() {
     let lowered = lower_exec(process, target, cgroup::Entry::default(), true, None).unwrap();
     assert_eq!(lowered.launch.namespaces.len(), 6);
     expect_test::expect![[r#"
+        WorkingDirectory { target: "/", create: false, last: false }
         SessionKeyring
         OomScoreAdj(0)
         Umask(18)
         Groups([0])
         Identity { uid: 0, gid: 0 }
         RegainCapabilities
-        WorkingDirectory { target: "/", create: false }
+        WorkingDirectory { target: "/", create: false, last: true }
         CloseOnExec
         RegainCapabilities
         Seccomp 1

@@ -153,3 +153,17 @@ fn what_cannot_be_had_is_refused() {
     profile.set_default_action(Action::ScmpActNotify);
     assert!(matches!(compile(&profile), Err(SeccompError::Unsupported(_))));
 }
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn of_conditions_on_one_argument_one_is_enough() {
+    let text = r#"{ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        { "names": ["kill"], "action": "SCMP_ACT_ALLOW", "args": [
+            { "index": 0, "value": 1, "op": "SCMP_CMP_EQ" }, { "index": 0, "value": 2, "op": "SCMP_CMP_EQ" } ] },
+        { "names": ["tgkill"], "action": "SCMP_ACT_ALLOW", "args": [
+            { "index": 0, "value": 1, "op": "SCMP_CMP_EQ" }, { "index": 1, "value": 2, "op": "SCMP_CMP_EQ" } ] } ] }"#;
+    let program = compile(&serde_json::from_str(text).unwrap()).unwrap();
+    let says = |name: &str, first, second| run(&program, X86_64, numbers(0)[name], [first, second, 0, 0, 0, 0]);
+    assert_eq!([1, 2, 3].map(|pid| says("kill", pid, 0)), [ALLOW, ALLOW, EPERM]);
+    assert_eq!([(1, 2), (1, 3), (3, 2)].map(|(a, b)| says("tgkill", a, b)), [ALLOW, EPERM, EPERM]);
+}

@@ -115,6 +115,11 @@ impl Bundle {
         assert_eq!(rustix::event::poll(&mut ended, Some(&limit)).unwrap(), 1, "the container goes on");
     }
 
+    /// Has it run another script.
+    pub(crate) fn script(&mut self, script: &str) {
+        self.config["process"]["args"] = json!(["/bin/sh", "-c", script]);
+    }
+
     /// Sets a member of the configuration, named by a JSON pointer whose parent exists.
     pub(crate) fn set(&mut self, pointer: &str, value: Value) {
         let (parent, name) = pointer.rsplit_once('/').unwrap();

@@ -3,5 +3,7 @@
 
 mod attributes;
 pub(crate) mod bundle;
+mod entering;
 mod lifecycle;
+mod mounts;
 mod suites;
