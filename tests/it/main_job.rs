@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Project, can_run_containers, eventually, finish, free_port, kill, needs_root};
+use crate::support::{Project, Ran, can_run_containers, eventually, finish, free_port, kill, needs_root};
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.
 fn shell(script: &str) -> String {
