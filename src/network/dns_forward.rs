@@ -211,7 +211,6 @@ pub(super) async fn write_framed(stream: &mut TcpStream, bytes: &[u8]) -> io::Re
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
 
     use super::*;
 
