@@ -419,29 +419,41 @@ fn the_same_command_from_two_terminals_is_done_once() {
     if !can_run_containers("the_same_command_from_two_terminals_is_done_once") {
         return;
     }
+    let until = |file: &str| format!("while [ ! -e /go/{file} ]; do sleep 0.01; done");
     let project = Project::new(&format!(
         "services:
-  a: {{{}}}
-  b: {{{}, depends_on: {{a: {{condition: service_completed_successfully}}}}}}
+  a: {{{}, volumes: ['./go:/go']}}
+  b: {{{}, volumes: ['./go:/go'], depends_on: {{a: {{condition: service_completed_successfully}}}}}}
 ",
-        shell("sleep 1"),
-        shell("trap 'sleep 1; exit' TERM; while :; do sleep 0.1; done"),
+        shell(&until("up")),
+        shell(&format!("trap 'touch /go/asked; {}; exit' TERM; while :; do sleep 0.05; done", until("end"))),
     ));
-    let both = |args: &[&str]| {
-        let first = project.spawn(args);
-        std::thread::sleep(Duration::from_millis(300));
-        let second = project.spawn(args);
-        (finish(first).ok(), finish(second))
-    };
+    let gate = project.folder().join("go");
+    std::fs::create_dir(&gate).unwrap();
+    let first = project.spawn(&["up", "-d"]);
+    let running = || project.run(&["ps", "-q", "--status", "running"]).ok().out;
+    eventually("the change is under way", || (!running().is_empty()).then_some(()));
     // Of `up`, the second one is told; the one who gave it can look at what the first one makes.
-    let (first, second) = both(&["up", "-d"]);
+    let second = project.run(&["up", "-d"]).fails(1);
+    assert!(second.err.contains("`up` refused: `up` of the same project is still running"), "{}", second.err);
+    project.write("go/up", "");
+    let first = finish(first).ok();
     assert!(first.err.contains("-b-1  Created"), "{}", first.err);
-    assert!(second.fails(1).err.contains("`up` refused: `up` of the same project is still running"));
     assert_eq!(project.container("b")["State"], "running");
     for command in [&["restart", "b"][..], &["down"]] {
-        let (_, second) = both(command);
+        let first = project.spawn(command);
+        eventually("it is being stopped", || gate.join("asked").exists().then_some(()));
+        let mut second = project.spawn(command);
+        let mut told = BufReader::new(second.stderr.take().unwrap()).lines().map(Result::unwrap);
         let said = format!("waiting for the `{}` of the same project", command[0]);
-        assert_eq!(second.ok().err.matches(&said).count(), 1, "{command:?}");
+        assert!(told.any(|line| line.contains(&said)), "{command:?}");
+        project.write("go/end", "");
+        assert!(!told.any(|line| line.contains(&said)), "{command:?}: said twice");
+        assert!(second.wait().unwrap().success());
+        finish(first).ok();
+        for file in ["asked", "end"] {
+            std::fs::remove_file(gate.join(file)).unwrap();
+        }
     }
     project.assert_nothing_left();
 }
