@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use hooks::{HookError, run_hook, state_json};
 pub use other::other_runtime;
 pub use pipes::Pipes;
-pub use reaper::{REAPER_ROLE, reaper_main};
+pub use reaper::{PROGRAM, REAPER_ROLE, reaper_main};
 pub(crate) use run::{ABOUT_TO_EXECUTE, FAILED, MOUNTED, MOVED, WAITING};
 pub use run::{Inherited, Streams, prepare_binds};
 pub use spawn::spawn;

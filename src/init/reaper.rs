@@ -1,7 +1,9 @@
 //! Pid 1 of a container that asks for one: forwards signals to the program, reaps orphans, ends as the program ends.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
+use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
@@ -10,12 +12,16 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execveat, getpgrp, setpgid, tcsetpgrp};
 
+use super::exec::exec;
 use super::fault::{At, Fault};
 use super::restrict;
+use crate::base::reason::without_number;
 use crate::sys::process::{self, SingleThreaded};
 
 /// First argument of the process, which `main.rs` dispatches on; the second is the pid of the program.
 pub const REAPER_ROLE: &str = "reaper-process";
+/// In place of the pid: the program and its arguments follow, which are to be started.
+pub const PROGRAM: &str = "--";
 
 /// Forks. Returns in the child, which goes on with the steps; the parent stays and never returns.
 pub(super) fn split(single: SingleThreaded, exe: BorrowedFd<'_>, proc: &OwnedFd) -> Result<(), Fault> {
@@ -23,14 +29,17 @@ pub(super) fn split(single: SingleThreaded, exe: BorrowedFd<'_>, proc: &OwnedFd)
     SigSet::all().thread_block().at("blocking signals")?;
     match process::fork(single).at("fork")? {
         Some(child) => stay(child, exe, proc),
-        None => {
-            setpgid(Pid::from_raw(0), Pid::from_raw(0)).at("process group")?;
-            match tcsetpgrp(rustix::stdio::stdin(), getpgrp()) {
-                // No terminal, or not ours.
-                Ok(()) | Err(Errno::ENOTTY | Errno::EPERM) => Ok(()),
-                Err(error) => Err(error).at("foreground process group"),
-            }
-        }
+        None => lead(),
+    }
+}
+
+/// The program has a process group of its own, in the foreground of the terminal.
+fn lead() -> Result<(), Fault> {
+    setpgid(Pid::from_raw(0), Pid::from_raw(0)).at("process group")?;
+    match tcsetpgrp(rustix::stdio::stdin(), getpgrp()) {
+        // No terminal, or not ours.
+        Ok(()) | Err(Errno::ENOTTY | Errno::EPERM) => Ok(()),
+        Err(error) => Err(error).at("foreground process group"),
     }
 }
 
@@ -55,12 +64,45 @@ fn stay(child: i32, exe: BorrowedFd<'_>, proc: &OwnedFd) -> ! {
     serve(Pid::from_raw(child))
 }
 
-/// Entry of the process that was executed anew; all signals are blocked.
+/// Entry of the process that was executed anew; all signals are blocked. Where another OCI runtime executes it, there is [`PROGRAM`]
+/// in place of the pid.
 pub fn reaper_main() -> ExitCode {
-    let Some(child) = std::env::args().nth(2).and_then(|pid| pid.parse().ok()) else { return ExitCode::FAILURE };
+    let mut words = std::env::args_os().skip(2);
+    let child = match words.next() {
+        Some(word) if word == PROGRAM => begin(words),
+        word => word.and_then(|pid| pid.to_str()?.parse().ok()),
+    };
+    let Some(child) = child else { return ExitCode::FAILURE };
     // The name is for people; without it nothing is lost.
     let _ = rustix::thread::set_name(c"rcompose-init");
     serve(Pid::from_raw(child))
+}
+
+/// Starts the program that the words name.
+fn begin(words: impl Iterator<Item = OsString>) -> Option<i32> {
+    // As in `split`.
+    SigSet::all().thread_block().ok()?;
+    match process::fork(SingleThreaded::check().ok()?).ok()? {
+        Some(child) => Some(child),
+        None => {
+            let text = |word: OsString| CString::new(word.into_vec()).ok();
+            let argv: Vec<CString> = words.filter_map(text).collect();
+            let env = std::env::vars_os().filter_map(|(mut name, value)| {
+                name.push("=");
+                name.push(value);
+                text(name)
+            });
+            let env: Vec<CString> = env.collect();
+            let Err(fault) = lead().and_then(|()| {
+                process::reset_signals();
+                exec(&argv, &env)
+            });
+            let cause = io::Error::from_raw_os_error(fault.errno);
+            // Docker's init process says so, too, and ends with these.
+            let _ = writeln!(io::stderr(), "cannot execute `{}`: {}", fault.detail, without_number(&cause.to_string()));
+            process::exit_now(if fault.errno == libc::ENOENT { 127 } else { 126 })
+        }
+    }
 }
 
 fn serve(child: Pid) -> ! {

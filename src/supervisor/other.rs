@@ -1,7 +1,9 @@
 //! Containers that another OCI runtime makes (`runtime: NAME`).
 
 use std::fs;
+use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::disk::{self, Durability};
@@ -9,6 +11,7 @@ use crate::base::ids::ContainerId;
 use crate::engine::cgroup::{self, Cgroup, Entry};
 use crate::engine::lower::{self, Handover, Root};
 use crate::engine::runtimes;
+use crate::engine::selinux::{self, Labels};
 use crate::init;
 use crate::runtime::RuntimeError;
 use crate::state::ContainerConfig;
@@ -62,6 +65,22 @@ impl Host {
         };
         let lowered = lower::lower_other(spec, handover).map_err(|error| because(what(), &error))?;
         Ok(Prepared { lowered, program: name.to_owned() })
+    }
+
+    /// This program as a file of the container's own, which it may execute: nothing leads from there to the one that we run.
+    pub(super) fn copy_of_init(&self, folder: &Path, labels: &Labels) -> Result<PathBuf, RuntimeError> {
+        let path = folder.join("init");
+        let what = || format!("cannot copy the init process to `{}`", path.display());
+        let copied = fs::File::open("/proc/self/exe").and_then(|mut ours| {
+            let mut copy = fs::File::create(&path)?;
+            io::copy(&mut ours, &mut copy)?;
+            copy.set_permissions(fs::Permissions::from_mode(0o755))
+        });
+        copied.map_err(|error| because(what(), &error))?;
+        if let Some(label) = &labels.mount {
+            selinux::relabel(&path, label).map_err(|error| because(what(), &error))?;
+        }
+        Ok(path)
     }
 
     /// Has the runtime remove what it knows of an ended container.

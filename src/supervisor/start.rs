@@ -185,6 +185,9 @@ impl Host {
         let built = engine::spec::build(&request);
         let mut spec = built.map_err(|error| because("the container cannot be set up", &error))?;
         labels.apply(&mut spec);
+        if container.init && container.runtime.is_some() {
+            engine::spec::add_init(&mut spec, &self.copy_of_init(folder, &labels)?);
+        }
         Ok((spec, root, open))
     }
 

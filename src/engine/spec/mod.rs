@@ -30,7 +30,7 @@ use crate::spec::ContainerSpec;
 use crate::spec::container::NamespaceMode;
 use crate::spec::container::NetworkMode;
 
-pub use mounts::{IMAGE, IMAGE_LAYER, contents};
+pub use mounts::{IMAGE, IMAGE_LAYER, add_init, contents};
 pub use process::ExecOptions;
 pub use process::exec_process;
 

@@ -11,10 +11,12 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxNamespaceType;
 use oci_spec::runtime::Mount;
+use oci_spec::runtime::Spec;
 
 use crate::engine::spec::HostMount;
 use crate::engine::spec::Request;
 use crate::engine::spec::SpecError;
+use crate::init::{PROGRAM, REAPER_ROLE};
 use crate::spec::ContainerSpec;
 use crate::spec::container::MountSource;
 use crate::spec::container::NamespaceMode;
@@ -24,6 +26,8 @@ use crate::spec::container::Recursion;
 pub const IMAGE: &str = "rcompose-image";
 /// In front of each layer in its options.
 pub const IMAGE_LAYER: &str = "layer=";
+/// Where Docker has the init process of a container.
+const INIT: &str = "/sbin/docker-init";
 const SHM_SIZE: u64 = 64 << 20;
 const PROPAGATIONS: [&str; 8] =
     ["private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"];
@@ -153,6 +157,21 @@ fn bind(target: &str, source: &Path, options: &[&str]) -> Mount {
     let mut mount = mount(target, "bind", "", options.iter().map(|option| (*option).to_owned()).collect());
     mount.set_source(Some(source.to_owned()));
     mount
+}
+
+/// Has another runtime execute the file `ours`, a copy of this program, which then starts the container's and waits for it.
+pub fn add_init(spec: &mut Spec, ours: &Path) {
+    let options = ["rbind", "ro", "rprivate"].map(str::to_owned).to_vec();
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    let mut program = mount(INIT, "bind", "", options);
+    program.set_source(Some(ours.to_owned()));
+    mounts.push(program);
+    spec.set_mounts(Some(mounts));
+    if let Some(process) = spec.process_mut() {
+        let own = [INIT, REAPER_ROLE, PROGRAM].map(str::to_owned).into_iter();
+        let args = own.chain(process.args().clone().unwrap_or_default()).collect();
+        process.set_args(Some(args));
+    }
 }
 
 /// Writes the service's configs and secrets into `directory`, which should be on a tmpfs and is made when missing

@@ -19,8 +19,8 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ("models", |s| !s.models.is_empty(), "models are not served"),
     (
         "runtime",
-        |s| s.runtime.as_deref().is_some_and(|runtime| !is_builtin(runtime)) && s.init == Some(true),
-        "`init: true` is there with the built-in engine only",
+        |s| s.runtime.as_deref().is_some_and(|runtime| !is_builtin(runtime)) && s.volumes.iter().any(is_shared),
+        "mounts with `propagation: shared` are there with the built-in engine only",
     ),
     (
         "storage_opt",
@@ -34,6 +34,12 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         "there is no inventory of generic resources",
     ),
 ];
+
+/// What is mounted there inside is to appear on the host.
+fn is_shared(mount: &crate::model::ServiceVolume) -> bool {
+    let propagation = mount.bind.as_ref().and_then(|bind| bind.propagation.as_deref());
+    matches!(propagation, Some("shared" | "rshared"))
+}
 
 fn reservations(service: &Service) -> Option<&crate::model::Reservations> {
     service.deploy.as_ref()?.resources.reservations.as_ref()

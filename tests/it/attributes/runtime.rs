@@ -98,6 +98,42 @@ fn another_runtime_gives_a_terminal() {
 }
 
 #[test]
+fn another_runtime_has_our_init_process_too() {
+    let script = shell(
+        "tr '\\0' ' ' < /proc/1/cmdline; echo; (sleep 0.2 & exec true); trap 'echo term; exit 7' TERM; sleep 1; \
+         cat /proc/[0-9]*/status | grep -c '^State:.Z'; cat /proc/$$/stat | cut -d ' ' -f 4; echo x > /sbin/docker-init; echo ready; \
+         while :; do sleep 0.05; done",
+    );
+    let compose = format!(
+        "services:\n  a: {{{}, runtime: other, init: true}}\n  b: {{{}, runtime: other, init: true, tty: true}}
+  c: {{image: rcompose/host, command: [not-there], runtime: other, init: true}}\n",
+        script.replace("SIGKILL", "SIGTERM"),
+        shell("exec sh -c 'stty size; exec kill -9 $$'"),
+    );
+    let Some(other) = Other::new("another_runtime_has_our_init_process_too", &compose) else { return };
+    let project = &other.project;
+    other.run(&["up", "-d"]).ok();
+    let logs = |service: &str| project.run(&["logs", "--no-log-prefix", service]).ok().out;
+    let said = eventually("its output", || Some(logs("a")).filter(|said| said.contains("\nready")));
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("/sbin/docker-init reaper-process -- sh -c "), "{said}");
+    assert_eq!(lines[1..3], ["0", "1"], "nobody is left a zombie, and the program is its child: {said}");
+    assert!(said.contains("Read-only file system") || said.contains("Text file busy"), "{said}");
+    eventually("the other ends", || {
+        let exited = |service: &str| project.container(service)["State"] == "exited";
+        (exited("b") && exited("c")).then_some(())
+    });
+    assert_eq!(project.container("b")["ExitCode"], 137);
+    assert!(logs("b").contains("24 80"), "{}", logs("b"));
+    assert_eq!(project.container("c")["ExitCode"], 127);
+    assert_eq!(logs("c"), "cannot execute `not-there`: No such file or directory\n");
+    other.run(&["stop", "a"]).ok();
+    assert_eq!(project.container("a")["ExitCode"], 7);
+    assert!(logs("a").ends_with("term\n"), "{}", logs("a"));
+    other.down();
+}
+
+#[test]
 fn what_another_runtime_complains_about_is_told() {
     let compose = "services:\n  a: {image: rcompose/host, command: [/not/there], runtime: other}\n";
     let Some(other) = Other::new("what_another_runtime_complains_about_is_told", compose) else { return };
