@@ -1,5 +1,6 @@
 //! `up` in the foreground: progress first, then everybody's output until all have ended or somebody interrupts.
 
+use std::cell::Cell;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use crate::app::AppError;
 use crate::app::change::Up;
 use crate::app::logs::{Ended, Selection};
 use crate::app::options::UpOptions;
+use crate::base::reason::without_number;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, INTERRUPTED};
 use crate::cli::foreground::UNKNOWN;
@@ -33,7 +35,7 @@ enum Event {
     /// A container has ended, and its last line is out.
     Ended(Ended),
     /// The following has ended.
-    Over(io::Result<()>),
+    Over(Result<(), Failure>),
     Interrupted,
     /// A key of the menu.
     Key(u8),
@@ -177,7 +179,7 @@ impl Screen {
                     self.finish_when_over()?;
                 }
                 Ok(Event::Over(followed)) => {
-                    followed.map_err(|error| Failure::new(format!("cannot follow the output: {error}")))?;
+                    followed?;
                     self.over = true;
                     if self.interrupts > 0 && self.stop.is_some() {
                         // Whoever stops the project says when that is done.
@@ -331,7 +333,7 @@ impl Attachment {
 }
 
 /// Prints lines until told to stop.
-fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -> io::Result<()> {
+fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -> Result<(), Failure> {
     let Attachment { context, up, options, selection, steady } = attachment;
     let (app, project) = (&context.app, &up.project.name);
     let over =
@@ -339,6 +341,13 @@ fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -
     let names = attachment.names();
     let style = show::log_style(options.output, context.ansi);
     let printer = std::cell::RefCell::new(LogPrinter::new(style, names.iter().map(String::as_str)));
+    // As in `logs`.
+    let unwritten = Cell::new(None);
+    let stop = |error: io::Error| {
+        let kind = error.kind();
+        unwritten.set(Some(error));
+        io::Error::from(kind)
+    };
     let followed = context.app.follow_project(
         &up.project.name,
         selection,
@@ -346,19 +355,20 @@ fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -
         (stopped.as_fd(), &over),
         &mut |line| {
             let mut out = show::stream(line.stream);
-            printer.borrow_mut().print(&line, &mut out)?;
-            out.flush()
+            printer.borrow_mut().print(&line, &mut out).and_then(|()| out.flush()).map_err(stop)
         },
         &mut |ended| {
-            writeln!(io::stdout().lock(), "{}", show::end(&ended))?;
+            writeln!(io::stdout().lock(), "{}", show::end(&ended)).map_err(stop)?;
             drop(tell.send(Event::Ended(ended)));
             Ok(())
         },
     );
-    match followed {
+    match unwritten.take() {
         // Whoever reads has seen enough; the containers go on.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Some(error) => Err(show::unwritten(&error)),
+        None => followed
+            .map_err(|error| Failure::new(format!("cannot follow the output: {}", without_number(&error.to_string())))),
     }
 }
 

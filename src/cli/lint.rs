@@ -10,6 +10,7 @@ use crate::app::lint;
 use crate::base::diagnostic::Severity;
 use crate::cli::failure::{self, Failure};
 use crate::cli::root::{self, RootArgs};
+use crate::cli::show;
 use crate::ui::diagnostics;
 
 #[derive(Args, Debug)]
@@ -48,8 +49,10 @@ pub fn run(args: LintArgs, root: &RootArgs) -> Result<ExitCode, Failure> {
         FormatArg::Text => diagnostics::render_with_codes(&found, root.ansi().enabled(output.is_terminal())),
         FormatArg::Json => diagnostics::json(&found),
     };
-    if let Err(error) = output.write_all(text.as_bytes()) {
-        return Err(Failure::new(format!("cannot write to standard output: {error}")));
+    if let Err(error) = output.write_all(text.as_bytes())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        return Err(show::unwritten(&error));
     }
     Ok(match found.iter().map(|diagnostic| diagnostic.severity).min() {
         None => ExitCode::SUCCESS,

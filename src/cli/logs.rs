@@ -4,7 +4,6 @@ use clap::Args;
 
 use crate::app::logs::Ended;
 use crate::app::options::{LogOutput, LogsOptions};
-use crate::base::reason::without_number;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::show;
@@ -101,9 +100,7 @@ pub fn run(args: LogsArgs, context: &Context) -> Result<ExitCode, Failure> {
     match unwritten.take().or(flushed.err()) {
         // Whoever reads has seen enough.
         Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Some(error) => {
-            Err(Failure::new(format!("cannot write to standard output: {}", without_number(&error.to_string()))))
-        }
+        Some(error) => Err(show::unwritten(&error)),
         None => shown.map(|()| ExitCode::SUCCESS).map_err(|error| context.failure(error)),
     }
 }

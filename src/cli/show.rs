@@ -10,6 +10,7 @@ use crate::app::change::News;
 use crate::app::logs::Ended;
 use crate::app::options::LogOutput;
 use crate::base::diagnostic::{Diagnostic, Severity};
+use crate::base::reason::without_number;
 use crate::cli::failure::{Failure, GENERAL};
 use crate::control::{Failed, Reply};
 use crate::logs::Stream;
@@ -153,6 +154,11 @@ pub fn lines(lines: impl IntoIterator<Item = String>) -> Result<ExitCode, Failur
     text(&lines.into_iter().map(|line| line + "\n").collect::<String>())
 }
 
+/// Standard output takes no more.
+pub fn unwritten(error: &io::Error) -> Failure {
+    Failure::new(format!("cannot write to standard output: {}", without_number(&error.to_string())))
+}
+
 /// Prints text on standard output: a person sees what does something to a terminal written out, a program gets it as it is. That
 /// nobody reads it to its end is no failure.
 ///
@@ -162,9 +168,7 @@ pub fn text(text: &str) -> Result<ExitCode, Failure> {
     let mut out = io::stdout().lock();
     let text = if out.is_terminal() { visible(text) } else { text.into() };
     match out.write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("cannot write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritten(&error)),
         _ => Ok(ExitCode::SUCCESS),
     }
 }

@@ -65,7 +65,7 @@ pub fn run(args: StatsArgs, context: &Context) -> Result<ExitCode, Failure> {
             Ok(()) if args.no_stream => return Ok(ExitCode::SUCCESS),
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-            Err(error) => return Err(Failure::new(format!("cannot write to standard output: {error}"))),
+            Err(error) => return Err(show::unwritten(&error)),
         }
     }
 }
