@@ -61,6 +61,8 @@ impl Host {
             Err(error) => {
                 self.disconnect(id);
                 self.forget_other(&record.config).await;
+                // It may run, and no descriptor was left to take it over with.
+                self.kill_group(id);
                 self.remove_group(id);
                 self.detach_volumes(&record.config);
                 Err(error)
