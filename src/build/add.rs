@@ -51,7 +51,7 @@ impl StageBuilder<'_> {
             stage.write(&plan, &draft)?;
             stage.finish(draft)
         })?;
-        self.state.push(step.layer, step.created, key, format!("{said} # buildkit"));
+        self.state.push(step, key, format!("{said} # buildkit"));
         Ok(())
     }
 

@@ -10,7 +10,13 @@ use crate::image::{Digest, MadeLayer, StepRecord, Workshop};
 
 /// What a state of a stage depends on, hashed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Digest);
+pub struct Key {
+    /// Of the instructions and what they say. Builds elsewhere have the same.
+    digest: Digest,
+    /// Of the layers below that were brought from elsewhere, if any were: that they are what the instructions make is somebody
+    /// else's word, on which no build of this machine stands that has not named him (`cache_from`).
+    brought: Option<Digest>,
+}
 
 impl Key {
     pub fn of(parts: &[&[u8]]) -> Self {
@@ -19,23 +25,40 @@ impl Key {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        Self(Digest::finish(hash))
+        Self { digest: Digest::finish(hash), brought: None }
     }
 
     pub fn digest(&self) -> &Digest {
-        &self.0
+        &self.digest
     }
 
     /// 64 digits.
     pub fn hex(&self) -> &str {
-        self.0.hex()
+        self.digest.hex()
+    }
+
+    /// What the step is written down by on this machine, when it was made here, or brought from a place.
+    fn record(&self, from: Option<&str>) -> Digest {
+        if from.is_none() && self.brought.is_none() {
+            return self.digest.clone();
+        }
+        let brought = self.brought.as_ref().map_or("", Digest::hex);
+        self.then("brought", &[brought.as_bytes(), from.unwrap_or_default().as_bytes()]).digest
+    }
+
+    /// Of the state that the step has led to.
+    pub fn after(self, step: &Step) -> Self {
+        let below = self.brought.as_ref().map_or("", Digest::hex).to_owned();
+        let layers = || Self::of(&[below.as_bytes(), step.layer.diff_id.hex().as_bytes()]).digest;
+        let brought = if step.from.is_some() { Some(layers()) } else { self.brought };
+        Self { brought, ..self }
     }
 
     /// The key of what a step makes of this state.
     pub fn then(&self, kind: &str, parts: &[&[u8]]) -> Self {
-        let mut all: Vec<&[u8]> = vec![self.0.hex().as_bytes(), kind.as_bytes()];
+        let mut all: Vec<&[u8]> = vec![self.digest.hex().as_bytes(), kind.as_bytes()];
         all.extend(parts);
-        Self::of(&all)
+        Self { brought: self.brought.clone(), ..Self::of(&all) }
     }
 }
 
@@ -46,6 +69,8 @@ pub struct Step {
     /// RFC 3339.
     pub created: String,
     pub cached: bool,
+    /// Where it was brought from; `None`: this machine has made it.
+    from: Option<String>,
     /// It is written down in the store.
     kept: bool,
 }
@@ -64,8 +89,8 @@ impl<'a> Cache<'a> {
         Self { workshop, making: Mutex::default() }
     }
 
-    /// The layer that the step makes: as an earlier build (unless `fresh`), a build elsewhere (`bring`) or another part of this
-    /// one has made it, or made now.
+    /// The layer that the step makes: as an earlier build (unless `fresh`), a build elsewhere (`bring`, now or before from one of the
+    /// `places`) or another part of this one has made it, or made now.
     ///
     /// # Errors
     /// Those of `make`, and of the store.
@@ -73,33 +98,39 @@ impl<'a> Cache<'a> {
         &self,
         key: &Key,
         fresh: bool,
-        bring: impl FnOnce() -> Option<(MadeLayer, String)>,
+        places: &[String],
+        bring: impl FnOnce() -> Option<(MadeLayer, String, String)>,
         make: impl FnOnce() -> Result<(MadeLayer, String), BuildError>,
     ) -> Result<Step, BuildError> {
         let making = Arc::clone(lock(&self.making).entry(key.clone()).or_default());
         let mut making = lock(&making);
-        if let Some(step) = &*making {
+        let is_ours = |step: &&Step| step.from.as_ref().is_none_or(|from| places.contains(from));
+        if let Some(step) = making.as_ref().filter(is_ours) {
             return Ok(Step { cached: true, ..step.clone() });
         }
-        let found = if fresh { None } else { self.find(key)? };
-        let step = match found {
+        let step = match if fresh { None } else { self.find(key, places)? } {
             Some(step) => step,
-            None => {
-                let brought = if fresh { None } else { bring() };
-                let cached = brought.is_some();
-                let (layer, created) = brought.map_or_else(make, Ok)?;
-                Step { layer, created, cached, kept: false }
-            }
+            None => match if fresh { None } else { bring() } {
+                Some((layer, created, from)) => Step { layer, created, cached: true, from: Some(from), kept: false },
+                None => {
+                    let (layer, created) = make()?;
+                    Step { layer, created, cached: false, from: None, kept: false }
+                }
+            },
         };
         *making = Some(step.clone());
         Ok(step)
     }
 
-    fn find(&self, key: &Key) -> Result<Option<Step>, BuildError> {
-        let Some(StepRecord { layer, created }) = self.workshop.of().step(&key.0) else { return Ok(None) };
-        let held = self.workshop.hold(&[layer])?.and_then(|layers| layers.into_iter().next());
-        let Some(layer) = held else { return Ok(None) };
-        Ok(Some(Step { layer, created, cached: true, kept: true }))
+    fn find(&self, key: &Key, places: &[String]) -> Result<Option<Step>, BuildError> {
+        for from in std::iter::once(None).chain(places.iter().map(Some)) {
+            let record = self.workshop.of().step(&key.record(from.map(String::as_str)));
+            let Some(StepRecord { layer, created }) = record else { continue };
+            let held = self.workshop.hold(&[layer])?.and_then(|layers| layers.into_iter().next());
+            let Some(layer) = held else { continue };
+            return Ok(Some(Step { layer, created, cached: true, from: from.cloned(), kept: true }));
+        }
+        Ok(None)
     }
 
     /// Moves all layers that were made or brought into the store, and writes down what made them.
@@ -116,7 +147,7 @@ impl<'a> Cache<'a> {
         self.workshop.store(&layers)?;
         for (key, step) in steps {
             let record = StepRecord { layer: step.layer.diff_id, created: step.created };
-            self.workshop.of().put_step(&key.0, &record)?;
+            self.workshop.of().put_step(&key.record(step.from.as_deref()), &record)?;
         }
         Ok(())
     }

@@ -32,12 +32,12 @@ impl<'a> Imports<'a> {
         Self { site, outside, found }
     }
 
-    /// The layer that the step has made elsewhere, and when.
-    pub(super) fn bring(&self, key: &Key, step: u32) -> Option<(MadeLayer, String)> {
+    /// The layer that the step has made elsewhere, when, and where that is.
+    pub(super) fn bring(&self, key: &Key, step: u32) -> Option<(MadeLayer, String, String)> {
         for (place, offer) in &self.found {
             let Some(found) = offer.steps.iter().find(|step| step.key == *key.digest()) else { continue };
             match self.layer(place, offer, &found.layer) {
-                Ok(layer) => return Some((layer, found.created.clone())),
+                Ok(layer) => return Some((layer, found.created.clone(), place.to_string())),
                 Err(error) => {
                     let text = format!("the layer cannot be had from {place}: {}", error.message);
                     (self.outside.tell)(Event::Line { step, text });

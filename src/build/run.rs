@@ -92,7 +92,7 @@ impl StageBuilder<'_> {
             cleaned.map_err(|error| BuildError::because("cannot tidy the root file system", &error))?;
             stage.finish(draft)
         })?;
-        self.state.push(step.layer, step.created, key, said);
+        self.state.push(step, key, said);
         Ok(())
     }
 

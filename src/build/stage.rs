@@ -139,7 +139,7 @@ impl<'a> StageBuilder<'a> {
             drop(root);
             stage.finish(draft)
         })?;
-        self.state.push(step.layer, step.created, key, said);
+        self.state.push(step, key, said);
         self.state.config().working_dir = path;
         Ok(())
     }
@@ -154,7 +154,8 @@ impl<'a> StageBuilder<'a> {
         self.step += 1;
         let step = self.builder.begin(self.title(title, self.step));
         let bring = || self.builder.imports.bring(key, step);
-        let made = self.builder.cache.step(key, self.fresh, bring, || {
+        let places: Vec<String> = self.builder.request.cache_from.iter().map(ToString::to_string).collect();
+        let made = self.builder.cache.step(key, self.fresh, &places, bring, || {
             let layer = make(self, &Told { step })?;
             Ok((layer, self.builder.now()))
         });

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use super::args;
-use super::cache::Key;
+use super::cache::{Key, Step};
 use super::parse::{Command, Health, Kind};
 use crate::image::{Healthcheck, History, ImageConfig, ImageDocument, MadeLayer};
 
@@ -87,9 +87,10 @@ impl State {
     }
 
     /// Puts a layer on top.
-    pub(super) fn push(&mut self, layer: MadeLayer, created: String, key: Key, created_by: String) {
+    pub(super) fn push(&mut self, step: Step, key: Key, created_by: String) {
+        self.key = key.after(&step);
+        let Step { layer, created, .. } = step;
         self.layers.push(layer);
-        self.key = key;
         self.document.created = Some(created.clone());
         let comment = Some(COMMENT.to_owned());
         let entry = History { created: Some(created), created_by: Some(created_by), comment, empty_layer: false };

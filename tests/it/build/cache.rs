@@ -92,3 +92,51 @@ fn a_cache_that_cannot_be_used_is_told_and_nothing_else() {
     project.write("compose.yaml", "services: {web: {build: {context: ., cache_to: ['type=local']}}}\n");
     assert!(project.run(&["build"]).fails(1).err.contains("lacks `dest=`"));
 }
+
+/// What is brought from elsewhere counts where that was named: otherwise who writes one project's cache would have written the
+/// layers of all others that begin with the same steps. Nor does what was made on top of it.
+#[test]
+fn what_was_brought_is_for_builds_that_name_where_it_came_from() {
+    let place = "cache_from: ['type=local,src=../cache'], cache_to: ['type=local,dest=../cache']";
+    let Some((project, there, _served)) = two_machines(place) else { return };
+    let steps = "FROM base\nRUN od -An -N16 -tx1 /dev/urandom > /made\n";
+    let more = format!("{steps}RUN cat /made > /copy\n");
+    let with = std::fs::read_to_string(project.folder().join("compose.yaml")).unwrap();
+    let without = with.replace(place, "args: {}");
+    let made = |root: &Path, file: &str| {
+        let read = on(&project, root, &["run", "--rm", "-T", "web", "cat", file]);
+        String::from_utf8(read.stdout).unwrap()
+    };
+    project.write("Dockerfile", steps);
+    project.run(&["build"]).ok();
+    let theirs = made(&project.root(), "/made");
+    // Brought, and built upon.
+    project.write("Dockerfile", &more);
+    assert_eq!(cached(&build_on(&project, there.path())), 1);
+    assert_eq!(made(there.path(), "/copy"), theirs, "the attack would not be seen to succeed");
+    project.write("compose.yaml", &without);
+    let own = build_on(&project, there.path());
+    assert_eq!(cached(&own), 0, "{own}");
+    let ours = made(there.path(), "/made");
+    assert!(!ours.is_empty() && ours != theirs && made(there.path(), "/copy") == ours);
+    assert_eq!(cached(&build_on(&project, there.path())), 2, "what is made here is kept as ever");
+    on(&project, there.path(), &["down", "-v", "-t", "0"]);
+    project.down();
+}
+
+#[test]
+fn what_was_brought_is_there_when_its_place_is_gone() {
+    let Some((project, there, _served)) =
+        two_machines("cache_from: ['type=local,src=../cache'], cache_to: ['type=local,dest=../cache']")
+    else {
+        return;
+    };
+    project.write("Dockerfile", "FROM base\nRUN od -An -N16 -tx1 /dev/urandom > /made\nRUN cat /made > /copy\n");
+    project.run(&["build"]).ok();
+    assert_eq!(cached(&build_on(&project, there.path())), 2);
+    let compose = std::fs::read_to_string(project.folder().join("compose.yaml")).unwrap();
+    project.write("compose.yaml", &compose.replace(", cache_to: ['type=local,dest=../cache']", ""));
+    std::fs::remove_dir_all(project.root().with_file_name("cache")).unwrap();
+    let again = build_on(&project, there.path());
+    assert_eq!(cached(&again), 2, "{again}");
+}
