@@ -54,7 +54,7 @@ pub(super) fn download(
     let shown = || without_password(url);
     let (plain, authorization) = without_user(url);
     let agent = downloads(settings, url)?;
-    let mut request = agent.get(&plain);
+    let mut request = agent.get(&plain).config().timeout_global(Some(limits.time)).build();
     if let Some(authorization) = authorization {
         request = request.header("authorization", authorization);
     }
@@ -76,6 +76,7 @@ pub(super) fn download(
     let time = header.and_then(|value| httpdate::parse_http_date(value).ok()).unwrap_or(SystemTime::UNIX_EPOCH);
     let length = answer.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let encoded = answer.headers().contains_key("content-encoding");
+    let slow = || Error::TooSlow { url: shown(), seconds: limits.time.as_secs() };
     let written = (|| {
         use std::os::unix::fs::OpenOptionsExt;
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(into)?;
@@ -88,7 +89,11 @@ pub(super) fn download(
         }
         file.set_modified(time).map(|()| true)
     })();
-    match written.map_err(|source| Error::Io { url: shown(), source })? {
+    let failed = |source: io::Error| match source.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(ureq::Error::Timeout(ureq::Timeout::Global)) => slow(),
+        _ => Error::Io { url: shown(), source },
+    };
+    match written.map_err(failed)? {
         true => Ok(Some(version)),
         false => Err(Error::TooLarge { url: shown(), bytes: limits.bytes }),
     }
@@ -175,5 +180,65 @@ mod tests {
         let (url, header) = without_user("https://me:p%40ss@h:1/x");
         assert_eq!((url.as_str(), header.as_deref()), ("https://h:1/x", Some("Basic bWU6cEBzcw==")));
         assert_eq!(without_user("http://h/@"), ("http://h/@".to_owned(), None));
+    }
+
+    /// A server that gives one answer after the other, and what it was asked.
+    fn serve(answers: Vec<String>) -> (u16, std::thread::JoinHandle<Vec<String>>) {
+        use std::io::Write;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let work = move || {
+            let asked = |answer: &String| {
+                let (mut client, _) = listener.accept().unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    client.read_exact(&mut byte).unwrap();
+                    head.extend(byte);
+                }
+                // Slowly; who has heard enough goes away.
+                let mut parts = answer.split_inclusive('~');
+                while parts.next().is_some_and(|part| client.write_all(part.as_bytes()).is_ok()) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                String::from_utf8(head).unwrap().to_ascii_lowercase()
+            };
+            answers.iter().map(asked).collect()
+        };
+        (port, std::thread::spawn(work))
+    }
+
+    fn fetch(url: &str, bytes: u64, time: Duration) -> Result<Vec<u8>, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let into = folder.path().join("file");
+        let settings = Settings::read(&std::collections::BTreeMap::new()).unwrap();
+        download(&settings, url, &into, None, Limits { bytes, time })?;
+        Ok(std::fs::read(into).unwrap())
+    }
+
+    #[test]
+    fn who_leads_elsewhere_gives_nothing_away() {
+        const LONG: Duration = Duration::from_secs(30);
+        let ok = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nok".to_owned();
+        let (other, asked_there) = serve(vec![ok]);
+        let to = |location: &str| format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+        let answers = vec![to(&format!("http://localhost:{other}/x")), to("file:///etc/passwd")];
+        let (port, asked_here) = serve(answers);
+        let url = format!("http://me:secret@127.0.0.1:{port}/a");
+        assert_eq!(fetch(&url, 1 << 20, LONG).unwrap(), b"ok");
+        assert!(fetch(&url, 1 << 20, LONG).is_err(), "a file of this machine");
+        assert!(asked_here.join().unwrap().iter().all(|head| head.contains("authorization: basic")));
+        let there = asked_there.join().unwrap();
+        assert!(!there[0].contains("authorization") && !there[0].contains("secret"), "{there:?}");
+    }
+
+    #[test]
+    fn a_body_ends_by_its_size_or_its_time() {
+        let body = |text: &str| format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{text}");
+        let (port, _) = serve(vec![body(&"x".repeat(5000)), body(&"x~".repeat(500))]);
+        let url = format!("http://127.0.0.1:{port}/a");
+        assert!(matches!(fetch(&url, 1000, Duration::from_secs(30)), Err(Error::TooLarge { .. })));
+        let slow = fetch(&url, 1000, Duration::from_secs(1));
+        assert!(matches!(slow, Err(Error::TooSlow { .. })), "{slow:?}");
     }
 }
