@@ -129,7 +129,9 @@ impl Target {
 fn one(target: &Target, entry: &mut Entry<'_, impl Read>, path: &Path, owners: Owners) -> io::Result<Option<OwnedFd>> {
     let Some(name) = path.file_name() else { return Ok(None) };
     let kind = entry.header().entry_type();
-    let mode = Mode::from_raw_mode(entry.header().mode()? & 0o7777);
+    // On this machine a container's set-id program would be one of its own owner, whoever executes it.
+    let kept = if (owners, target.symlinks) == (Owners::Ours, Symlinks::Refused) { 0o1777 } else { 0o7777 };
+    let mode = Mode::from_raw_mode(entry.header().mode()? & kept);
     let parent = target.parent(path)?;
     match kind {
         EntryType::Directory => {

@@ -53,3 +53,21 @@ fn a_stream_leads_nowhere_else() {
     assert!(extract(&inside, "/", stream.as_slice(), Owners::Ours, Symlinks::InRoot).is_err());
     assert_eq!(fs::read_to_string(&secret).unwrap(), "safe");
 }
+
+#[test]
+fn a_set_id_program_is_one_in_a_container_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o6755);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, "program", &b""[..]).unwrap();
+    let stream = builder.into_inner().unwrap();
+    let (here, inside) = (File::open("/").unwrap(), File::open(folder.path()).unwrap());
+    let shown = folder.path().to_str().unwrap();
+    let mode = || fs::metadata(folder.path().join("program")).unwrap().mode() & 0o7777;
+    extract(&inside, "/", stream.as_slice(), Owners::Ours, Symlinks::InRoot).unwrap();
+    assert_eq!(mode(), 0o6755);
+    extract(&here, shown, stream.as_slice(), Owners::Ours, Symlinks::Refused).unwrap();
+    assert_eq!(mode(), 0o755);
+}
