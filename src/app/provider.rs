@@ -4,6 +4,7 @@
 //! object a line, `{"type": "info" | "error" | "setenv" | "debug", "message": …}`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,6 +15,7 @@ use crate::app::change::News;
 use crate::app::{App, AppError};
 use crate::control::Reply;
 use crate::model::{Project, Provider};
+use crate::sys::path;
 
 #[derive(Deserialize)]
 struct Message {
@@ -113,17 +115,8 @@ impl App {
 
     /// `docker-NAME` or `NAME` in the PATH.
     fn provider_program(&self, name: &str) -> Option<PathBuf> {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.environment.get("PATH")?;
-        let folders: Vec<PathBuf> = std::env::split_paths(path).collect();
-        let runs = |path: &PathBuf| {
-            path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-        };
-        let named = |name: String| folders.iter().map(move |folder| folder.join(&name)).find(runs);
-        if name.is_empty() || name.contains('/') {
-            return None;
-        }
-        named(format!("docker-{name}")).or_else(|| named(name.to_owned()))
+        let path = OsStr::new(self.environment.get("PATH")?);
+        path::find(path, &format!("docker-{name}")).or_else(|| path::find(path, name))
     }
 }
 

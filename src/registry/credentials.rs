@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::Error;
 use crate::base::disk;
+use crate::sys::path;
 
 /// The key that Docker Hub has in the file, for historical reasons.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
@@ -240,12 +241,13 @@ fn run_helper(helper: &str, verb: &str, input: &str) -> Result<String, Error> {
         return Err(failed("its name has a `/`".to_owned()));
     }
     let program = format!("docker-credential-{helper}");
-    let mut child = Command::new(&program)
+    let cannot_run = |error: io::Error| failed(format!("`{program}` cannot be run: {error}"));
+    let mut child = Command::new(path::program(&program).map_err(cannot_run)?)
         .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|error| failed(format!("`{program}` cannot be run: {error}")))?;
+        .map_err(cannot_run)?;
     if let Some(mut stdin) = child.stdin.take() {
         match stdin.write_all(input.as_bytes()) {
             // It did not want to know; its status tells.

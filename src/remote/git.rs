@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 
 use super::address::{Repository, without_password};
 use super::{Error, Limits};
-use crate::sys::inroot;
+use crate::sys::{inroot, path};
 
 /// Variables that would lead git elsewhere.
 const MISLEADING: [&str; 6] =
@@ -125,7 +125,7 @@ struct Git<'a> {
 impl Git<'_> {
     /// Runs git in the folder; returns what it prints.
     fn run(&self, doing: &'static str, arguments: &[&str]) -> Result<String, Error> {
-        let mut command = Command::new("git");
+        let mut command = Command::new(path::program("git").map_err(Error::NoGit)?);
         command.current_dir(self.into).stdin(Stdio::null());
         for setting in SETTINGS {
             command.args(["-c", setting]);
@@ -134,7 +134,7 @@ impl Git<'_> {
         for name in MISLEADING {
             command.env_remove(name);
         }
-        command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
+        command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env("PATH", path::absolute());
         if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
             command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
         }

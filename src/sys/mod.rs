@@ -7,6 +7,7 @@ pub mod inroot;
 pub mod message;
 pub mod mount;
 pub mod packet_filter;
+pub mod path;
 pub mod peer;
 pub mod process;
 pub mod program;

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::app::pull::chain;
 use crate::build::BuildError;
+use crate::sys::path;
 
 /// An agent that has keys of files.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl Agent {
             }
         };
         // It ends with the program that it starts, and that with its input: whatever becomes of us.
-        let mut command = Command::new("ssh-agent");
+        let mut command = Command::new(path::program("ssh-agent").map_err(missing("ssh-agent"))?);
         command.arg("-a").arg(socket).arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut agent = Self(command.spawn().map_err(missing("ssh-agent"))?);
         // What comes back has gone through it, so it listens.
@@ -39,7 +40,7 @@ impl Agent {
             let reading = |error| BuildError::because(format!("cannot read the key `{shown}`"), &error);
             // From its standard input it takes a key whatever the file's mode is, as Docker does.
             let file = File::open(key).map_err(reading)?;
-            let mut command = Command::new("ssh-add");
+            let mut command = Command::new(path::program("ssh-add").map_err(missing("ssh-add"))?);
             command.args(["-q", "-"]).stdin(file).env("SSH_AUTH_SOCK", socket).env("SSH_ASKPASS_REQUIRE", "never");
             let output = command.output().map_err(missing("ssh-add"))?;
             if !output.status.success() {
