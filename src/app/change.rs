@@ -165,7 +165,9 @@ impl App {
                 options.services.clone()
             }
         };
-        if let Some(service) = wanted.iter().find(|service| !has(&observed, service)) {
+        // Of what the project has, only some may have been made.
+        let named = !options.services.is_empty() || !observed.containers.iter().any(|one| one.number > 0);
+        if let Some(service) = wanted.iter().find(|service| named && !has(&observed, service)) {
             return Err(AppError::Usage(format!("service `{service}` has no container to start")));
         }
         if observed.containers.is_empty() {
@@ -209,7 +211,7 @@ impl App {
         }
         let Some((name, services)) = meant else { return Err(AppError::Nothing("no container to kill")) };
         let meant = |one: &ContainerState| services.is_empty() || services.contains(&one.service.name);
-        let running = |one: &ContainerState| matches!(one.phase, Phase::Running { .. });
+        let running = |one: &ContainerState| matches!(one.phase, Phase::Running { .. }) || one.comes_back();
         if !self.observe(&name, &[])?.containers.iter().any(|one| meant(one) && running(one)) {
             return Err(AppError::Nothing("no container to kill"));
         }

@@ -173,6 +173,13 @@ impl App {
         let named_at = named.map(|name| store.named_at(&name)).transpose()?.flatten();
         let named_at = named_at.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
         let comment = document.history.last().and_then(|last| last.comment.clone()).unwrap_or_default();
+        // What templates ask for is there, if only as nothing.
+        let mut config = json!({"User": "", "ExposedPorts": null, "Env": null, "Cmd": null, "Healthcheck": null,
+            "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null, "StopSignal": "",
+            "Shell": null});
+        if let (Some(all), Some(Value::Object(own))) = (config.as_object_mut(), own.get("config")) {
+            all.extend(own.clone());
+        }
         Ok(json!({
             "Id": image.id.to_string(),
             "RepoTags": image.names,
@@ -187,7 +194,7 @@ impl App {
             "GraphDriver": {"Name": "overlay2", "Data": {"Layers": image.layers}},
             "RootFS": {"Type": "layers", "Layers": document.rootfs.diff_ids},
             "Metadata": {"LastTagTime": named_at.map(|time| time.to_string())},
-            "Config": own.get("config").cloned().unwrap_or(Value::Null),
+            "Config": config,
         }))
     }
 

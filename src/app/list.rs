@@ -8,6 +8,7 @@ use crate::image::Store;
 use crate::plan;
 use crate::spec::ContainerState;
 use crate::spec::NetworkSpec;
+use crate::spec::Observed;
 use crate::spec::container::{MountSource, NetworkMode};
 use crate::spec::observed::Published;
 use crate::ui::tables::{self, ImageRow, LsRow, VolumeRow};
@@ -25,6 +26,8 @@ pub struct Listed {
     pub mounts: Vec<String>,
     /// How many of them are volumes.
     pub volumes: usize,
+    /// Somebody is there to start it again.
+    pub restarting: bool,
 }
 
 impl App {
@@ -46,8 +49,9 @@ impl App {
         for record in dir.load().map_err(AppError::io("read the containers"))? {
             configs.insert(record.config.id.clone(), record.config);
         }
+        let restarts = self.restarts(&project, &observed)?;
         let wanted = |container: &ContainerState| {
-            let state = tables::state(&container.phase);
+            let state = tables::state(&container.phase, restarts && container.comes_back());
             let shown = match options.status.is_empty() {
                 true => options.all || (is_up(state) && container.number > 0),
                 false => options.status.iter().any(|status| status == state),
@@ -71,11 +75,17 @@ impl App {
             let names: BTreeSet<String> = volumes.into_values().collect();
             let volumes = names.len();
             let mounts = paths.into_iter().chain(names).collect();
-            Listed { container, command, networks, mounts, volumes }
+            let restarting = restarts && container.comes_back();
+            Listed { container, command, networks, mounts, volumes, restarting }
         };
         let mut listed: Vec<Listed> = containers.map(with).collect();
         listed.sort_by(|a, b| a.container.name.cmp(&b.container.name));
         Ok((project, listed))
+    }
+
+    /// Whether somebody is there who starts containers again that wait for it.
+    fn restarts(&self, project: &str, observed: &Observed) -> Result<bool, AppError> {
+        Ok(observed.containers.iter().any(ContainerState::comes_back) && self.session(project).connect()?.is_some())
     }
 
     /// Every project that has containers.
@@ -94,9 +104,11 @@ impl App {
                 continue;
             }
             let observed = self.observe(&name, &[])?;
+            let restarts = self.restarts(&name, &observed)?;
             let mut states = BTreeMap::new();
             for container in &observed.containers {
-                *states.entry(tables::state(&container.phase).to_owned()).or_insert(0) += 1;
+                let state = tables::state(&container.phase, restarts && container.comes_back());
+                *states.entry(state.to_owned()).or_insert(0) += 1;
             }
             if states.is_empty() || (!options.all && !states.keys().any(|state| is_up(state))) {
                 continue;
@@ -192,5 +204,5 @@ fn networks_of(container: &ContainerState, project: &str, networks: &BTreeMap<St
 }
 
 fn is_up(state: &str) -> bool {
-    matches!(state, "running" | "paused")
+    matches!(state, "running" | "paused" | "restarting")
 }

@@ -190,6 +190,9 @@ pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
                 context.app.image_pull(&reference, platform.as_deref(), quiet, news)
             });
             pulled.map(|(name, pulled)| {
+                if quiet {
+                    return vec![name];
+                }
                 let what = if pulled.is_new { "Downloaded newer image for" } else { "Image is up to date for" };
                 vec![format!("Digest: {}", pulled.digest), format!("Status: {what} {name}"), name]
             })
@@ -198,7 +201,7 @@ pub fn run(args: ImageArgs, context: &Context) -> Result<ExitCode, Failure> {
             let pushed = show::with_progress(context.progress, "Pushing", |news| {
                 context.app.image_push(&reference, quiet, news)
             });
-            pushed.map(|digest| vec![format!("Digest: {digest}")])
+            pushed.map(|digest| vec![if quiet { reference } else { format!("Digest: {digest}") }])
         }
         ImageArgs::Inspect { references, format } => {
             let mut found = Vec::new();

@@ -95,6 +95,7 @@ pub fn run(args: PsArgs, context: &Context) -> Result<ExitCode, Failure> {
             networks: &one.networks,
             mounts: &one.mounts,
             volumes: one.volumes,
+            restarting: one.restarting,
         })
         .collect();
     let text = match &format {

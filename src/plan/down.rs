@@ -45,7 +45,7 @@ impl Down<'_> {
                 && !spared.contains(c.name.as_str())
         };
         let (going, staying): (Vec<_>, Vec<_>) = observed.containers.iter().partition(asked);
-        let stops = stop_all(&mut plan, going.iter().copied().filter(is_running), self.timeout, &Reason::Asked);
+        let stops = stop_all(&mut plan, going.iter().copied().filter(goes_on), self.timeout, &Reason::Asked);
         let mut removals = Vec::new();
         for container in &going {
             let needs = stops.get(container.name.as_str()).copied().into_iter().collect::<Vec<_>>();
@@ -95,14 +95,14 @@ impl Down<'_> {
 pub(super) fn stop(services: &[String], timeout: Option<Duration>, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
     // What its policy is about to start again is stopped, too.
-    let asked = replicas(services, observed).filter(|container| is_running(container) || comes_back(container));
+    let asked = replicas(services, observed).filter(goes_on);
     stop_all(&mut plan, asked, timeout, &Reason::Asked);
     plan
 }
 
 pub(super) fn kill(services: &[String], signal: &str, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
-    for container in selected(services, observed).filter(is_running) {
+    for container in selected(services, observed).filter(goes_on) {
         let op = Op::Kill { id: container.id.clone(), name: container.name.clone(), signal: signal.to_owned() };
         plan.push(op, Reason::Asked, Vec::new());
     }
@@ -125,7 +125,7 @@ pub(super) fn pause(services: &[String], pause: bool, observed: &Observed) -> Pl
 pub(super) fn remove(services: &[String], stop: bool, volumes: bool, observed: &Observed) -> Plan {
     let mut plan = Plan { warnings: without_containers(services, observed), ..Plan::default() };
     let asked: Vec<_> = replicas(services, observed).filter(|container| stop || !is_running(container)).collect();
-    let stops = stop_all(&mut plan, asked.iter().copied().filter(is_running), None, &Reason::Asked);
+    let stops = stop_all(&mut plan, asked.iter().copied().filter(goes_on), None, &Reason::Asked);
     for container in asked {
         let needs = stops.get(container.name.as_str()).copied().into_iter().collect::<Vec<_>>();
         let reason = if needs.is_empty() { Reason::Asked } else { Reason::Follows };
@@ -270,7 +270,7 @@ pub(super) fn stop_op(container: &ContainerState, timeout: Option<Duration>, rec
 pub(super) fn discard(container: &str, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     let going: Vec<_> = observed.containers.iter().filter(|one| one.name == container).collect();
-    let stops = stop_all(&mut plan, going.iter().copied().filter(is_running), Some(Duration::ZERO), &Reason::Asked);
+    let stops = stop_all(&mut plan, going.iter().copied().filter(goes_on), Some(Duration::ZERO), &Reason::Asked);
     for one in going {
         let needs = stops.get(one.name.as_str()).copied().into_iter().collect::<Vec<_>>();
         let op = Op::Remove { id: one.id.clone(), name: one.name.clone(), volumes: true };
@@ -328,16 +328,14 @@ fn selected<'a>(services: &[String], observed: &'a Observed) -> impl Iterator<It
     all.filter(move |container| services.is_empty() || services.contains(&container.service.name))
 }
 
-/// It has ended, and nobody has to ask for it to be started again.
-fn comes_back(container: &ContainerState) -> bool {
-    let Phase::Exited(exit) = container.phase else { return false };
-    let wanted = container.rejoins || container.service.restart.wants_restart(exit.code, container.restarts);
-    wanted && container.number > 0 && !container.stopped_by_user
-}
-
 /// Without the one-off containers of `run`: a person at work in one of them did not mean it to be stopped or removed.
 fn replicas<'a>(services: &[String], observed: &'a Observed) -> impl Iterator<Item = &'a ContainerState> {
     selected(services, observed).filter(|container| container.number > 0)
+}
+
+/// It runs, or will run again without being asked.
+fn goes_on(container: &&ContainerState) -> bool {
+    is_running(container) || container.comes_back()
 }
 
 fn is_running(container: &&ContainerState) -> bool {

@@ -93,8 +93,9 @@ impl<R: Runtime> Reconciler<R> {
                 let live = self.lives.get_mut(id)?;
                 live.state.stopped_by_user = true;
                 let (id, signal, grace, ended) = (id.clone(), signal.clone(), *grace, live.ended.subscribe());
-                // Nothing can be run in a frozen container.
-                let hooks = if live.is_paused() { Vec::new() } else { live.state.service.pre_stop.clone() };
+                // Nothing can be run in a container that is frozen, or waits for its restart.
+                let idle = live.is_paused() || !live.is_running();
+                let hooks = if idle { Vec::new() } else { live.state.service.pre_stop.clone() };
                 Work::Stop { id, hooks, signal, grace, ended }
             }
             Op::Restart { id, signal, grace, .. } => {

@@ -34,11 +34,9 @@ fn one(condition: Condition, name: &str, live: Option<&Live>) -> Verdict {
     let fail =
         |what: String| Verdict::Failed { container: name.to_owned(), message: format!("container {name} {what}") };
     let Some(live) = live else { return fail("does not exist".to_owned()) };
-    let comes_back = !live.state.stopped_by_user
-        && live.exit().is_some_and(|exit| live.state.service.restart.wants_restart(exit.code, live.state.restarts));
     match (&live.state.phase, condition) {
         (Phase::Exited(exit), Condition::ServiceCompletedSuccessfully) if exit.code == 0 => Verdict::Met,
-        (Phase::Exited(_), _) if comes_back => Verdict::Pending,
+        (Phase::Exited(_), _) if live.state.comes_back() => Verdict::Pending,
         (Phase::Exited(exit), Condition::ServiceCompletedSuccessfully) => {
             fail(format!("didn't complete successfully: exit {}", exit.code))
         }

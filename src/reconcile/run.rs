@@ -465,14 +465,10 @@ impl<R: Runtime> Reconciler<R> {
         let mut due = Vec::new();
         let states: Vec<_> = self.lives.values().map(|live| &live.state).collect();
         for live in self.lives.values() {
-            let Some(exit) = live.exit() else { continue };
             let state = &live.state;
             let held = self.running.as_ref().is_some_and(|running| running.holds(&state.name));
-            // A one-off container that is over is over.
-            let ours = state.number > 0 && !state.stopped_by_user && !held;
             let free = live.restart.is_none() && !live.restarting;
-            let wanted = state.rejoins || state.service.restart.wants_restart(exit.code, state.restarts);
-            if ours && free && wanted && plan::can_join(state, &states) {
+            if state.comes_back() && !held && free && plan::can_join(state, &states) {
                 // One that ended while nobody looked has waited already.
                 let longest =
                     if live.run == 0 { std::time::Duration::from_millis(500) } else { restart::delay(u32::MAX) };

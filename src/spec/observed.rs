@@ -59,6 +59,15 @@ pub struct ContainerState {
     pub ports: Vec<Published>,
 }
 
+impl ContainerState {
+    /// It has ended, and is started again without being asked for, if not at once.
+    pub fn comes_back(&self) -> bool {
+        let Phase::Exited(exit) = self.phase else { return false };
+        let wanted = self.rejoins || self.service.restart.wants_restart(exit.code, self.restarts);
+        wanted && self.number > 0 && !self.stopped_by_user
+    }
+}
+
 /// A port as it is reachable now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {

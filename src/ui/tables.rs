@@ -53,6 +53,8 @@ pub struct PsRow<'a> {
     pub mounts: &'a [String],
     /// How many of these are volumes.
     pub volumes: usize,
+    /// It has ended and is about to be started again.
+    pub restarting: bool,
 }
 
 /// The `ps` table. `now`: nanoseconds since the epoch.
@@ -65,7 +67,7 @@ pub fn ps(rows: &[PsRow<'_>], no_trunc: bool, now: i64) -> String {
             command(row.command, no_trunc),
             container.service.name.clone(),
             ago(container.created_at, now),
-            status(&container.phase, now),
+            row.status(now),
             ports(&container.ports),
         ]
     };
@@ -119,8 +121,8 @@ fn ps_object(row: &PsRow<'_>, no_trunc: bool, now: i64) -> Value {
         "RunningFor": ago(container.created_at, now),
         "Service": container.service.name,
         "Size": "0B",
-        "State": state(&container.phase),
-        "Status": status(&container.phase, now),
+        "State": state(&container.phase, row.restarting),
+        "Status": row.status(now),
     })
 }
 
@@ -180,9 +182,19 @@ const fn health_word(health: Health) -> &'static str {
     }
 }
 
+impl PsRow<'_> {
+    fn status(&self, now: i64) -> String {
+        match self.container.phase {
+            Phase::Exited(exit) if self.restarting => format!("Restarting ({}) {}", exit.code, ago(exit.at, now)),
+            ref phase => status(phase, now),
+        }
+    }
+}
+
 /// docker's word for where a container is: `created`, `running` or `exited`; what `ps --status` compares with.
-pub const fn state(phase: &Phase) -> &'static str {
+pub const fn state(phase: &Phase, restarting: bool) -> &'static str {
     match phase {
+        Phase::Exited(_) if restarting => "restarting",
         Phase::Created => "created",
         Phase::Running { paused: true, .. } => "paused",
         Phase::Running { .. } => "running",

@@ -50,7 +50,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn row<'a>(container: &'a ContainerState, command: &'a [String]) -> PsRow<'a> {
-    PsRow { container, project: "clioracle", command, networks: &[], mounts: &[], volumes: 0 }
+    PsRow { container, project: "clioracle", command, networks: &[], mounts: &[], volumes: 0, restarting: false }
 }
 
 #[test]

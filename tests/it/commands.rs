@@ -277,6 +277,37 @@ fn a_name_given_to_run_is_taken_once() {
 }
 
 #[test]
+fn a_crash_loop_is_seen_and_stopped() {
+    if !can_run_containers("a_crash_loop_is_seen_and_stopped") {
+        return;
+    }
+    let project = Project::new(
+        "services:\n  a: {image: rcompose/host, command: [sh, -c, 'echo x; exit 3'], restart: always}\n  b: {image: rcompose/host}\n",
+    );
+    project.run(&["up", "-d", "a"]).ok();
+    let state = || project.run(&["ps", "--format", "{{.State}} {{.Status}}", "a"]).ok().out;
+    let looping = || {
+        eventually("the wait for a restart", || state().starts_with("restarting Restarting (3) ").then_some(()));
+        assert!(project.run(&["ls"]).ok().out.contains("restarting(1)") || !state().starts_with("restarting"));
+    };
+    // Long enough waits to hit one of them.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    for end in [&["stop"][..], &["kill", "a"]] {
+        looping();
+        project.run(end).ok();
+        let lines = || project.run(&["logs"]).ok().out.lines().count();
+        let before = lines();
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        assert_eq!((lines(), state()), (before, String::new()), "{end:?}");
+        // What was not made yet keeps nothing from being started.
+        project.run(&["start"]).ok();
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+    }
+    project.run(&["start", "b"]).fails(1);
+    project.down();
+}
+
+#[test]
 fn a_published_port_moves_to_another_service() {
     if !can_run_containers("a_published_port_moves_to_another_service") {
         return;

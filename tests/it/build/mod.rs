@@ -209,6 +209,8 @@ fn images_and_their_history_are_shown_as_asked() {
     let short = id.get(7..19).unwrap();
     let inspected = out(&["image", "inspect", &name]);
     assert!(inspected.starts_with("[\n    {\n        \"Id\": \"sha256:"), "{inspected}");
+    let unset = "{{json .Config.Healthcheck}} {{json .Config.ExposedPorts}} {{.Config.StopSignal}}";
+    assert_eq!(out(&["image", "inspect", "-f", unset, &name]), "null null \n");
     let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(lines(out(&["image", "history", "-q", &name])), [short, "<missing>", "<missing>"]);
     assert_eq!(lines(out(&["image", "history", "-q", "--no-trunc", &name]))[0], id.trim());

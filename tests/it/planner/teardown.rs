@@ -343,6 +343,29 @@ fn rm_takes_what_is_stopped_and_more_when_asked() {
 }
 
 #[test]
+fn what_waits_for_its_restart_is_stopped_and_killed() {
+    let mut world = World::after_up("services: {web: {image: app, restart: always}}");
+    world.exit("p-web-1", 1);
+    let stop = ChangeKind::Stop { services: Vec::new(), timeout: None };
+    check(
+        world.clone(),
+        ChangeKind::Kill { services: Vec::new(), signal: "SIGKILL".to_owned() },
+        expect![[r#"
+        0 send SIGKILL to container p-web-1: asked for
+    "#]],
+    );
+    check(
+        world.clone(),
+        stop.clone(),
+        expect![[r#"
+        0 stop container p-web-1: asked for
+    "#]],
+    );
+    world.make(stop.clone());
+    check(world, stop, expect![[""]]);
+}
+
+#[test]
 fn what_run_has_made_is_left_by_stop_pause_and_rm() {
     let mut world = World::after_up("services: {web: {image: app}}");
     let project = project("services: {web: {image: app}}");

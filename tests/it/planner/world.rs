@@ -193,7 +193,8 @@ impl World {
             }
             Op::Stop { name, .. } => {
                 let container = self.container(name);
-                assert!(matches!(container.phase, Phase::Running { .. }), "{name} stopped twice");
+                let goes_on = matches!(container.phase, Phase::Running { .. }) || container.comes_back();
+                assert!(goes_on, "{name} stopped twice");
                 container.stopped_by_user = true;
                 container.phase = Phase::Exited(Exit { code: 143, oom: false, at: now });
             }
