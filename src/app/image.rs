@@ -58,7 +58,7 @@ impl App {
         Ok(store.import(input, name, changes, message)?.id)
     }
 
-    /// All images that meet the filter, one row per name.
+    /// All images that meet the filter, one row per name, the newest first.
     ///
     /// # Errors
     /// What the store says.
@@ -91,6 +91,7 @@ impl App {
             let mine = image.names.iter().map(|name| row(&image, name, String::new())).filter(named);
             rows.extend(mine.map(|row| ImageRow { digest: digest(&row.repository), ..row }));
         }
+        rows.sort_by_key(|row| std::cmp::Reverse(row.created));
         Ok(rows)
     }
 

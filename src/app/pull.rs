@@ -66,7 +66,14 @@ impl App {
             project.services.retain(|name, _| options.services.contains(name));
         }
         let mut wanted = plan::images(&project);
-        wanted.retain(|image| !(options.ignore_buildable && image.can_build));
+        let mut skipped = |image: &WantedImage, why: &str| {
+            let (id, status) = (image.service.clone(), "Skipped".to_owned());
+            news(Reply::Progress { id, status, text: format!("- {why}") });
+        };
+        if options.ignore_buildable {
+            wanted.iter().filter(|image| image.can_build).for_each(|image| skipped(image, "Image can be built"));
+            wanted.retain(|image| !image.can_build);
+        }
         for image in &mut wanted {
             image.policy = match (options.policy, image.policy) {
                 (Some(policy), _) => policy,
@@ -74,6 +81,12 @@ impl App {
                 (None, PullPolicy::Missing) => PullPolicy::Always,
                 (None, policy) => policy,
             };
+        }
+        let store = Store::open(&self.roots.data)?;
+        for image in wanted.iter().filter(|image| image.policy == PullPolicy::Missing) {
+            if !is_wanted(&store, image)? {
+                skipped(image, "Image is already present locally");
+            }
         }
         match self.provide(&wanted, options.quiet, news) {
             Err(AppError::Images(_)) if options.ignore_failures => Ok(warnings),

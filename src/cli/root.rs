@@ -35,7 +35,7 @@ pub struct RootArgs {
     /// File of variables instead of `.env`, may be given several times
     #[arg(long = "env-file", value_name = "FILE", action = ArgAction::Append)]
     pub env_files: Vec<PathBuf>,
-    /// Names with `_` instead of `-`, as Compose v1 made them
+    /// Have `config` print without names and defaults; names of containers and images keep their `-`
     #[arg(long, env = "COMPOSE_COMPATIBILITY", hide_env = true,
         value_parser = clap::builder::BoolishValueParser::new())]
     pub compatibility: bool,

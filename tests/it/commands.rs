@@ -349,6 +349,8 @@ fn lists_name_what_the_host_calls_by_other_names() {
     assert_eq!(ls("name=^nosuch$"), "");
     project.run(&["ls", "--filter", "name=("]).fails(1);
     project.run(&["up", "--wait", "--abort-on-container-exit"]).fails(1);
+    let pulled = project.run(&["pull", "--policy", "missing"]).ok();
+    assert_eq!(pulled.err, " a  Skipped - Image is already present locally\n");
     project.down();
 }
 

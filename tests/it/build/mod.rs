@@ -234,6 +234,7 @@ fn images_and_their_history_are_shown_as_asked() {
     {
         assert_eq!(names(found), [name.as_str()], "{found:?}");
     }
+    assert_eq!(names(&["*"])[0], name, "the newest stands first");
     for none in [&["nosuch"][..], &["*-web:1"], &["-f", "dangling=true", "*-web"], &["-f", "label=a=b"]] {
         assert!(names(none).is_empty(), "{none:?}");
     }
