@@ -46,6 +46,8 @@ impl App {
         };
         service.restart = RestartPolicy::No;
         service.scale = 1;
+        // Otherwise the one who waits for its end removes it.
+        service.auto_remove = options.remove && options.detach;
         service.container_name.clone_from(&options.name);
         let container = &mut service.container;
         container.tty = options.terminal;

@@ -37,6 +37,7 @@ impl<R: Runtime> Reconciler<R> {
         self.next_change();
         self.part();
         self.schedule_restarts();
+        self.remove_what_is_over();
     }
 
     fn begin_steps(&mut self) {

@@ -32,6 +32,8 @@ pub(super) struct Live {
     pub(super) restarting: bool,
     /// The run that was ended to join namespaces anew.
     pub(super) parting: Option<u64>,
+    /// It is over, and about to be removed for that.
+    pub(super) leaving: bool,
     last_exit: Option<Exit>,
     /// True while it does not run.
     pub(super) ended: watch::Sender<bool>,
@@ -51,6 +53,7 @@ impl Live {
             restart: None,
             restarting: false,
             parting: None,
+            leaving: false,
             last_exit: None,
             ended: watch::Sender::new(ended),
         }

@@ -28,6 +28,9 @@ use crate::spec::Health;
 use crate::spec::Observed;
 use crate::spec::Phase;
 
+/// How long a container stays that is removed when it has ended.
+const LEAVE_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Everything that can happen.
 pub(super) enum Event {
     Machine(Option<RuntimeEvent>),
@@ -58,6 +61,11 @@ pub(super) enum Event {
     },
     /// A container has ended that is to join the namespaces of another one anew.
     Parted {
+        id: ContainerId,
+        result: Result<(), RuntimeError>,
+    },
+    /// A container that was over has been removed.
+    Gone {
         id: ContainerId,
         result: Result<(), RuntimeError>,
     },
@@ -141,7 +149,7 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Nothing runs, nothing is pending, no restart is due.
     fn is_idle(&self) -> bool {
-        let quiet = |live: &Live| !live.is_running() && live.restart.is_none() && !live.restarting;
+        let quiet = |live: &Live| !live.is_running() && live.restart.is_none() && !live.restarting && !live.leaving;
         self.adopted && self.running.is_none() && self.queue.is_empty() && self.lives.values().all(quiet)
     }
 
@@ -271,6 +279,13 @@ impl<R: Runtime> Reconciler<R> {
                 }
                 self.event(Event::Noted(result));
                 self.observe_when_quiet();
+            }
+            Event::Gone { id, result } => {
+                // One that is still there is found again by the next change.
+                self.lives.remove(&id);
+                if let (Err(error), Some(running)) = (result, &self.running) {
+                    running.warn(error.message);
+                }
             }
             Event::WaitOver => self.wait_over(),
             Event::Settled => {
@@ -486,6 +501,24 @@ impl<R: Runtime> Reconciler<R> {
             if let Some(live) = self.lives.get_mut(&id) {
                 live.restart = Some(timer);
             }
+        }
+    }
+
+    /// Removes containers of `run -d --rm` that have ended. Whoever asked for one has a moment to learn its id.
+    pub(super) fn remove_what_is_over(&mut self) {
+        let over = |live: &&mut Live| live.state.service.auto_remove && live.exit().is_some() && !live.leaving;
+        let mut leaving = Vec::new();
+        for live in self.lives.values_mut().filter(over) {
+            live.leaving = true;
+            leaving.push(live.state.id.clone());
+        }
+        for id in leaving {
+            let runtime = Rc::clone(&self.runtime);
+            self.spawn(async move {
+                sleep(LEAVE_AFTER).await;
+                let result = runtime.remove_container(id.clone(), true).await;
+                Event::Gone { id, result }
+            });
         }
     }
 

@@ -43,6 +43,9 @@ pub struct ServiceSpec {
     /// The file says how to build its image.
     #[serde(default)]
     pub builds: bool,
+    /// Its container is removed when it has ended: `run -d --rm`.
+    #[serde(default)]
+    pub auto_remove: bool,
     pub container: ContainerSpec,
 }
 

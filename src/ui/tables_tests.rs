@@ -28,6 +28,7 @@ fn container(service: &str, number: u32, phase: Phase, ports: Vec<Published>) ->
             pre_stop: Vec::new(),
             attach: true,
             builds: false,
+            auto_remove: false,
             container: ContainerSpec { image: "busybox:latest".to_owned(), ..ContainerSpec::default() },
         },
         image_id: String::new(),

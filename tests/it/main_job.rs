@@ -371,6 +371,10 @@ fn run_gives_the_status_and_leaves_nothing_with_rm() {
         .fails(9);
     assert_eq!(ran.out, "out 1\n");
     assert!(ran.err.contains("err\n"), "{}", ran.err);
+    // Nobody waits for this one, so the supervisor removes it, and its volumes.
+    let id = project.run(&["run", "-d", "--rm", "-v", "/anonymous", "job", "true"]).ok().out;
+    assert_eq!(id.trim().len(), 64, "{id}");
+    eventually("its removal", || project.run(&["ps", "-aq"]).ok().out.is_empty().then_some(()));
     project.run(&["down"]).ok();
     project.assert_nothing_left();
 }

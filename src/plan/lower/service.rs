@@ -84,6 +84,7 @@ impl Lowering<'_> {
             pre_stop: self.hooks(&format!("{path}.pre_stop"), &service.pre_stop),
             attach: service.attach.unwrap_or(true),
             builds: service.build.is_some(),
+            auto_remove: false,
             container,
         };
         spec.pre_start = pre_start(service, &spec);

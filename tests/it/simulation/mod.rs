@@ -496,6 +496,7 @@ fn random_project(random: &Random) -> ProjectSpec {
             pre_stop: Vec::new(),
             attach: true,
             builds: false,
+            auto_remove: false,
             container,
         };
         services.insert(name, service);
