@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::Failure;
 use super::change::{Next, Running, Stage, StepState};
@@ -87,7 +87,6 @@ impl<R: Runtime> Reconciler<R> {
                 }
                 live.run += 1;
                 live.streak = 0;
-                live.since = Instant::now();
                 Work::Start { id: live.state.id.clone() }
             }
             Op::Stop { id, signal, grace, .. } => {
@@ -103,7 +102,6 @@ impl<R: Runtime> Reconciler<R> {
                 let live = self.lives.get_mut(id)?;
                 live.state.stopped_by_user = true;
                 live.streak = 0;
-                live.since = Instant::now();
                 let (id, signal, grace, ended) = (id.clone(), signal.clone(), *grace, live.ended.subscribe());
                 let hooks = if live.is_paused() { Vec::new() } else { live.state.service.pre_stop.clone() };
                 Work::Restart { id, hooks, signal, grace, ended }

@@ -26,6 +26,7 @@ pub(super) struct Live {
     pub(super) probes: VecDeque<Probe>,
     /// Quick restarts in a row.
     pub(super) streak: u32,
+    /// Since when it runs, as we learned of it: what the start took is no part of that.
     pub(super) since: Instant,
     pub(super) restart: Option<AbortHandle>,
     /// A restart by policy is under way.
@@ -83,6 +84,13 @@ impl Live {
 
     /// Takes over what the machine says. The news of an exit may have come before the answer that it was started.
     pub(super) fn update(&mut self, state: ContainerState) {
+        let started = |state: &ContainerState| match state.phase {
+            Phase::Running { started_at, .. } => Some(started_at),
+            _ => None,
+        };
+        if started(&state).is_some_and(|at| started(&self.state) != Some(at)) {
+            self.since = Instant::now();
+        }
         self.state = state;
         if let (Phase::Running { started_at, .. }, Some(exit)) = (&self.state.phase, self.last_exit)
             && exit.at >= *started_at
@@ -135,5 +143,66 @@ impl Drop for Live {
     fn drop(&mut self) {
         self.stop_watching();
         self.cancel_restart();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::ids::ContainerId;
+    use crate::spec::{ContainerSpec, HealthTimes, RestartPolicy, ServiceSpec};
+
+    fn container(phase: Phase) -> ContainerState {
+        ContainerState {
+            id: ContainerId::from_bytes([7; 32]),
+            name: String::new(),
+            number: 1,
+            service: ServiceSpec {
+                name: String::new(),
+                scale: 1,
+                container_name: None,
+                config_hash: String::new(),
+                fields: serde_json::Map::new(),
+                depends_on: BTreeMap::new(),
+                restart: RestartPolicy::No,
+                health: None,
+                health_times: HealthTimes::default(),
+                stop_signal: None,
+                stop_grace: Duration::ZERO,
+                post_start: Vec::new(),
+                pre_start: Vec::new(),
+                pre_stop: Vec::new(),
+                attach: true,
+                builds: false,
+                container: ContainerSpec::default(),
+            },
+            image_id: String::new(),
+            created_at: 0,
+            phase,
+            restarts: 0,
+            stopped_by_user: false,
+            addresses: BTreeMap::new(),
+            ports: Vec::new(),
+        }
+    }
+
+    /// On a slow machine `up --wait` took one for settled that had just begun to die.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_start_took_is_no_part_of_its_run() {
+        let running =
+            |started_at| Phase::Running { pid: 1, started_at, health: None, paused: false, joined: Vec::new() };
+        let mut live = Live::new(container(Phase::Created));
+        for start in [1, 2] {
+            tokio::time::advance(Duration::from_secs(5)).await;
+            live.update(container(running(start)));
+            assert_eq!(live.since.elapsed(), Duration::ZERO);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            // Heard once more, it is no other run.
+            live.update(container(running(start)));
+            assert_eq!(live.since.elapsed(), Duration::from_secs(1));
+        }
     }
 }

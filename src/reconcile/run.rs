@@ -549,7 +549,6 @@ impl<R: Runtime> Reconciler<R> {
         if let Some(live) = self.lives.get_mut(id) {
             live.restarting = false;
             live.run += 1;
-            live.since = Instant::now();
         }
         match result {
             Ok(state) => self.learn(state),
