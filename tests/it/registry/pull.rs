@@ -1,10 +1,11 @@
 //! Pulling, from registries good and bad.
 
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use rcompose::image::{Compression, Digest, Platform, Reference};
-use rcompose::registry::Error;
+use rcompose::image::{Compression, Digest, LayerStep, Platform, Reference};
+use rcompose::registry::{Error, Step};
 use serde_json::json;
 
 use super::fake::{Asked, Fake, Here, Made, Reply, noise, part, say, tar_of};
@@ -288,14 +289,21 @@ fn what_came_before_a_failure_is_not_fetched_again() {
         Compression::Gzip,
     );
     let bad = made.layers[2].clone();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&taken);
     let fake = Fake::with(&made, move |asked| {
         (asked.path.ends_with(&bad) && asked.before == 0).then(|| {
-            std::thread::sleep(Duration::from_millis(250));
+            crate::support::eventually("the others are there", || (seen.load(Ordering::Relaxed) == 2).then_some(()));
             say(404, "")
         })
     });
     let here = Here::new(&[]);
-    let error = here.pull(&fake.name("a:1")).unwrap_err();
+    let told = |_: &Digest, step| {
+        if matches!(step, Step::Layer(LayerStep::Made)) {
+            taken.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let error = here.registries.pull(&here.store, &fake.name("a:1"), &Platform::host(), &told).unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
     here.pull(&fake.name("a:1")).unwrap();
     assert_eq!((fake.count(&made.layers[0]), fake.count(&made.layers[2])), (1, 2));
