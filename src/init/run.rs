@@ -373,7 +373,8 @@ impl Child<'_> {
                 let start = slot_of(self.inherited, *start)?;
                 rustix::io::retry_on_intr(|| rustix::io::read(start, &mut byte)).at("waiting for the start")?;
                 self.status = slot_of(self.inherited, *result)?.as_fd();
-                Ok(())
+                // Nobody waits for a start from here on, whatever descriptor the program's execution closes first.
+                process::replace_descriptor(start, self.status).at("the start")
             }
             Step::Rebirth => self.rebirth(),
             Step::OtherRuntime { program, arguments, bundle, id } => {

@@ -159,6 +159,16 @@ pub fn close_aside() {
     }
 }
 
+/// Has the number of descriptor `old` name what `new` names; what it named is closed.
+///
+/// # Errors
+/// What `dup3(2)` says.
+pub fn replace_descriptor(old: impl AsFd, new: impl AsFd) -> io::Result<()> {
+    // SAFETY: numbers only; whoever owns `old` goes on owning an open descriptor.
+    let result = unsafe { libc::dup3(new.as_fd().as_raw_fd(), old.as_fd().as_raw_fd(), libc::O_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Forks; `Some(pid)` in the parent, `None` in the child.
 ///
 /// # Errors

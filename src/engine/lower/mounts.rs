@@ -173,7 +173,7 @@ pub(super) fn mounts(
         let kind = mount.typ().as_deref().unwrap_or("none");
         match (kind, cgroup_v1) {
             (IMAGE, _) => steps.push(image(mount, target, &options)?),
-            _ if options.bind || kind == "bind" => {
+            _ if is_bind(mount) => {
                 let id_map = if mapped { Some(id_map(spec, mount, &options, &target, slots)?) } else { None };
                 steps.push(bind(mount, target, (&options, id_map), root, slots)?);
             }
@@ -212,6 +212,11 @@ fn is_filled(mount: &Mount, later: &[Mount]) -> bool {
     let target = mount.destination();
     let covered = later.iter().any(|other| other.destination() == target);
     !covered && (target == Path::new("/dev") || later.iter().any(|other| other.destination().starts_with(target)))
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    let mut options = mount.options().iter().flatten();
+    mount.typ().as_deref() == Some("bind") || options.any(|option| option == "bind" || option == "rbind")
 }
 
 /// Whether it is one of ours that shows an image.
@@ -343,8 +348,9 @@ pub(super) fn open_source(path: &Path, target: &str, slots: &mut Slots) -> Resul
 
 /// /dev is filled unless it is a directory of the host.
 pub(super) fn devices(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), LowerError> {
-    let dev = spec.mounts().iter().flatten().find(|mount| mount.destination() == Path::new("/dev"));
-    if dev.is_some_and(|mount| mount.typ().as_deref() == Some("bind")) {
+    // The last one there is what is seen.
+    let dev = spec.mounts().iter().flatten().rfind(|mount| mount.destination() == Path::new("/dev"));
+    if dev.is_some_and(is_bind) {
         return Ok(());
     }
     let given = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
@@ -392,7 +398,6 @@ fn text(path: &Path) -> Result<String, LowerError> {
 #[derive(Debug, Default)]
 struct Options {
     flags: MountFlags,
-    bind: bool,
     recursive: bool,
     /// Of it and the mounts below.
     recursive_flags: RecursiveFlags,
@@ -411,8 +416,8 @@ impl Options {
         for option in mount.options().iter().flatten() {
             if !options.flag(option) && !options.recursive_flag(option) && !options.propagation(option) {
                 match option.as_str() {
-                    "bind" => options.bind = true,
-                    "rbind" => (options.bind, options.recursive) = (true, true),
+                    "bind" => {}
+                    "rbind" => options.recursive = true,
                     "defaults" | "async" | "loud" | "silent" => {}
                     "idmap" => options.id_map = Some(false),
                     "ridmap" => options.id_map = Some(true),

@@ -54,6 +54,20 @@ fn changes_of_the_bundle_after_create_have_no_effect() {
 }
 
 #[test]
+fn what_was_started_is_created_no_longer() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("started", "sleep 60");
+    for _ in 0..20 {
+        bundle.create();
+        bundle.start();
+        assert_eq!(bundle.status(), "running");
+        bundle.ok(&["delete", "--force", &bundle.id]);
+    }
+}
+
+#[test]
 fn run_gives_the_exit_status_and_leaves_nothing() {
     if cannot_run() {
         return;

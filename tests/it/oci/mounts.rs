@@ -162,3 +162,19 @@ fn a_source_below_the_root_shows_what_is_mounted_there() {
     bundle.script("ls /etc-of-host");
     assert_eq!(bundle.run(), "", "it is the container's own /etc");
 }
+
+#[test]
+fn a_dev_of_the_host_is_left_as_it_is() {
+    if cannot_run() {
+        return;
+    }
+    // The other one, which is filled otherwise, is covered.
+    let mut bundle = Bundle::new("dev-of-host", "[ -c /dev/null ] && ls /dev/shm >/dev/null && echo there");
+    bundle.push("/mounts", json!({ "destination": "/dev", "type": "none", "source": "/dev", "options": ["rbind"] }));
+    bundle.set(
+        "/linux/devices",
+        json!([{ "path": "/dev/rcompose-test", "type": "c", "major": 1, "minor": 3, "fileMode": 438 }]),
+    );
+    assert_eq!(bundle.run(), "there\n");
+    assert!(!std::path::Path::new("/dev/rcompose-test").exists());
+}
