@@ -267,6 +267,8 @@ pub enum Step {
     /// As `ioprio_set(2)` takes it: class in the upper bits, priority in the lower ones.
     IoPriority(u16),
     Scheduler(Scheduling),
+    /// All CPUs of the control group, whatever whoever started this process was kept to.
+    EveryCpu,
     /// The CPUs that the program may use, by number.
     Affinity(Vec<usize>),
     /// `personality(2)`.

@@ -476,7 +476,8 @@ impl Child<'_> {
             Step::OomScoreAdj(score) => restrict::oom_score(&self.proc, *score),
             Step::IoPriority(priority) => scheduling::set_io_priority(*priority).at("I/O priority"),
             Step::Scheduler(wanted) => scheduling::set_scheduler(wanted).at("scheduler"),
-            Step::Affinity(cpus) => scheduling::set_affinity(cpus).at("CPU affinity"),
+            Step::EveryCpu => scheduling::set_affinity(0..scheduling::MAX_CPU).at("CPU affinity"),
+            Step::Affinity(cpus) => scheduling::set_affinity(cpus.iter().copied()).at("CPU affinity"),
             Step::ProcessLabel(label) => restrict::process_label(&self.proc, label),
             Step::AppArmor(profile) => restrict::apparmor(&self.proc, profile),
             Step::Umask(mask) => {

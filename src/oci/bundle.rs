@@ -28,9 +28,10 @@ pub(super) fn load(path: &Path) -> Result<Bundle, OciError> {
     let path = fs::canonicalize(path).map_err(OciError::io("find the bundle", path))?;
     let file = path.join("config.json");
     let config = fs::read(&file).map_err(OciError::io("read", &file))?;
-    let (mut spec, warnings): (Spec, _) =
+    let (mut spec, mut warnings): (Spec, _) =
         parse(&config).map_err(|source| OciError::Json { what: "runtime specification", path: file, source })?;
     check(&spec)?;
+    warnings.extend(spec.process().as_ref().and_then(without_inheritance));
     let root = spec.root().as_ref().ok_or_else(|| OciError::Config("`root` is missing".to_owned()))?;
     let wanted = path.join(root.path());
     let rootfs = fs::canonicalize(&wanted).map_err(OciError::io("find the root", wanted))?;
@@ -85,6 +86,16 @@ pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>)
     unknown.sort();
     unknown.dedup();
     Ok((serde_json::from_value(value)?, unknown))
+}
+
+fn without_inheritance(process: &Process) -> Option<String> {
+    let sets = process.capabilities().as_ref()?;
+    let inheritable = |name: &&Capability| sets.inheritable().as_ref().is_some_and(|all| all.contains(name));
+    let without = sets.ambient().iter().flatten().filter(|name| !inheritable(name));
+    let mut names: Vec<_> = without.map(ToString::to_string).collect();
+    names.sort();
+    let names = names.join(", ");
+    (!names.is_empty()).then(|| format!("ambient capabilities that are not inheritable are left out: {names}"))
 }
 
 /// Of a variable that is set twice the last counts, and HOME is the user's own where the caller does not say. Both as with runc.

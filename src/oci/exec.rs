@@ -51,7 +51,7 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     // Inherited by the new process, until it is in its control group.
     let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_deref());
     if let Some(list) = affinity.filter(|list| !list.is_empty()) {
-        scheduling::set_affinity(&lower::cpus(list)?).map_err(OciError::io("use the CPUs", list))?;
+        scheduling::set_affinity(lower::cpus(list)?).map_err(OciError::io("use the CPUs", list))?;
     }
     let signals = if options.detach { None } else { Some(Forwarded::block()?) };
     let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
@@ -133,6 +133,11 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciEr
     sets.set_bounding(bounding);
     sets.set_effective(effective);
     sets.set_permitted(permitted);
+    if sets.inheritable().as_ref().is_some_and(|set| !set.is_empty()) {
+        // As with runc; those that are not inheritable cannot be.
+        let ambient = with(sets.ambient());
+        sets.set_ambient(ambient);
+    }
     process.set_capabilities(Some(sets));
     Ok(())
 }

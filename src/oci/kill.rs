@@ -8,13 +8,16 @@ use crate::oci::state::{Container, Status};
 use crate::sys::{process, signals};
 
 pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result<(), OciError> {
-    let number = signals::number(signal).ok_or_else(|| OciError::Signal(signal.to_owned()))?;
+    // 0 only asks whether there is a process.
+    let number = if signal == "0" { Some(0) } else { signals::number(signal) };
+    let number = number.ok_or_else(|| OciError::Signal(signal.to_owned()))?;
     let container = Container::open(global, id)?;
     let record = container.made()?;
     let Some(pidfd) = record.process()? else {
-        if all && number == libc::SIGKILL {
-            // Its first process has ended, and others in its group may not have.
-            return Ok(record.group()?.kill()?);
+        let group = record.group()?;
+        // Its first process has ended, and others in its group may not have.
+        if number == libc::SIGKILL && (all || (shares_pids(&container)? && !group.processes()?.is_empty())) {
+            return Ok(group.kill()?);
         }
         return Err(OciError::NotRunning { id: id.to_owned(), status: Status::Stopped.name() });
     };

@@ -20,6 +20,9 @@ pub struct Scheduling {
     pub period: u64,
 }
 
+/// Numbers of CPUs are below it.
+pub const MAX_CPU: usize = CpuSet::MAX_CPU;
+
 /// Of this process; `priority` as `ioprio_set(2)` takes it.
 ///
 /// # Errors
@@ -53,9 +56,9 @@ pub fn set_scheduler(wanted: &Scheduling) -> io::Result<()> {
 ///
 /// # Errors
 /// `EINVAL` when none of these CPUs may be used.
-pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
+pub fn set_affinity(cpus: impl IntoIterator<Item = usize>) -> io::Result<()> {
     let mut set = CpuSet::new();
-    for &cpu in cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU) {
+    for cpu in cpus.into_iter().filter(|cpu| *cpu < MAX_CPU) {
         set.set(cpu);
     }
     Ok(sched_setaffinity(None, &set)?)

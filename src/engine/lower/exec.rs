@@ -89,6 +89,9 @@ pub fn lower_exec(
     if let Stdio::Terminal { .. } = stdio {
         steps.push(Step::Console { bind_console: false });
     }
+    if process.exec_cpu_affinity().is_none() {
+        steps.push(Step::EveryCpu);
+    }
     let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.cpu_affinity_final().as_deref());
     if let Some(list) = affinity.filter(|list| !list.is_empty()) {
         steps.push(Step::Affinity(cpus(list)?));

@@ -169,7 +169,7 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
         steps.push(Step::ReadonlyRoot);
     }
-    steps.push(session(stdio));
+    steps.extend([Step::EveryCpu, session(stdio)]);
     steps.extend(linux.personality().as_ref().map(restrict::personality).transpose()?);
     let mut as_user = vec![Step::WorkingDirectory { target: working_directory(process)?, create: false, last: true }];
     if gate.is_some() {

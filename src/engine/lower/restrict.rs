@@ -92,7 +92,8 @@ fn capabilities(process: &Process) -> Step {
         permitted: mask(sets.map(|sets| sets.permitted())),
         effective: mask(sets.map(|sets| sets.effective())),
         inheritable: mask(sets.map(|sets| sets.inheritable())),
-        ambient: mask(sets.map(|sets| sets.ambient())),
+        // The kernel takes none that is not inheritable.
+        ambient: mask(sets.map(|sets| sets.ambient())) & mask(sets.map(|sets| sets.inheritable())),
     }
 }
 

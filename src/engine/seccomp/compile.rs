@@ -68,10 +68,6 @@ struct Segment {
 /// # Errors
 /// Actions, flags and architectures that cannot be had; a program larger than the kernel takes.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, SeccompError> {
-    let unsupported = |what: &str| Err(SeccompError::Unsupported(what.to_owned()));
-    if profile.listener_path().is_some() {
-        return unsupported("listenerPath");
-    }
     let default = verdict(profile.default_action(), profile.default_errno_ret())?;
     let mut program = vec![load(ARCHITECTURE)];
     for (audit, column) in architectures(profile) {

@@ -179,6 +179,66 @@ fn a_further_process_may_leave_out_what_has_a_default_and_has_the_execution_doma
 }
 
 #[test]
+fn processes_are_not_kept_to_the_cpus_of_the_caller() {
+    if cannot_run() {
+        return;
+    }
+    let allowed = "grep Cpus_allowed_list /proc/self/status";
+    let all = Command::new("sh").args(["-c", allowed]).output().unwrap().stdout;
+    let mut bundle = Bundle::new("cpus", allowed);
+    let kept_to_one = |bundle: &Bundle, arguments: &[&str]| {
+        let runtime = bundle.command(arguments);
+        let mut taskset = Command::new("taskset");
+        taskset.args(["-c", "0"]).arg(runtime.get_program()).args(runtime.get_args());
+        text(&taskset.current_dir(bundle.folder.path()).stdin(Stdio::null()).output().unwrap().stdout)
+    };
+    assert_eq!(kept_to_one(&bundle, &["run", &bundle.id]), text(&all));
+    bundle.script("exec sleep 1000");
+    detached(&bundle);
+    assert_eq!(kept_to_one(&bundle, &["exec", &bundle.id, "sh", "-c", allowed]), text(&all));
+}
+
+#[test]
+fn capabilities_that_cannot_be_ambient_are_a_warning() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("ambient", "grep CapAmb /proc/self/status");
+    bundle.set("/process/capabilities/inheritable", json!(["CAP_KILL"]));
+    bundle.set("/process/capabilities/ambient", json!(["CAP_KILL", "CAP_CHOWN"]));
+    let output = bundle.oci(&["run", &bundle.id]);
+    assert_eq!(text(&output.stdout), "CapAmb:\t0000000000000020\n");
+    let error = text(&output.stderr);
+    assert!(error.contains("ambient capabilities that are not inheritable are left out: CHOWN"), "{error}");
+    bundle.set("/process/capabilities/ambient", json!([]));
+    bundle.script("exec sleep 1000");
+    detached(&bundle);
+    let exec =
+        |more: &[&str]| bundle.ok(&[&["exec"], more, &[&bundle.id, "grep", "CapAmb", "/proc/self/status"]].concat());
+    assert_eq!(exec(&[]), "CapAmb:\t0000000000000000\n");
+    assert_eq!(exec(&["--cap", "CAP_KILL"]), "CapAmb:\t0000000000000020\n");
+}
+
+#[test]
+fn what_is_left_of_a_container_in_the_hosts_pids_is_killed() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("left", "sleep 1000 & exec sleep 1000");
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
+    detached(&bundle);
+    bundle.ok(&["kill", &bundle.id, "0"]);
+    let pid = i32::try_from(bundle.state()["pid"].as_i64().unwrap()).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    bundle.wait();
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    crate::support::eventually("their end", || {
+        bundle.fails(&["kill", &bundle.id, "KILL"]).contains("container not running").then_some(())
+    });
+    assert!(bundle.fails(&["kill", &bundle.id, "0"]).contains("container not running"));
+}
+
+#[test]
 fn hooks_in_the_container_are_as_confined_as_its_program() {
     if cannot_run() {
         return;
