@@ -116,6 +116,7 @@ fn steps_of_a_plain_container() {
         MaskPath { target: "/sys/firmware" }
         MaskPath { target: "/sys/devices/virtual/powercap" }
         WorkingDirectory { target: "/", create: true, last: false }
+        EveryCpu
         NewSession
         SessionKeyring
         OomScoreAdj(0)
@@ -158,6 +159,7 @@ fn restrictions_come_in_an_order_that_works() {
             "Hostname",
             "WorkingDirectory",
             "ReadonlyRoot",
+            "EveryCpu",
             "TerminalSession",
             "SessionKeyring",
             "OomScoreAdj",
@@ -240,6 +242,7 @@ fn exec_joins_everything_and_is_as_restricted() {
     let lowered = lower_exec(process, target, cgroup::Entry::default(), true, None).unwrap();
     assert_eq!(lowered.launch.namespaces.len(), 6);
     expect_test::expect![[r#"
+        EveryCpu
         WorkingDirectory { target: "/", create: false, last: false }
         SessionKeyring
         OomScoreAdj(0)

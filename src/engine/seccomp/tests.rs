@@ -147,9 +147,9 @@ fn a_file_with_capability_rules_is_resolved() {
 #[test]
 fn what_cannot_be_had_is_refused() {
     let mut profile = default_profile(CapabilitySet::all()).unwrap();
+    // A listener's path means nothing by itself.
     profile.set_listener_path(Some("/run/x.sock".into()));
-    assert!(matches!(compile(&profile), Err(SeccompError::Unsupported(_))));
-    let mut profile = default_profile(CapabilitySet::all()).unwrap();
+    assert!(compile(&profile).is_ok());
     profile.set_default_action(Action::ScmpActNotify);
     assert!(matches!(compile(&profile), Err(SeccompError::Unsupported(_))));
 }
