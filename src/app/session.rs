@@ -88,7 +88,7 @@ impl Session {
                 // A keeper that died is being replaced, by whoever starts one or by the supervisor.
                 Peer::Gone if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
                 Peer::Gone => {
-                    return Err(self.impostor("who took it over from a process that has ended".to_owned(), true));
+                    return Err(self.impostor("a process that took it over from one that has ended".to_owned(), true));
                 }
                 Peer::Foreign { pid, why } => {
                     let keeper = matches!(why, Why::Capabilities(_));

@@ -177,6 +177,7 @@ mod tests {
                 pre_stop: Vec::new(),
                 attach: true,
                 builds: false,
+                auto_remove: false,
                 container: ContainerSpec::default(),
             },
             image_id: String::new(),
@@ -184,6 +185,7 @@ mod tests {
             phase,
             restarts: 0,
             stopped_by_user: false,
+            rejoins: false,
             addresses: BTreeMap::new(),
             ports: Vec::new(),
         }
