@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rcompose::engine::users::UserDatabase;
 
@@ -354,23 +354,25 @@ fn a_supervisor_that_is_not_trusted_is_told_with_the_way_out() {
 
     let folder = project.root().join("run").join(&project.name);
     fs::create_dir_all(&folder).unwrap();
-    let script = "import os, socket, sys, time
+    let script = "import os, socket, sys
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen()
-if os.fork():
+child = os.fork()
+if child:
+    print(child, flush=True)
     os._exit(0)
-time.sleep(30)
+os.close(1)
+os.close(2)
+while True:
+    listener.accept()
 ";
-    let listens =
-        Command::new("python3").args(["-c", script]).arg(folder.join("control.sock")).stdout(Stdio::null()).status();
-    assert!(listens.unwrap().success());
-    let refused = project.run(&["stop"]).fails(1).err;
-    assert!(refused.contains("took it over from a process that has ended") && refused.contains(&pattern), "{refused}");
-    let socket = folder.join("control.sock").display().to_string();
-    let ended =
-        Command::new("pkill").args(["-KILL", "-f", &format!("^python3 -c import os.*{socket}")]).status().unwrap();
-    assert!(ended.success());
+    let listens = Command::new("python3").args(["-c", script]).arg(folder.join("control.sock")).output().unwrap();
+    let listener: i32 = String::from_utf8(listens.stdout).unwrap().trim().parse().unwrap();
+    let refused = project.run(&["up", "-d"]);
+    kill(listener, Signal::SIGKILL);
+    let refused = refused.fails(1).err;
+    assert!(refused.contains("took it over from one that has ended") && refused.contains(&pattern), "{refused}");
     fs::remove_dir_all(&folder).unwrap();
 }
 
