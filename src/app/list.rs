@@ -49,7 +49,7 @@ impl App {
         for record in dir.load().map_err(AppError::io("read the containers"))? {
             configs.insert(record.config.id.clone(), record.config);
         }
-        let restarts = self.restarts(&project, &observed)?;
+        let restarts = self.restarts(&project, &observed);
         let wanted = |container: &ContainerState| {
             let state = tables::state(&container.phase, restarts && container.comes_back());
             let shown = match options.status.is_empty() {
@@ -84,8 +84,8 @@ impl App {
     }
 
     /// Whether somebody is there who starts containers again that wait for it.
-    fn restarts(&self, project: &str, observed: &Observed) -> Result<bool, AppError> {
-        Ok(observed.containers.iter().any(ContainerState::comes_back) && self.session(project).connect()?.is_some())
+    fn restarts(&self, project: &str, observed: &Observed) -> bool {
+        observed.containers.iter().any(ContainerState::comes_back) && self.session(project).is_served()
     }
 
     /// Every project that has containers.
@@ -104,7 +104,7 @@ impl App {
                 continue;
             }
             let observed = self.observe(&name, &[])?;
-            let restarts = self.restarts(&name, &observed)?;
+            let restarts = self.restarts(&name, &observed);
             let mut states = BTreeMap::new();
             for container in &observed.containers {
                 let state = tables::state(&container.phase, restarts && container.comes_back());

@@ -78,6 +78,11 @@ impl Session {
         self.connect_to_ours()
     }
 
+    /// Whether the project's own processes are there, whatever build they are: nothing is said to them, and nobody replaced.
+    pub fn is_served(&self) -> bool {
+        matches!(self.connect_to_any(), Ok(Some((_, Peer::Ours))))
+    }
+
     /// Connects where this project's keeper listens, and tells nobody else anything.
     fn connect_to_ours(&self) -> Result<Option<Connection>, SessionError> {
         let deadline = Instant::now() + TAKE_OVER;
