@@ -24,7 +24,8 @@ fn alias(index: u32, text: &str) -> Vec<u8> {
     netlink::encode(RouteNetlinkMessage::SetLink(message), ACK)
 }
 
-pub(super) fn link_exists(name: &str) -> bool {
+/// Whether there is a link of that name in this thread's network namespace.
+pub fn link_exists(name: &str) -> bool {
     nix::net::if_::if_nametoindex(name).is_ok()
 }
 
@@ -147,7 +148,7 @@ pub(super) fn delete_link(name: &str) -> Result<(), NetworkError> {
     let delete = netlink::encode(RouteNetlinkMessage::DelLink(message), ACK);
     match Netlink::route().and_then(|socket| socket.send(&delete)) {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-        Err(source) => Err(NetworkError::Kernel { action: format!("delete bridge `{name}`"), source }),
+        Err(source) => Err(NetworkError::Kernel { action: format!("delete link `{name}`"), source }),
         Ok(_) => Ok(()),
     }
 }

@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 pub use firewall::{ProjectTable, Published};
+pub use link::link_exists;
 pub use networks::Networks;
 pub use outside::Outside;
 pub use records::{EndpointRecord, NetworkRecord, SubnetRecord};

@@ -16,6 +16,7 @@ const TRASH_STAYS: Duration = Duration::from_secs(1);
 impl Host {
     /// Nothing is left to do: lets the keeper go, and removes what no container needs any more.
     pub(super) async fn leave(&self) {
+        self.sweep_links().await;
         // One that is just being started must not be left behind.
         self.uplink_settled().await;
         self.end_uplink();

@@ -256,6 +256,7 @@ impl Shared {
             let removals = shared.host.begin_removal().await;
             let _ = publish.send(Some(failures));
             shared.host.end_removal(removals).await;
+            shared.host.sweep_links().await;
             shared.busy.set(shared.busy.get() - 1);
             shared.left.notify_one();
         });

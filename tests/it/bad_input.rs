@@ -117,6 +117,12 @@ fn too_few_descriptors_are_told_once() {
     let services: String =
         (0..20).map(|n| format!("  s{n}: {{image: rcompose/host, command: [sleep, '1000']}}\n")).collect();
     let project = Project::new(&format!("services:\n{services}"));
+    // A process that is still there has the limits of whoever started it.
+    let alone = || {
+        eventually("no process of the project is left", || {
+            (project.role("supervisor").is_empty() && project.role("keeper").is_empty()).then_some(())
+        });
+    };
     let limited = |limit: u32, args: &str| {
         let binary = project.binary();
         let mut command = project.command(&[]);
@@ -125,6 +131,7 @@ fn too_few_descriptors_are_told_once() {
         shell.args(["-c", &script]).current_dir(project.folder()).env_clear();
         shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command = shell;
+        alone();
         crate::support::Ran::from(command.output().unwrap())
     };
     let errors = |ran: &crate::support::Ran| ran.err.lines().filter(|line| line.starts_with("error: ")).count();
@@ -134,6 +141,7 @@ fn too_few_descriptors_are_told_once() {
     project.assert_nothing_left();
     // What has been made already is not counted before: then the way out is told once.
     limited(100, "create").fails(1);
+    alone();
     project.run(&["create"]).ok();
     let refused = limited(60, "start").fails(1);
     assert!(refused.err.contains("Too many open files"), "{}", refused.err);

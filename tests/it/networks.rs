@@ -323,6 +323,45 @@ networks:
     project.down();
 }
 
+/// TCP goes on for minutes with the end of a connection whose other end is gone, and keeps the namespace and its link.
+#[test]
+fn open_connections_leave_no_link_behind() {
+    let test = "open_connections_leave_no_link_behind";
+    if !can_run_containers(test)
+        || !has_python(test)
+        || needs_root(test, "links are in a namespace that goes with them")
+    {
+        return;
+    }
+    let program = |script: &str| serde_json::to_string(&["python3", "-u", "-c", script]).unwrap();
+    let server = "import socket; server = socket.create_server(('', 80)); open = [server.accept() for _ in range(50)]";
+    let client = "import socket, time
+open = []
+while len(open) < 20:
+    try: open.append(socket.create_connection(('server', 80)))
+    except OSError: time.sleep(0.01)
+print('ready')
+time.sleep(1000)";
+    let idle = "image: rcompose/host, stop_signal: SIGKILL, command";
+    let project = Project::new(&format!(
+        "services:\n  server: {{{idle}: {}}}\n  client: {{{idle}: {}, depends_on: [server]}}\n",
+        program(server),
+        program(client)
+    ));
+    project.run(&["up", "-d"]).ok();
+    ready(&project, &["client"]);
+    let folder = project.root().join("data/networks");
+    let records = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let record = records.filter(|path| path.extension().is_some()).find_map(|path| std::fs::read(path).ok()).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let ends = record["endpoints"].as_object().unwrap().values();
+    let links: Vec<_> =
+        ends.map(|end| std::path::Path::new("/sys/class/net").join(end["link"].as_str().unwrap())).collect();
+    assert!(links.len() == 2 && links.iter().all(|link| link.exists()), "{links:?}");
+    project.down();
+    eventually("the links are gone", || links.iter().all(|link| !link.exists()).then_some(()));
+}
+
 #[test]
 fn containers_join_and_leave_networks_while_they_run() {
     let test = "containers_join_and_leave_networks_while_they_run";

@@ -58,6 +58,8 @@ pub(super) struct Connections {
     open: RefCell<BTreeMap<ContainerId, Open>>,
     /// Ids of networks whose bridges are to be removed after the change under way.
     retired: RefCell<Vec<String>>,
+    /// Host's ends of connections that were cut and may be there still.
+    cut: RefCell<Vec<String>>,
     /// The names are about to be made anew.
     stale: Cell<bool>,
     /// The project's own, as they were read last: each change of them is followed by reading them.
@@ -116,6 +118,7 @@ impl Connections {
             uplink: uplink::stage(),
             open: RefCell::default(),
             retired: RefCell::default(),
+            cut: RefCell::default(),
             stale: Cell::default(),
             known: RefCell::default(),
             clashes: RefCell::default(),
@@ -267,6 +270,10 @@ impl Host {
         let Some(open) = open else { return };
         self.unpublish(&open.published);
         let cut = sandbox::cut(&open.links);
+        let mut links = self.connections.cut.borrow_mut();
+        links.retain(|link| network::link_exists(link));
+        links.extend(open.links.iter().cloned());
+        drop(links);
         let cleared = open.shared.as_ref().map_or(Ok(()), |netns| sandbox::clear(netns.as_fd()));
         if let Err(error) = cut.and(cleared) {
             self.warn(&because("the container may still have its addresses", &error).message);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Host;
 use crate::base::ids::ContainerId;
-use crate::network::{NetworkError, NetworkRecord, foreign};
+use crate::network::{NetworkError, NetworkRecord, foreign, sandbox};
 use crate::runtime::RuntimeError;
 use crate::spec::NetworkSpec;
 use crate::supervisor::failure::{because, failure};
@@ -74,6 +74,19 @@ impl Host {
                 Ok(Err(error)) => self.warn(&because("cannot remove what is left of a network", &error).message),
                 Err(error) => self.warn(&format!("networks could not be removed: {error}")),
             }
+        }
+    }
+
+    /// Deletes what is left of the connections of containers that have ended.
+    pub(in crate::supervisor) async fn sweep_links(&self) {
+        let links = self.connections.cut.take();
+        if links.is_empty() {
+            return;
+        }
+        match tokio::task::spawn_blocking(move || sandbox::sweep(&links)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.warn(&because("links of ended containers are left", &error).message),
+            Err(error) => self.warn(&format!("links of ended containers could not be looked at: {error}")),
         }
     }
 
