@@ -334,11 +334,11 @@ impl Drop for Project {
 }
 
 impl Project {
-    /// `down`, for as long as that may take.
+    /// `down`, unless it hangs.
     fn clear(&self) -> bool {
         let mut command = self.command(&["down", "-v", "-t", "0", "--remove-orphans"]);
         let Ok(mut child) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return false };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + Duration::from_secs(10);
         loop {
             match child.try_wait() {
                 Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
