@@ -1,4 +1,4 @@
-//! `ps`, `ls`, `images`: what there is, from the disk.
+//! `ps`, `ls`, `images`: what there is, from the disk. Of the project's processes only whether they are there is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -40,17 +40,17 @@ mod tests {
 
     #[test]
     fn what_lies_in_the_present_folder_is_no_program() {
-        // The tests' own folder is where the sources are.
-        let here = std::env::current_dir().unwrap();
-        let folder = tempfile::Builder::new().prefix("path-").tempdir_in(here.join("target")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("evil");
         fs::write(&program, "").unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let relative = folder.path().strip_prefix(&here).unwrap();
+        // From the tests' own folder, where the sources are, up to the root and down again.
+        let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+        let relative = up.join(folder.path().strip_prefix("/").unwrap());
         assert!(relative.join("evil").exists(), "the attack would not be seen to succeed");
         assert_eq!(find(relative.as_os_str(), "evil"), None);
         assert_eq!(find(OsStr::new(":."), "Cargo.toml"), None);
-        let both = std::env::join_paths([relative, folder.path()]).unwrap();
+        let both = std::env::join_paths([&relative, folder.path()]).unwrap();
         assert_eq!(find(&both, "evil"), Some(program));
         assert_eq!(find(folder.path().parent().unwrap().as_os_str(), "../Cargo.toml"), None);
         assert!(program_is_found("sh"));
