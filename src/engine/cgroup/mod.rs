@@ -10,40 +10,21 @@
 mod devices;
 mod hierarchy;
 mod limits;
+mod make;
+mod members;
+mod remove;
 mod usage;
 
-use std::cell::RefCell;
 use std::fs;
-use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::io::Write as _;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::path::PathBuf;
-use std::time::Duration;
-use std::time::Instant;
-
-use oci_spec::runtime::LinuxResources;
-use rustix::event::PollFd;
-use rustix::event::PollFlags;
-use rustix::process::Pid;
-use rustix::process::Signal;
-
-use crate::engine::cgroup::hierarchy::V2;
-use crate::engine::cgroup::limits::Limits;
-use crate::engine::processes;
-use crate::sys::bpf;
-use crate::sys::bpf::Instruction;
-use crate::sys::userns::Ids;
+use std::path::{Path, PathBuf};
 
 pub use hierarchy::Hierarchies;
+pub use remove::{remove_empty, remove_named};
 pub use usage::Usage;
-
-/// How long [`Cgroup::remove`] waits for the last process to be gone.
-const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What went wrong with a control group.
 #[derive(Debug, thiserror::Error)]
@@ -99,72 +80,7 @@ pub struct Cgroup {
     ungrouped: Option<i32>,
 }
 
-thread_local! {
-    /// The device program that was loaded last. Most containers have the same one, and the kernel's check of it takes longer
-    /// than making the group.
-    static LOADED: RefCell<Option<(Vec<Instruction>, OwnedFd)>> = const { RefCell::new(None) };
-}
-
-fn with_loaded<T>(program: Vec<Instruction>, action: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
-    LOADED.with_borrow_mut(|last| {
-        let loaded = match last.take() {
-            Some((known, loaded)) if known == program => loaded,
-            _ => bpf::load_device_program(&program)?,
-        };
-        action(last.insert((program, loaded)).1.as_fd())
-    })
-}
-
 impl Cgroup {
-    /// Makes the group `path` (such as `rcompose/project/container`) with these limits.
-    /// The strings say what was asked for, could not be had, and is left out as Docker does.
-    ///
-    /// # Errors
-    /// A controller that the kernel lacks, a value it refuses. What was made is removed again.
-    pub fn create(
-        hierarchies: &Hierarchies,
-        path: &str,
-        resources: &LinuxResources,
-    ) -> Result<(Self, Vec<String>), CgroupError> {
-        Self::create_with(hierarchies, path, resources, false)
-    }
-
-    /// [`Cgroup::create`], also in v1 hierarchies where no limit is asked for: for callers that name a group and look for it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn create_everywhere(
-        hierarchies: &Hierarchies,
-        path: &str,
-        resources: &LinuxResources,
-    ) -> Result<(Self, Vec<String>), CgroupError> {
-        Self::create_with(hierarchies, path, resources, true)
-    }
-
-    fn create_with(
-        hierarchies: &Hierarchies,
-        path: &str,
-        resources: &LinuxResources,
-        everywhere: bool,
-    ) -> Result<(Self, Vec<String>), CgroupError> {
-        check(path)?;
-        let mut group = Self { v2: None, v1: Vec::new(), ungrouped: None };
-        let mut made = group.make(hierarchies, path, resources);
-        if everywhere && made.is_ok() {
-            let all =
-                hierarchies.v1.iter().map(|(controller, mount)| group.v1_directory(controller, mount, path).map(drop));
-            made = all.collect::<Result<(), _>>().and(made);
-        }
-        match made {
-            Ok(left_out) => Ok((group, left_out)),
-            Err(error) => {
-                // Nothing has entered it; if it cannot be removed, the first error is still the one to tell.
-                let _ = group.remove();
-                Err(error)
-            }
-        }
-    }
-
     /// The group of that path as far as it exists.
     ///
     /// # Errors
@@ -188,147 +104,6 @@ impl Cgroup {
         }
         group.ungrouped = (group.v2.is_none() && group.v1.is_empty()).then_some(pid);
         Ok(group)
-    }
-
-    /// Changes limits of the group, which is at `path`.
-    ///
-    /// # Errors
-    /// A controller that the kernel lacks, a value it refuses; what came before it stays changed.
-    pub fn update(
-        &mut self,
-        hierarchies: &Hierarchies,
-        path: &str,
-        resources: &LinuxResources,
-    ) -> Result<Vec<String>, CgroupError> {
-        let mut left_out = Vec::new();
-        for limits in &limits::of_update(resources) {
-            self.apply(hierarchies, path, limits, &mut left_out)?;
-        }
-        Ok(left_out)
-    }
-
-    fn make(
-        &mut self,
-        hierarchies: &Hierarchies,
-        path: &str,
-        resources: &LinuxResources,
-    ) -> Result<Vec<String>, CgroupError> {
-        let asked = limits::of(resources);
-        let mut left_out = Vec::new();
-        if let Some(v2) = &hierarchies.v2 {
-            let here = asked.iter().map(|limits| limits.controller).filter(|name| v2.controllers.contains(*name));
-            self.v2 = Some(make_v2(v2, path, &here.collect::<Vec<_>>())?);
-        }
-        for limits in &asked {
-            self.apply(hierarchies, path, limits, &mut left_out)?;
-        }
-        self.restrict_devices(hierarchies, path, resources)?;
-        if let (None, Some(mount)) = (&self.v2, hierarchies.v1.get("freezer")) {
-            self.v1_directory("freezer", mount, path)?;
-        }
-        if let (Some(unified), Some(group)) = (resources.unified(), &self.v2) {
-            for (file, value) in unified.iter().filter(|(file, _)| !file.contains('/')) {
-                write("unified", &group.join(file), value)?;
-            }
-        }
-        Ok(left_out)
-    }
-
-    fn apply(
-        &mut self,
-        hierarchies: &Hierarchies,
-        path: &str,
-        limits: &Limits,
-        left_out: &mut Vec<String>,
-    ) -> Result<(), CgroupError> {
-        let in_v2 = hierarchies.v2.as_ref().is_some_and(|v2| v2.controllers.contains(limits.controller));
-        let (directory, writes) = match (&self.v2, hierarchies.v1.get(limits::v1_name(limits.controller))) {
-            (Some(directory), _) if in_v2 => {
-                if let Some(attribute) = limits.v1_required {
-                    return Err(CgroupError::OnlyV1(attribute));
-                }
-                left_out.extend(limits.v1_only.iter().map(|name| format!("`{name}` has no effect with cgroup v2")));
-                (directory.clone(), &limits.v2)
-            }
-            (_, Some(mount)) => (self.v1_directory(limits::v1_name(limits.controller), mount, path)?, &limits.v1),
-            _ if hierarchies.partial => {
-                if !limits.v2.is_empty() {
-                    left_out.push(format!(
-                        "`{}` is not applied: the control group controller `{}` has not been given to this user (see `rcompose doctor`)",
-                        limits.attribute, limits.controller
-                    ));
-                }
-                return Ok(());
-            }
-            _ => {
-                return Err(CgroupError::NoController { attribute: limits.attribute, controller: limits.controller });
-            }
-        };
-        for wanted in writes {
-            let (mut file, mut value) = (directory.join(&wanted.file), &wanted.value);
-            if let Some((otherwise, other)) = wanted.otherwise.as_ref().filter(|_| !file.exists()) {
-                (file, value) = (directory.join(otherwise), other);
-            }
-            if wanted.optional && !file.exists() {
-                left_out.push(format!("`{}` is not offered by this kernel; the limit is left out", wanted.file));
-                continue;
-            }
-            if wanted.file == limits::RT_RUNTIME {
-                allow_realtime(&directory, &wanted.value)?;
-            }
-            match write(limits.attribute, &file, value) {
-                Err(CgroupError::Refused { source, .. }) if wanted.optional && is_unsupported(&source) => {
-                    left_out.push(format!("`{}` is not offered by this device; the limit is left out", wanted.file));
-                }
-                written => written?,
-            }
-        }
-        Ok(())
-    }
-
-    /// What [`Cgroup::create`] does about `resources.devices`, for callers that left it out there.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn restrict_devices(
-        &mut self,
-        hierarchies: &Hierarchies,
-        path: &str,
-        resources: &LinuxResources,
-    ) -> Result<(), CgroupError> {
-        let rules = resources.devices().as_deref().unwrap_or_default();
-        // In a user namespace there is no way to make a device node, and no way to load the program.
-        if rules.is_empty() || Ids::of_this_process() != Ids::Host {
-            return Ok(());
-        }
-        let Some(rules) = devices::effective(rules) else { return Ok(()) };
-        if let Some(group) = &self.v2 {
-            let directory = open_directory(group)?;
-            let attached =
-                with_loaded(devices::program(&rules), |program| bpf::attach_device_program(directory.as_fd(), program));
-            return attached.map_err(CgroupError::io("attach the device program to", group));
-        }
-        let Some(mount) = hierarchies.v1.get("devices") else {
-            return Err(CgroupError::NoController { attribute: "devices", controller: "devices" });
-        };
-        let directory = self.v1_directory("devices", mount, path)?;
-        for (file, line) in rules.iter().map(devices::line) {
-            write("devices", &directory.join(file), &line)?;
-        }
-        Ok(())
-    }
-
-    /// The group in a v1 hierarchy, made when it is not there.
-    fn v1_directory(&mut self, controller: &str, mount: &Path, path: &str) -> Result<PathBuf, CgroupError> {
-        let directory = mount.join(path);
-        if !self.v1.iter().any(|(name, _)| name == controller) {
-            make_all(&directory)?;
-            self.v1.push((controller.to_owned(), directory.clone()));
-            if controller == "cpuset" {
-                inherit_cpuset(mount, path)?;
-            }
-        }
-        Ok(directory)
     }
 
     /// Opens what a new process needs to enter the group.
@@ -364,230 +139,11 @@ impl Cgroup {
         let v1 = || self.v1.iter().find(|(controller, _)| controller == "memory");
         v2.or_else(|| v1().map(|(_, directory)| directory.join("memory.oom_control")))
     }
-
-    /// Processes in the group and the groups below it.
-    ///
-    /// # Errors
-    /// Unreadable group.
-    pub fn processes(&self) -> Result<Vec<i32>, CgroupError> {
-        let Some(top) = self.v2.as_ref().or(self.v1.first().map(|(_, directory)| directory)) else {
-            return Ok(self.ungrouped.map(processes::of_namespace).unwrap_or_default());
-        };
-        let mut pids = Vec::new();
-        for directory in with_descendants(top)? {
-            let path = directory.join("cgroup.procs");
-            match fs::read_to_string(&path) {
-                Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
-                Err(error) if is_gone(&error) => {}
-                Err(source) => return Err(CgroupError::read(&path, source)),
-            }
-        }
-        Ok(pids)
-    }
-
-    /// Sends SIGKILL to everything in the group. Does not wait for it.
-    ///
-    /// # Errors
-    /// What the kernel says; a group that is gone is none.
-    pub fn kill(&self) -> Result<(), CgroupError> {
-        if self.v2.is_none() && self.v1.is_empty() {
-            return Ok(());
-        }
-        if let Some(group) = &self.v2 {
-            match fs::write(group.join("cgroup.kill"), "1") {
-                Ok(()) => return Ok(()),
-                Err(error) if is_gone(&error) && !group.is_dir() => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(CgroupError::Io { doing: "kill", path: group.clone(), source }),
-            }
-        }
-        // Frozen, nothing can fork away and no pid comes to mean another process.
-        self.freeze()?;
-        let killed = self.processes().map(|pids| {
-            for pid in pids.into_iter().filter_map(Pid::from_raw) {
-                // It can have ended meanwhile.
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            }
-        });
-        self.thaw()?;
-        killed
-    }
-
-    /// Stops everything in the group from running.
-    ///
-    /// # Errors
-    /// No freezer, or what the kernel says.
-    pub fn freeze(&self) -> Result<(), CgroupError> {
-        self.set_frozen("1", "FROZEN")
-    }
-
-    /// Undoes [`Cgroup::freeze`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn thaw(&self) -> Result<(), CgroupError> {
-        self.set_frozen("0", "THAWED")
-    }
-
-    /// Whether [`Cgroup::freeze`] is in force.
-    pub fn is_frozen(&self) -> bool {
-        let says = |file: PathBuf, word: &[u8]| fs::read(file).is_ok_and(|text| text.starts_with(word));
-        let freezer = self.v1.iter().find(|(controller, _)| controller == "freezer");
-        // On a machine with both, others may have used either.
-        self.v2.as_ref().is_some_and(|group| says(group.join("cgroup.freeze"), b"1"))
-            || freezer.is_some_and(|(_, group)| says(group.join("freezer.state"), b"FR"))
-    }
-
-    fn set_frozen(&self, v2: &str, v1: &str) -> Result<(), CgroupError> {
-        if let Some(group) = &self.v2 {
-            return write("pause", &group.join("cgroup.freeze"), v2);
-        }
-        match self.v1.iter().find(|(controller, _)| controller == "freezer") {
-            Some((_, directory)) => write("pause", &directory.join("freezer.state"), v1),
-            None if Ids::of_this_process() != Ids::Host => Err(CgroupError::NotDelegated { attribute: "pause" }),
-            None => Err(CgroupError::NoController { attribute: "pause", controller: "freezer" }),
-        }
-    }
-
-    /// Removes the group where nothing is in it and nothing below it; whether it is gone everywhere.
-    pub fn remove_if_unused(&self) -> bool {
-        let removed = |group: &PathBuf| fs::remove_dir(group).map_or_else(|error| is_gone(&error), |()| true);
-        self.v2.iter().chain(self.v1.iter().map(|(_, directory)| directory)).all(removed)
-    }
-
-    /// Removes the group and all below it, in every hierarchy; waits a little for processes that are just ending.
-    /// Blocks: not for an async task.
-    ///
-    /// # Errors
-    /// Processes that do not go.
-    pub fn remove(&self) -> Result<(), CgroupError> {
-        let deadline = Instant::now() + REMOVE_WITHIN;
-        let groups = self.v2.iter().chain(self.v1.iter().map(|(_, directory)| directory));
-        for group in groups {
-            for directory in with_descendants(group)?.iter().rev() {
-                remove_one(directory, deadline)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Removes the group `path` as far as it is empty, and then its parents as far as they are: for a project's end.
-///
-/// # Errors
-/// What the kernel says, other than that a group is in use.
-pub fn remove_empty(hierarchies: &Hierarchies, path: &str) -> Result<(), CgroupError> {
-    check(path)?;
-    remove_upwards(hierarchies.v2.iter().map(|v2| &v2.mount).chain(hierarchies.v1.values()), path)
-}
-
-/// The same in hierarchies without a controller, where other runtimes make groups (systemd's, on a machine with v1).
-///
-/// # Errors
-/// As there.
-pub fn remove_named(hierarchies: &Hierarchies, path: &str) -> Result<(), CgroupError> {
-    check(path)?;
-    remove_upwards(hierarchies.named.iter(), path)
-}
-
-fn remove_upwards<'a>(mounts: impl Iterator<Item = &'a PathBuf>, path: &str) -> Result<(), CgroupError> {
-    for mount in mounts {
-        for ancestor in Path::new(path).ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
-            let directory = mount.join(ancestor);
-            match fs::remove_dir(&directory) {
-                Ok(()) => {}
-                Err(error) if is_gone(&error) => {}
-                Err(error) if is_busy(&error) => break,
-                Err(source) => return Err(CgroupError::Io { doing: "remove", path: directory, source }),
-            }
-        }
-    }
-    Ok(())
 }
 
 fn check(path: &str) -> Result<(), CgroupError> {
     let good = |part: &str| !part.is_empty() && part != "." && part != "..";
     if path.split('/').all(good) { Ok(()) } else { Err(CgroupError::BadPath(path.to_owned())) }
-}
-
-/// Makes a cgroup2 group, with the controllers enabled for it all the way down.
-fn make_v2(v2: &V2, path: &str, needed: &[&str]) -> Result<PathBuf, CgroupError> {
-    let directory = v2.mount.join(path);
-    make_all(&directory)?;
-    let enable: Vec<_> = ["cpu", "memory", "pids"]
-        .iter()
-        .chain(needed)
-        .filter(|name| v2.controllers.contains(**name))
-        .map(|name| format!("+{name}"))
-        .collect();
-    if enable.is_empty() {
-        return Ok(directory);
-    }
-    let mut ancestors: Vec<_> = Path::new(path).ancestors().skip(1).map(|above| v2.mount.join(above)).collect();
-    ancestors.reverse();
-    for ancestor in ancestors {
-        let file = ancestor.join("cgroup.subtree_control");
-        let text = fs::read_to_string(&file).map_err(|error| CgroupError::read(&file, error))?;
-        let missing = |name: &&String| !text.split_whitespace().any(|on| name.strip_prefix('+') == Some(on));
-        let missing: Vec<_> = enable.iter().filter(missing).map(String::as_str).collect();
-        if !missing.is_empty() {
-            write("cgroup controllers", &file, &missing.join(" "))?;
-        }
-    }
-    Ok(directory)
-}
-
-/// `mkdir -p`; another project may remove an empty parent at the same moment, hence more than one try.
-fn make_all(directory: &Path) -> Result<(), CgroupError> {
-    let mut made = fs::create_dir_all(directory);
-    for _ in 0..3 {
-        match &made {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => made = fs::create_dir_all(directory),
-            _ => break,
-        }
-    }
-    made.map_err(CgroupError::io("make", directory))
-}
-
-/// A new v1 cpuset is empty and takes no process until it has CPUs and memory nodes: those of its parent.
-fn inherit_cpuset(mount: &Path, path: &str) -> Result<(), CgroupError> {
-    let mut levels: Vec<_> = Path::new(path).ancestors().map(|level| mount.join(level)).collect();
-    levels.reverse();
-    for pair in levels.windows(2) {
-        let [above, below] = pair else { continue };
-        for name in ["cpuset.cpus", "cpuset.mems"] {
-            let read = |path: PathBuf| fs::read_to_string(&path).map_err(|error| CgroupError::read(&path, error));
-            if read(below.join(name))?.trim().is_empty() {
-                write("cpuset", &below.join(name), read(above.join(name))?.trim())?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A group can give its children real-time microseconds only that it has itself: the groups above get so many more, but for
-/// the topmost one, which has what the kernel allows.
-fn allow_realtime(directory: &Path, wanted: &str) -> Result<(), CgroupError> {
-    let file = directory.join(limits::RT_RUNTIME);
-    let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
-    let tried = OpenOptions::new().write(true).open(&file).and_then(|mut file| file.write_all(wanted.as_bytes()));
-    if !tried.is_err_and(|error| refused(&error)) {
-        // It fits, or the next write says what is wrong.
-        return Ok(());
-    }
-    let number = |text: &str| text.trim().parse::<i64>().unwrap_or(0);
-    let above = directory
-        .ancestors()
-        .skip(1)
-        .take_while(|above| above.parent().is_some_and(|parent| parent.join(limits::RT_RUNTIME).exists()));
-    let mut above: Vec<&Path> = above.collect();
-    above.reverse();
-    for group in above {
-        let file = group.join(limits::RT_RUNTIME);
-        let has = fs::read_to_string(&file).map_err(|error| CgroupError::read(&file, error))?;
-        write("cpu_rt_runtime", &file, &(number(&has) + number(wanted)).to_string())?;
-    }
-    Ok(())
 }
 
 fn write(attribute: &'static str, path: &Path, value: &str) -> Result<(), CgroupError> {
@@ -621,49 +177,8 @@ fn with_descendants(top: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     Ok(found)
 }
 
-fn remove_one(directory: &Path, deadline: Instant) -> Result<(), CgroupError> {
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match fs::remove_dir(directory) {
-            Ok(()) => return Ok(()),
-            Err(error) if is_gone(&error) => return Ok(()),
-            Err(error) if is_busy(&error) => {}
-            Err(source) => return Err(CgroupError::Io { doing: "remove", path: directory.to_owned(), source }),
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(CgroupError::Busy(directory.to_owned()));
-        }
-        wait_for_change(directory, pause.min(left));
-        pause = (pause * 2).min(Duration::from_millis(64));
-    }
-}
-
-/// Waits for news from the group: cgroup2 tells when its last process is gone, v1 does not and is asked again.
-fn wait_for_change(directory: &Path, pause: Duration) {
-    let Ok(mut events) = File::open(directory.join("cgroup.events")) else {
-        std::thread::sleep(pause);
-        return;
-    };
-    // Reading arms the notification.
-    let populated = io::read_to_string(&mut events).is_ok_and(|text| text.contains("populated 1"));
-    if populated {
-        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
-        // Whatever it says, the caller looks again.
-        let _ = rustix::event::poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout));
-    }
-}
-
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EOPNOTSUPP)
-}
-
-fn is_busy(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY))
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 
-use oci_spec::runtime::LinuxDeviceCgroupBuilder;
-use oci_spec::runtime::LinuxPidsBuilder;
-use oci_spec::runtime::LinuxResourcesBuilder;
+use oci_spec::runtime::{LinuxDeviceCgroupBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
+use rustix::event::{PollFd, PollFlags};
 
 use super::*;
 
