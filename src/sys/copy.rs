@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 /// Each level holds two descriptors open.
@@ -64,7 +66,8 @@ impl Copy<'_> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
-                return Ok(rustix::fs::linkat(self.root, first.as_slice(), to, name, AtFlags::empty())?);
+                let (folder, first) = self.copied(first)?;
+                return Ok(rustix::fs::linkat(folder, first, to, name, AtFlags::empty())?);
             }
             self.links.insert((stat.st_dev, stat.st_ino), self.path.clone());
         }
@@ -95,9 +98,22 @@ impl Copy<'_> {
             _ => {
                 rustix::fs::mknodat(to, name, kind, Mode::empty(), stat.st_rdev)?;
                 by_name(to, name, &stat)?;
-                Ok(rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?)
+                let node =
+                    rustix::fs::openat(to, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                // Of a link, which whoever has the target may have put there, the kernel changes no mode.
+                let node = format!("/proc/self/fd/{}", node.as_raw_fd());
+                Ok(rustix::fs::chmod(node, Mode::from_raw_mode(stat.st_mode))?)
             }
         }
+    }
+
+    /// The folder of a copy and its name there: no link leads to it, as whoever has the target may be putting links there.
+    fn copied<'p>(&self, path: &'p [u8]) -> io::Result<(OwnedFd, &'p [u8])> {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let folder = path.strip_suffix(name).filter(|folder| !folder.is_empty()).unwrap_or(b".");
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok((rustix::fs::openat2(self.root, folder, flags, Mode::empty(), resolve)?, name))
     }
 }
 

@@ -133,6 +133,57 @@ fn owners_are_kept() {
     assert_eq!(fs::symlink_metadata(volume.data.join("link")).unwrap().uid(), 70);
 }
 
+/// A container that has the volume already puts links in the place of what has just been copied to it: the next name of the
+/// same file would be one of the host's file, and the mode of a node that file's.
+#[test]
+fn a_copy_does_not_follow_what_a_container_makes_of_it() {
+    let fixture = Fixture::new();
+    let image = fixture.folder.path().join("root/srv/data");
+    for name in ["one", "two"] {
+        fs::create_dir_all(image.join(name)).unwrap();
+        (0..300).for_each(|number| fs::write(image.join(name).join(number.to_string()), "").unwrap());
+    }
+    fs::write(image.join("one/prize"), "").unwrap();
+    fs::hard_link(image.join("one/prize"), image.join("two/prize")).unwrap();
+    for number in 0..100 {
+        let node = image.join(format!("node{number}"));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &node, rustix::fs::Mode::RWXU).unwrap();
+    }
+    let outside = fixture.folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("prize"), "of the host").unwrap();
+    fs::set_permissions(outside.join("prize"), Permissions::from_mode(0o600)).unwrap();
+    for round in 0..6 {
+        let data = fixture.folder.path().join(format!("volume{round}"));
+        fs::create_dir(&data).unwrap();
+        let bind = [("type", "none"), ("o", "bind"), ("device", data.to_str().unwrap())];
+        let driver_opts = bind.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let volume = fixture.volumes.create(NewVolume { driver_opts, ..named(&format!("v{round}")) }).unwrap();
+        let copied = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !copied.load(std::sync::atomic::Ordering::Relaxed) {
+                    for entry in fs::read_dir(&data).unwrap().flatten() {
+                        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+                        if kind.is_fifo() {
+                            fs::remove_file(&path).unwrap();
+                            symlink(outside.join("prize"), &path).unwrap();
+                        } else if path.join("prize").exists() && kind.is_dir() && !data.join("moved").exists() {
+                            fs::rename(&path, data.join("moved")).unwrap();
+                            symlink(&outside, &path).unwrap();
+                        }
+                    }
+                }
+            });
+            // That it is refused is all right.
+            let _ = fixture.volumes.populate(&volume, fixture.root(), Path::new("/srv/data"));
+            copied.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let there = fs::metadata(outside.join("prize")).unwrap();
+        assert_eq!((there.nlink(), there.mode() & 0o777), (1, 0o600), "in round {round}");
+    }
+}
+
 #[test]
 fn the_images_path_does_not_lead_out_of_its_root() {
     let fixture = Fixture::new();
