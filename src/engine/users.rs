@@ -97,8 +97,8 @@ impl UserDatabase {
         lines(&self.passwd).filter_map(|line| {
             let mut fields = line.split(':');
             let name = fields.next()?.to_owned();
-            let uid = fields.nth(1)?.parse().ok()?;
-            let gid = fields.next()?.parse().ok()?;
+            let uid = id(fields.nth(1)?)?;
+            let gid = id(fields.next()?)?;
             let home = fields.nth(1).filter(|home| home.starts_with('/')).unwrap_or("/").to_owned();
             Some(Account { name, uid, gid, home })
         })
@@ -108,7 +108,7 @@ impl UserDatabase {
         lines(&self.group).filter_map(|line| {
             let mut fields = line.split(':');
             let name = fields.next()?.to_owned();
-            let gid = fields.nth(1)?.parse().ok()?;
+            let gid = id(fields.nth(1)?)?;
             let members = fields.next().unwrap_or_default().split(',').map(str::to_owned).collect();
             Some(Group { name, gid, members })
         })
@@ -139,8 +139,12 @@ fn number(attribute: &'static str, wanted: &str, text: &str) -> Result<Option<u3
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
-    let id = text.parse::<u32>().ok().filter(|id| *id <= i32::MAX as u32);
-    id.map(Some).ok_or_else(|| UserError::OutOfRange { attribute, wanted: wanted.to_owned() })
+    id(text).map(Some).ok_or_else(|| UserError::OutOfRange { attribute, wanted: wanted.to_owned() })
+}
+
+/// As Docker takes them. To become the user of the last number (-1) would be to stay root.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= i32::MAX as u32)
 }
 
 fn read_in_root(root: BorrowedFd<'_>, path: &str) -> Option<Vec<u8>> {
@@ -188,6 +192,11 @@ mod tests {
         );
         assert!(matches!(resolve("0:nogroup", &[]), Err(UserError::NoGroup { .. })));
         assert!(matches!(resolve("4294967295", &[]), Err(UserError::OutOfRange { .. })));
+        assert!(matches!(resolve("65536000000:0", &[]), Err(UserError::OutOfRange { .. })));
+        let passwd = b"rest:x:4294967295:4294967295::/:/bin/sh\n".to_vec();
+        let database = UserDatabase { passwd, group: b"rest:x:4294967295:\n".to_vec() };
+        assert!(matches!(database.resolve(Some("rest"), &[]), Err(UserError::NoUser { .. })));
+        assert!(matches!(database.resolve(None, &["rest".to_owned()]), Err(UserError::NoGroup { .. })));
     }
 
     #[test]

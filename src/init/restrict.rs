@@ -115,6 +115,10 @@ pub(super) fn become_root() -> Result<(), Fault> {
 
 /// The streams become the user's, so that it may open /dev/stdout again; then it becomes that user.
 pub(super) fn identity(uid: u32, gid: u32) -> Result<(), Fault> {
+    // To the kernel the last number means the user that this process is: root.
+    if [uid, gid].contains(&u32::MAX) {
+        return fault(libc::EINVAL, "4294967295 is the number of nobody");
+    }
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     for stream in streams {

@@ -27,6 +27,7 @@
 //! | CVE-2024-23651, CVE-2024-23652 | `mounts::targets_behind_links_are_made_inside`, `builds::mounts_of_steps_stay_inside` |
 //! | CVE-2024-23653 | `builds::a_step_has_the_rights_that_it_was_given` |
 //! | CVE-2024-29018 | `network::names_do_not_lead_out_of_an_internal_network` |
+//! | CVE-2024-40635 | `rights::no_number_of_a_user_is_roots` |
 //! | CVE-2025-9074 | `network::the_engine_does_not_listen_to_the_network` |
 //! | CVE-2025-31133 | `procfs::a_false_null_device_masks_nothing` |
 //! | CVE-2025-52565 | `procfs::a_false_console_is_not_mounted_on` |

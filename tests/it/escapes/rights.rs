@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use serde_json::json;
+
 use super::judge;
 use crate::oci::bundle::{Bundle, cannot_run};
 use crate::support::{Project, can_run_containers, needs_root};
@@ -30,6 +32,20 @@ fn no_capability_is_inherited() {
     for options in [&["exec"][..], &["exec", "--cap", "CAP_SYS_PTRACE"]] {
         let status = bundle.ok(&[options, &[&bundle.id, "cat", "/proc/self/status"]].concat());
         assert!(!has(&status) && status.contains("CapInh:"), "{options:?}: {status}");
+    }
+}
+
+/// CVE-2024-40635: a number that is none, and leaves a process root. Weakened: root was asked for.
+#[test]
+fn no_number_of_a_user_is_roots() {
+    if needs_root("no_number_of_a_user_is_roots", "the container's users are those of its bundle") {
+        return;
+    }
+    let user =
+        |uid: u32, gid: u32| move |bundle: &mut Bundle| bundle.set("/process/user", json!({ "uid": uid, "gid": gid }));
+    for (uid, gid) in [(u32::MAX, 1000), (1000, u32::MAX)] {
+        let is_root = |_: &Bundle, printed: &str| printed.split_whitespace().any(|id| id == "0");
+        judge("number", "id -u; id -g", user(uid, gid), user(0, 0), is_root);
     }
 }
 
