@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Some(role) if role == rcompose::init::REAPER_ROLE => rcompose::init::reaper_main(),
         Some(role) if role == rcompose::build::LAUNCHER_ROLE => rcompose::build::launcher_main(),
         Some(role) if role == rcompose::keeper::ROLE => rcompose::keeper::main(),
+        Some(role) if role == rcompose::network::uplink::ROLE => rcompose::network::uplink::main(arguments.collect()),
         Some(role) if role == rcompose::supervisor::ROLE => {
             rcompose::supervisor::main(std::env::args_os().skip(2).collect())
         }

@@ -318,6 +318,9 @@ fn interface_settings(interface: &Interface<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// What the names of the host's ends of connections begin with.
+pub(super) const LINK: &str = "rv-";
+
 /// A name for the host's end of a connection, never used before: a dying link of the same name must not be in the way.
 ///
 /// # Errors
@@ -325,7 +328,7 @@ fn interface_settings(interface: &Interface<'_>) -> io::Result<()> {
 pub fn host_link() -> io::Result<String> {
     let mut random = [0; 5];
     rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())?;
-    Ok(random.iter().fold("rv-".to_owned(), |name, byte| format!("{name}{byte:02x}")))
+    Ok(random.iter().fold(LINK.to_owned(), |name, byte| format!("{name}{byte:02x}")))
 }
 
 fn mac_of(interface: &Interface<'_>) -> Option<Vec<u8>> {

@@ -3,21 +3,31 @@
 //! Either puts a tap device with a default route into the namespace and carries what goes through it with ordinary sockets
 //! of the host. Neither is needed for containers to reach each other, for published ports, or for names.
 
+mod holder;
+
+use std::ffi::CStr;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, Mode, OFlags, fstat};
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::fs::{Mode, OFlags, fstat};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::base::disk::{self, Durability};
 use crate::sys::process;
-use crate::sys::userns::{self, program};
+use crate::sys::userns::program;
+
+pub use holder::main;
+
+/// First argument of the process that holds the way out; the network namespace's path and the project's folder follow.
+pub const ROLE: &str = "uplink-process";
+
+/// What the kernel calls it.
+const NAME: &CStr = c"rcompose-uplink";
 
 /// The device that both need.
 const TUN: &str = "/dev/net/tun";
@@ -36,7 +46,7 @@ impl Program {
     }
 }
 
-/// A way out that runs. What is on disk of it: `uplink.json`.
+/// A way out that runs: its holder, whose end is the program's, too. What is on disk of it: `uplink.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uplink {
     pub pid: i32,
@@ -54,13 +64,15 @@ impl Uplink {
     }
 
     /// The network namespace of a project whose processes are all gone but this one. Where it cannot be had, the way out of
-    /// it is of no use any more and is ended.
+    /// it is of no use any more and is ended. Called in the host's network.
     ///
     /// # Errors
     /// The record cannot be read.
     pub fn left(folder: &Path) -> io::Result<Option<OwnedFd>> {
         let Some(uplink) = Self::recorded(folder)? else { return Ok(None) };
-        let netns = uplink.netns();
+        // What an earlier build has started is in the host's.
+        let apart = |netns: &OwnedFd| process::is_in_namespace(netns, "net").is_ok_and(|same| !same);
+        let netns = uplink.netns().filter(apart);
         if netns.is_none() {
             uplink.end()?;
             fs::remove_file(folder.join("uplink.json"))?;
@@ -68,7 +80,7 @@ impl Uplink {
         Ok(netns)
     }
 
-    /// Ends it; that it has ended already is no error. pasta is init of a pid namespace, which no other signal ends.
+    /// Ends it; that it has ended already is no error. It is init of a pid namespace, which no other signal ends.
     ///
     /// # Errors
     /// Whatever keeps the signal from being sent.
@@ -81,32 +93,33 @@ impl Uplink {
         }
     }
 
-    /// Starts the first of the installed programs that works; returns when traffic can pass.
+    /// Starts the first of the installed programs that works; returns when traffic can pass. What `lives` is the other end of
+    /// is for all to hold that the way out is for: when it is closed everywhere, it ends with the last container.
     ///
     /// # Errors
     /// None is there, or what the last one says.
-    pub fn start(netns: BorrowedFd<'_>, folder: &Path) -> io::Result<Self> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "neither pasta nor slirp4netns is installed");
-        for program in Program::installed() {
-            let started = match &program {
-                Program::Pasta(path) => pasta(path, netns, folder),
-                Program::Slirp(path) => slirp(path, netns),
-            };
-            match started {
-                Ok(pid) => {
-                    let start_time = process::start_time(pid).ok_or(io::ErrorKind::NotFound)?;
-                    return Ok(Self { pid, start_time });
-                }
-                Err(error) => {
-                    // It may run all the same: its number could not be written down.
-                    if let Some(uplink) = Self::of_namespace(netns) {
-                        uplink.end()?;
-                    }
-                    last = error;
-                }
-            }
+    pub fn start(project: &str, netns: BorrowedFd<'_>, folder: &Path, lives: PipeReader) -> io::Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(format!("rcompose: uplink {project}")).arg(ROLE);
+        command.arg(format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd())).arg(folder);
+        // It leaves the holder behind, which closes its standard output when it is ready.
+        let ended = command.stdin(lives).stderr(Stdio::inherit()).output()?;
+        let said = String::from_utf8_lossy(&ended.stdout);
+        let (pid, rest) = said.split_once('\n').unwrap_or_default();
+        let known = pid.parse().ok().and_then(|pid| Some(Self { pid, start_time: process::start_time(pid)? }));
+        match known {
+            Some(uplink) if rest == holder::READY => Ok(uplink),
+            _ if rest.is_empty() => Err(io::Error::other("its process ended before it was ready")),
+            _ => Err(io::Error::other(rest.trim().to_owned())),
         }
-        Err(last)
+    }
+
+    /// The two ends of what tells a way out that it is needed no more.
+    ///
+    /// # Errors
+    /// Too many descriptors are open.
+    pub fn life() -> io::Result<(PipeReader, PipeWriter)> {
+        io::pipe()
     }
 
     /// Writes down that it runs; where that cannot be done, it is ended, as nobody would know of it.
@@ -126,9 +139,8 @@ impl Uplink {
         let wanted = identity(netns)?;
         let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let named = |pid: &i32| {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            // pasta is a link to passt, which executes the variant for the processor.
-            ["pasta", "passt", "slirp4netns"].iter().any(|known| name.starts_with(known))
+            fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.trim_end().as_bytes() == NAME.to_bytes())
         };
         pids.filter(named)
             .filter_map(|pid| Some(Self { pid, start_time: process::start_time(pid)? }))
@@ -147,64 +159,12 @@ impl Uplink {
         same.then_some(pidfd).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// The network namespace of the tap device that it holds open.
+    /// The network namespace that it is the way out of: its holder lives there.
     fn netns(&self) -> Option<OwnedFd> {
-        let is_tap = |path: &PathBuf| fs::read_link(path).is_ok_and(|link| link == Path::new(TUN));
-        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
-        let tap = entries.flatten().map(|entry| entry.path()).find(is_tap)?;
-        let number = tap.file_name()?.to_str()?.parse().ok()?;
-        let tap = pidfd_getfd(self.pidfd().ok()?, number, PidfdGetfdFlags::empty()).ok()?;
-        userns::network_of_tap(tap).ok()
+        let netns = File::open(format!("/proc/{}/ns/net", self.pid)).ok()?;
+        // The number was still its own.
+        self.pidfd().is_ok().then(|| netns.into())
     }
-}
-
-/// pasta opens the namespace by a path after it has given up most of its rights; a mount of it, which only this mount
-/// namespace sees, is one that it may open.
-fn pasta(program: &Path, netns: BorrowedFd<'_>, folder: &Path) -> io::Result<i32> {
-    let (place, pid_file) = (folder.join("netns"), folder.join("uplink.pid"));
-    File::create(&place)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let mount = open_tree(netns, "", flags)?;
-    move_mount(&mount, "", CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    let mut command = Command::new(program);
-    command.args(["--netns-only", "--config-net", "--no-map-gw", "--no-netns-quit", "--quiet"]);
-    // Ports are the supervisor's matter.
-    command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--pid"]).arg(&pid_file);
-    command.arg("--netns").arg(&place).stdin(Stdio::null()).stdout(Stdio::null());
-    // It leaves a process of its own behind when it is ready.
-    let ended = command.output();
-    unmount(&place, UnmountFlags::DETACH)?;
-    fs::remove_file(&place)?;
-    let ended = ended?;
-    if !ended.status.success() {
-        let said = String::from_utf8_lossy(&ended.stderr);
-        let said = said.lines().last().unwrap_or_default().to_owned();
-        return Err(io::Error::other(format!("pasta failed: {said}")));
-    }
-    let pid = fs::read_to_string(&pid_file)?.trim().parse();
-    fs::remove_file(&pid_file)?;
-    pid.map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-fn slirp(program: &Path, netns: BorrowedFd<'_>) -> io::Result<i32> {
-    let (mut ready, tell) = io::pipe()?;
-    let netns = netns.try_clone_to_owned()?;
-    let (tell, netns) = (OwnedFd::from(tell), netns);
-    let mut command = Command::new(program);
-    command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--netns-type=path"]);
-    command.arg(format!("--ready-fd={}", tell.as_raw_fd()));
-    command.arg(format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd())).arg("tap0");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    fcntl_setfd(&tell, FdFlags::empty())?;
-    let child = command.spawn();
-    // Ours closed, its end is seen when it gives up.
-    drop(tell);
-    let mut child = child?;
-    if ready.read_exact(&mut [0]).is_err() {
-        let status = child.wait()?;
-        return Err(io::Error::other(format!("slirp4netns failed: {status}")));
-    }
-    Ok(child.id().cast_signed())
 }
 
 /// Whether packets can be handed to a program at all: the device both need.

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -92,22 +92,6 @@ pub fn owns(kind: &str) -> io::Result<bool> {
     let ours = fs::metadata("/proc/thread-self/ns/user")?;
     let owner = owner.metadata()?;
     Ok((owner.dev(), owner.ino()) == (ours.dev(), ours.ino()))
-}
-
-/// The network namespace of a tap device that is open as `tap`.
-///
-/// # Errors
-/// `EPERM` for who is not its root; `ENOTTY` when it is no tap device.
-pub fn network_of_tap(tap: impl AsFd) -> io::Result<OwnedFd> {
-    /// `SIOCGSKNS` of `<linux/sockios.h>`, which `tun_chr_ioctl` has too.
-    const SIOCGSKNS: libc::c_ulong = 0x894c;
-    // SAFETY: the request takes no argument; what it returns is a new descriptor or -1.
-    let found = unsafe { libc::ioctl(tap.as_fd().as_raw_fd(), SIOCGSKNS as _) };
-    if found < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor, which nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(found) })
 }
 
 /// A stretch of subordinate ids.

@@ -274,7 +274,7 @@ impl Project {
 /// What is left on the machine of the project `name`, whose root is `root`.
 fn left(name: &str, root: &Path) -> Vec<String> {
     let mut left = Vec::new();
-    for role in ["keeper", "supervisor"] {
+    for role in ["keeper", "supervisor", "uplink"] {
         left.extend(role_of(name, role).iter().map(|pid| format!("{role} {pid}")));
     }
     let text = root.to_string_lossy().into_owned();
@@ -320,12 +320,8 @@ impl Drop for Project {
                 self.kill_all();
             }
         }
-        // A way out whose supervisor is killed here would stay.
-        let ours = self.root.display().to_string();
-        for (pid, words) in processes().filter(|(_, words)| words.contains("pasta ") && words.contains(&ours)) {
-            println!("still there: {words}");
-            kill(pid, Signal::SIGKILL);
-        }
+        // Of a supervisor that was killed here: it would stay while containers do.
+        self.role("uplink").into_iter().for_each(|pid| kill(pid, Signal::SIGKILL));
         for group in cgroups_of(&self.name) {
             println!("still there: {}", group.display());
             remove_group(&group);

@@ -3,7 +3,6 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::process::{Pid, WaitOptions, waitpid};
 use tokio::io::Interest;
 use tokio::sync::watch as value;
 
@@ -16,6 +15,9 @@ use crate::sys::watch;
 
 /// A way out that ends at once is not started again faster than this.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Name under which the keeper, too, holds what the way out lives by.
+const LIFE: &str = "uplink";
 
 /// How far the way out has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +64,9 @@ impl Host {
         }
         loop {
             let running = self.running_uplink().await;
-            let watched = running.and_then(|uplink| {
-                let pidfd = watch::watch(uplink.pidfd()?, Interest::READABLE)?;
-                Ok((uplink, pidfd))
-            });
+            let watched = running.and_then(|uplink| watch::watch(uplink.pidfd()?, Interest::READABLE));
             self.connections.uplink.send_replace(Stage::Settled);
-            let (uplink, pidfd) = match watched {
+            let pidfd = match watched {
                 Ok(watched) => watched,
                 Err(error) => {
                     let text = because("containers of this project cannot reach the outside", &error).message;
@@ -75,8 +74,6 @@ impl Host {
                 }
             };
             let ended = pidfd.readable().await.map(drop);
-            // A child of ours only when it is of the kind that stays in the foreground.
-            let _ = waitpid(Pid::from_raw(uplink.pid), WaitOptions::NOHANG);
             if *self.connections.uplink.borrow() == Stage::Leaving {
                 return;
             }
@@ -103,10 +100,13 @@ impl Host {
         let uplink = match recorded.or_else(|| Uplink::of_namespace(netns.as_fd())) {
             Some(uplink) => uplink,
             None => {
-                let outside = self.connections.outside.clone();
+                let (theirs, ours) = Uplink::life()?;
+                let (outside, project) = (self.connections.outside.clone(), self.project.clone());
                 let folder = folder.clone();
-                let starting = move || outside.run(move || Uplink::start(netns.as_fd(), &folder));
-                tokio::task::spawn_blocking(starting).await.map_err(std::io::Error::other)??
+                let starting = move || outside.run(move || Uplink::start(&project, netns.as_fd(), &folder, theirs));
+                let uplink = tokio::task::spawn_blocking(starting).await.map_err(std::io::Error::other)??;
+                self.link.hold(LIFE, vec![ours.into()])?;
+                uplink
             }
         };
         if recorded != Some(uplink) {
