@@ -61,6 +61,7 @@ impl Host {
                 None => self.release_process(&id),
             }
         }
+        self.give_back_strays(&records);
         self.refresh_network()
     }
 

@@ -405,6 +405,29 @@ networks: {{front: {{}}, back: {{}}}}\n"
     eventually("the next supervisor", || project.role("supervisor").first().filter(|pid| **pid != supervisor).copied());
     assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
 
+    // As when a `disconnect` is killed between its two records.
+    let web = project.container("web")["ID"].as_str().unwrap().to_owned();
+    let holding = || {
+        let folder = std::fs::read_dir(project.root().join("data/networks")).unwrap();
+        let files = folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some());
+        let holds = |path: &std::path::PathBuf| {
+            let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            record["leases"].as_object().unwrap().values().any(|holder| holder.as_str().unwrap().starts_with(&web))
+        };
+        files.filter(holds).collect::<Vec<_>>()
+    };
+    let before: Vec<_> = holding().into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+    project.run(&["network", "disconnect", "back", "web"]).ok();
+    assert_eq!((before.len(), holding().len()), (2, 1));
+    let supervisor = project.role("supervisor")[0];
+    kill(supervisor, Signal::SIGSTOP);
+    before.iter().for_each(|(text, path)| std::fs::write(path, text).unwrap());
+    assert_eq!(holding().len(), 2);
+    kill(supervisor, Signal::SIGKILL);
+    eventually("the address is given back", || (holding().len() == 1).then_some(()));
+    project.run(&["network", "connect", "back", "web", "--alias", "joined"]).ok();
+    assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
+
     // The published port and the default route are on the network that is left.
     let gateway = || inside(&project, "web", "ip route | grep default | cut -d. -f1,2");
     let before = gateway();

@@ -64,6 +64,39 @@ impl Host {
         Ok(())
     }
 
+    /// Addresses that containers hold without being on the network: a command that connected or disconnected them was killed
+    /// between the two records.
+    pub(in crate::supervisor) fn give_back_strays(&self, records: &[ContainerRecord]) {
+        if records.is_empty() {
+            return;
+        }
+        if let Err(error) = self.try_give_back_strays(records) {
+            self.warn(&error.message);
+        }
+    }
+
+    fn try_give_back_strays(&self, records: &[ContainerRecord]) -> Result<(), RuntimeError> {
+        let what = "addresses cannot be given back";
+        for network in self.connections.networks.list().map_err(|error| because(what, &error))? {
+            for record in records {
+                let id = &record.config.id;
+                let leases = network.leases.iter().filter(|(_, holder)| *holder == id.as_str());
+                let addresses: Vec<IpAddr> = leases.map(|(address, _)| *address).collect();
+                let attached = attachments_of(&record.config).unwrap_or_default();
+                let key = self.key_of(&network.name);
+                if addresses.is_empty() || attached.iter().any(|one| one.network == key) {
+                    continue;
+                }
+                if let Some(netns) = self.netns_of(record)? {
+                    live::leave(netns.as_fd(), &addresses).map_err(|error| because(what, &error))?;
+                }
+                let released = self.connections.networks.release_from(&network.id, id);
+                released.map_err(|error| because(what, &error))?;
+            }
+        }
+        Ok(())
+    }
+
     fn by_name(&self, name: &str) -> Result<ContainerRecord, RuntimeError> {
         let records = self.dir.load().map_err(|error| because("cannot read the containers", &error))?;
         let found = records.into_iter().find(|record| record.config.name == name);
