@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use crate::control::Connection;
 use crate::control::Reply;
@@ -26,6 +28,8 @@ use crate::sys::userns;
 
 /// How often a supervisor may vanish during one request before we give up.
 const ATTEMPTS: u32 = 5;
+/// How long a supervisor may leave a connection waiting when so many others wait that there is no room for one more.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a socket may be held by a keeper that has ended.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 
@@ -40,6 +44,10 @@ pub enum SessionError {
     Talk { project: String, source: io::Error },
     #[error("`{}` is held by {who}, not by the keeper of project `{project}`: nothing is said to it", path.display())]
     Impostor { project: String, path: PathBuf, who: String, help: String },
+    #[error(
+        "the supervisor of project `{project}` takes no connection: it was stopped or hangs, and too many commands wait for it"
+    )]
+    Deaf { project: String, help: String },
     #[error("the supervisor of project `{project}` ended {ATTEMPTS} times without an answer; see `{log}`")]
     Gone { project: String, log: PathBuf },
 }
@@ -121,12 +129,22 @@ impl Session {
         SessionError::Impostor { project, path, who, help }
     }
 
+    fn deaf(&self) -> SessionError {
+        let project = self.project.clone();
+        let pattern = format!("'^rcompose: (keeper|supervisor) {project} '");
+        let help = format!(
+            "`pkill -CONT -f {pattern}` lets it go on if it was stopped. If not, end both processes at once (`pkill -STOP -f \
+             {pattern}; pkill -KILL -f {pattern}`): the containers go on, and the next command takes them over"
+        );
+        SessionError::Deaf { project, help }
+    }
+
     fn connect_to_any(&self) -> Result<Option<(Connection, Peer)>, SessionError> {
         let folder = match self.open_run_folder() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|source| self.folder_error(source))?,
         };
-        match UnixStream::connect(short_path(&folder)) {
+        match connect(&short_path(&folder), PATIENCE) {
             Ok(stream) => {
                 let listener = peer(&stream);
                 let listener =
@@ -136,6 +154,7 @@ impl Session {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 Ok(None)
             }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(self.deaf()),
             Err(source) => Err(SessionError::Talk { project: self.project.clone(), source }),
         }
     }
@@ -275,7 +294,43 @@ fn exchange<T>(
     Ok(None)
 }
 
+/// Connects to a socket. Without room in its queue the kernel would have us wait for ever.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let address = SocketAddrUnix::new(path)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+            connected => break connected?,
+        }
+    }
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 /// Socket addresses hold 107 bytes; the folder's descriptor stands for a path of any length.
 fn short_path(folder: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/control.sock", folder.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_no_room_in_the_queue_does_not_wait_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let patience = Duration::from_millis(50);
+        let first = connect(&path, patience).unwrap();
+        assert_eq!(connect(&path, patience).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop((listener.accept().unwrap(), first));
+        connect(&path, patience).unwrap();
+    }
 }

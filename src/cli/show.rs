@@ -9,6 +9,7 @@ use crate::app::AppError;
 use crate::app::change::News;
 use crate::app::logs::Ended;
 use crate::app::options::LogOutput;
+use crate::app::session::SessionError;
 use crate::base::diagnostic::{Diagnostic, Severity};
 use crate::base::reason::without_number;
 use crate::cli::failure::{Failure, GENERAL};
@@ -124,7 +125,7 @@ pub fn failure(error: AppError, ansi: Ansi) -> Failure {
                 None => failure,
             }
         }
-        AppError::Session(crate::app::session::SessionError::Impostor { ref help, .. }) => {
+        AppError::Session(SessionError::Impostor { ref help, .. } | SessionError::Deaf { ref help, .. }) => {
             let help = help.clone();
             Failure::from_error(&error).help(help)
         }
