@@ -32,6 +32,14 @@ use crate::base::disk::{self, Durability};
 /// A push that has not gone on for so long is given up.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
+/// So much of the disk is left to others: five hundredths of it, and at most so many bytes.
+const LEFT_FREE: u64 = 1 << 30;
+
+/// Whether a disk of `total` bytes with `free` ones has room for what is pushed.
+fn has_room(total: u64, free: u64) -> bool {
+    free > (total / 20).min(LEFT_FREE)
+}
+
 /// The registry's part of a store.
 #[derive(Clone, Debug)]
 pub struct Shelf {
@@ -86,6 +94,8 @@ pub enum ShelfError {
     WrongDigest { found: Digest },
     #[error("there is no such upload")]
     NoUpload,
+    #[error("the registry's disk is full")]
+    Full,
     #[error("another request writes to this upload")]
     Busy,
     #[error("the manifest is not valid: {0}")]
@@ -206,6 +216,16 @@ impl Shelf {
     fn upload_path(&self, id: &str) -> Option<PathBuf> {
         let valid = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         valid.then(|| self.folder.join("uploads").join(id))
+    }
+
+    /// Looks whether the disk has room for more of an upload.
+    ///
+    /// # Errors
+    /// [`ShelfError::Full`], or the file system's.
+    pub fn check_room(&self, upload: &File) -> Result<(), ShelfError> {
+        let disk = rustix::fs::fstatvfs(upload).map_err(io::Error::from)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        if has_room(bytes(disk.f_blocks), bytes(disk.f_bavail)) { Ok(()) } else { Err(ShelfError::Full) }
     }
 
     /// Gives an upload up. Whether there was one.
@@ -524,6 +544,12 @@ mod tests {
         shelf.finish(&repository, &id, &digest).unwrap();
         assert!(matches!(lock(late, &shelf.upload_path(&id).unwrap()), Err(ShelfError::NoUpload)));
         assert_eq!(fs::read(shelf.whole(&digest)).unwrap(), b"blob");
+    }
+
+    #[test]
+    fn some_of_the_disk_is_left_to_others() {
+        assert!(has_room(100 << 30, 2 << 30) && !has_room(100 << 30, 1 << 30));
+        assert!(has_room(1000, 51) && !has_room(1000, 50) && !has_room(0, 0));
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl From<ShelfError> for Refusal {
         match error {
             ShelfError::WrongDigest { .. } => Self::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", message),
             ShelfError::NoUpload => Self::no_upload(),
+            ShelfError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "DENIED", message),
             ShelfError::Busy => Self::new(StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID", message),
             ShelfError::BadManifest(_) => Self::new(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", message),
             ShelfError::NoBlob(_) => Self::new(StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN", message),

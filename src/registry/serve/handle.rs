@@ -1,6 +1,5 @@
 //! From a request to its answer.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use crate::image::{Digest, Kept, Repository, Shared, Which};
 
 /// Manifests are kept in memory; larger ones are refused.
 const MAX_MANIFEST: usize = 4 * 1024 * 1024;
-/// So much of a manifest that is too large is read.
+/// So much of what is too large is read.
 const PATIENCE: usize = 64 * 1024 * 1024;
 const INDEX: &str = crate::image::manifest::INDEX;
 
@@ -370,16 +369,24 @@ async fn append(
         }
     }
     // What came of a chunk that broke off stays: the client asks how far it is and goes on there.
-    Ok(Err(size + receive(request.into_body(), library.silence, &mut file).await?))
-}
-
-async fn receive(mut body: Incoming, silence: Duration, file: &mut File) -> Result<u64, Refusal> {
+    let mut body = request.into_body();
     let mut received = 0;
-    while let Some(bytes) = next_part(&mut body, silence, "BLOB_UPLOAD_INVALID").await? {
+    while let Some(bytes) = next_part(&mut body, library.silence, "BLOB_UPLOAD_INVALID").await? {
+        if let Err(full) = library.shelf.check_room(&file) {
+            library.shelf.cancel(id)?;
+            // So that its sender hears the answer.
+            let mut count = 0;
+            while let Some(bytes) = next_part(&mut body, library.silence, "BLOB_UPLOAD_INVALID").await?
+                && count < PATIENCE
+            {
+                count += bytes.len();
+            }
+            return Err(full.into());
+        }
         file.write_all(&bytes)?;
         received += bytes.len() as u64;
     }
-    Ok(received)
+    Ok(Err(size + received))
 }
 
 /// The next bytes of a body; `None` at its end. Who sends nothing any more is not waited for: there are only so many connections.

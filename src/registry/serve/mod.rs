@@ -28,6 +28,8 @@ use handle::handle;
 const CONNECTIONS: usize = 128;
 /// A client that sends nothing, or takes nothing, within that time is sent away.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How often it looks for pushes that nobody goes on with.
+const SWEEP: Duration = Duration::from_secs(3600);
 
 /// What the answers are made from.
 struct Library {
@@ -70,6 +72,14 @@ impl Server {
     /// # Errors
     /// No more connections can be accepted.
     pub fn run(&self) -> io::Result<()> {
+        let library = Arc::clone(&self.library);
+        thread::Builder::new().name("sweep".to_owned()).spawn(move || {
+            loop {
+                thread::sleep(SWEEP);
+                // What cannot be removed now is tried again.
+                let _ = library.shelf.sweep();
+            }
+        })?;
         let open = Arc::new(AtomicUsize::new(0));
         loop {
             let stream = match self.listener.accept() {

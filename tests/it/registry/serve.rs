@@ -316,3 +316,29 @@ fn images_of_the_store_can_be_pulled_without_being_pushed() {
     // Names of other registries are not ours to give.
     served.get(&format!("/v2/a/blobs/{layer}")).fails(404, "BLOB_UNKNOWN");
 }
+
+/// The disk is not filled, and what has no room is given up at once.
+#[test]
+fn a_push_for_which_the_disk_has_no_room_is_refused_and_leaves_nothing() {
+    let test = "registry::serve::a_push_for_which_the_disk_has_no_room_is_refused_and_leaves_nothing";
+    if !crate::support::can_run_containers(test) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = Some(c"size=20m");
+    rustix::mount::mount("tmpfs", folder.path(), "tmpfs", rustix::mount::MountFlags::empty(), options).unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let server = Server::bind(store, "127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = server.address().unwrap();
+    std::thread::spawn(move || server.run());
+    let served = Served { address, folder };
+    let uploads = served.folder.path().join("images/registry/uploads");
+    let begun = served.ask("POST", "/v2/a/blobs/uploads/", &[], b"");
+    let place = begun.headers["location"].to_str().unwrap().to_owned();
+    let refused = served.ask("PATCH", &place, &[], &vec![1; 30 << 20]);
+    assert_eq!(refused.status, 507, "{}", String::from_utf8_lossy(&refused.body));
+    assert_eq!(std::fs::read_dir(&uploads).unwrap().count(), 0);
+    let small = served.ask("POST", &format!("/v2/a/blobs/uploads/?digest={}", Digest::of(b"x")), &[], b"x");
+    assert_eq!(small.status, 201);
+    rustix::mount::unmount(served.folder.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
