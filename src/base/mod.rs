@@ -7,3 +7,4 @@ pub mod ids;
 pub mod reason;
 pub mod trash;
 pub mod units;
+pub mod visible;

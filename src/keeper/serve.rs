@@ -23,6 +23,7 @@ use super::spawn::{Setup, Started};
 use super::supervise::{Supervision, Watch};
 use super::table::{Entry, Stage};
 use super::{COMPANIONS, CONTROL, Event, Process, Request};
+use crate::base::visible::visible_name;
 use crate::init::LaunchFailure;
 use crate::sys::message::{self, Wait};
 use crate::sys::process::{self, Ended, SingleThreaded};
@@ -58,7 +59,7 @@ fn refuse(error: io::Error) -> io::Result<()> {
 
 /// One line for the log file, which is standard error. When it cannot be written there is nobody left to tell.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", visible_name(line));
 }
 
 fn run() -> io::Result<()> {
