@@ -19,17 +19,24 @@ use crate::sys::{inroot, path};
 const MISLEADING: [&str; 6] =
     ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_TEMPLATE_DIR"];
 /// Settings of no repository: nothing that lies in one is executed, and files come as they are.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 10] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.autocrlf=false",
     "advice.detachedHead=false",
     "protocol.ext.allow=never",
     "protocol.file.allow=user",
+    // Large files are copied as they come, not held in memory.
+    "core.bigFileThreshold=32m",
+    "core.deltaBaseCacheLimit=32m",
+    "core.packedGitLimit=256m",
+    "pack.threads=2",
 ];
 
 /// The list of a repository's references is longer than anything else that git prints.
 const MOST_OUTPUT: u64 = 64 << 20;
+/// Address space of git and of each of its helpers, in KiB: what a repository can make it take.
+const MOST_MEMORY: u64 = 4 << 20;
 /// How long git runs before anybody looks at what it has brought, and between two looks.
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 
@@ -125,7 +132,7 @@ struct Git<'a> {
 impl Git<'_> {
     /// Runs git in the folder; returns what it prints.
     fn run(&self, doing: &'static str, arguments: &[&str]) -> Result<String, Error> {
-        let mut command = Command::new(path::program("git").map_err(Error::NoGit)?);
+        let mut command = limited(&path::program("git").map_err(Error::NoGit)?).map_err(Error::NoGit)?;
         command.current_dir(self.into).stdin(Stdio::null());
         for setting in SETTINGS {
             command.args(["-c", setting]);
@@ -156,6 +163,15 @@ impl Git<'_> {
         let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
         Err(Error::Git { doing, url: without_password(self.url), said })
     }
+}
+
+/// A program with a limit to its memory, which its helpers inherit. A shell sets it: between fork and exec, a process with threads
+/// runs no code of ours. Where there is a lower limit already, that stays.
+fn limited(program: &Path) -> io::Result<Command> {
+    let mut command = Command::new(path::program("sh")?);
+    let script = format!("ulimit -v {MOST_MEMORY} 2>/dev/null || :; exec \"$0\" \"$@\"");
+    command.arg("-c").arg(script).arg(program);
+    Ok(command)
 }
 
 impl Git<'_> {
@@ -275,7 +291,14 @@ fn folder(repository: &Repository, into: &Path) -> Result<PathBuf, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::reason;
+    use super::*;
+
+    #[test]
+    fn what_git_runs_has_a_limit_to_its_memory() {
+        let Ok(sh) = path::program("sh") else { return };
+        let said = limited(&sh).unwrap().args(["-c", "ulimit -v; echo \"$1\"", "x", "a b"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout), format!("{MOST_MEMORY}\na b\n"));
+    }
 
     #[test]
     fn of_what_git_says_the_cause_is_shown() {
