@@ -148,50 +148,15 @@ impl Drop for Live {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
-    use crate::base::ids::ContainerId;
-    use crate::spec::{ContainerSpec, HealthTimes, RestartPolicy, ServiceSpec};
+    use crate::spec::fixture;
 
     fn container(phase: Phase) -> ContainerState {
-        ContainerState {
-            id: ContainerId::from_bytes([7; 32]),
-            name: String::new(),
-            number: 1,
-            service: ServiceSpec {
-                name: String::new(),
-                scale: 1,
-                container_name: None,
-                config_hash: String::new(),
-                fields: serde_json::Map::new(),
-                depends_on: BTreeMap::new(),
-                restart: RestartPolicy::No,
-                health: None,
-                health_times: HealthTimes::default(),
-                stop_signal: None,
-                stop_grace: Duration::ZERO,
-                post_start: Vec::new(),
-                pre_start: Vec::new(),
-                pre_stop: Vec::new(),
-                attach: true,
-                builds: false,
-                auto_remove: false,
-                container: ContainerSpec::default(),
-            },
-            image_id: String::new(),
-            created_at: 0,
-            phase,
-            restarts: 0,
-            stopped_by_user: false,
-            rejoins: false,
-            addresses: BTreeMap::new(),
-            ports: Vec::new(),
-        }
+        fixture::container("a", phase)
     }
 
-    /// On a slow machine `up --wait` took one for settled that had just begun to die.
     #[tokio::test(start_paused = true)]
     async fn what_the_start_took_is_no_part_of_its_run() {
         let running =

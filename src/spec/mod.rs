@@ -4,6 +4,8 @@
 //! and what the runtime is asked to make real. Everything is plain data.
 
 pub mod container;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod logging;
 pub mod network;
 pub mod observed;

@@ -1,45 +1,14 @@
-use std::time::Duration;
-
 use super::*;
-use crate::base::ids::ContainerId;
-use crate::spec::{ContainerSpec, Exit, HealthTimes, Protocol, RestartPolicy, ServiceSpec};
+use crate::spec::{Exit, Protocol, fixture};
 
 const NOW: i64 = 1_763_950_731_000_000_000;
 
 fn container(service: &str, number: u32, phase: Phase, ports: Vec<Published>) -> ContainerState {
-    ContainerState {
-        id: ContainerId::from_bytes([7; 32]),
-        name: format!("clioracle-{service}-{number}"),
-        number,
-        service: ServiceSpec {
-            name: service.to_owned(),
-            scale: 1,
-            container_name: None,
-            config_hash: String::new(),
-            fields: serde_json::Map::new(),
-            depends_on: BTreeMap::new(),
-            restart: RestartPolicy::No,
-            health: None,
-            health_times: HealthTimes::default(),
-            stop_signal: None,
-            stop_grace: Duration::from_secs(10),
-            post_start: Vec::new(),
-            pre_start: Vec::new(),
-            pre_stop: Vec::new(),
-            attach: true,
-            builds: false,
-            auto_remove: false,
-            container: ContainerSpec { image: "busybox:latest".to_owned(), ..ContainerSpec::default() },
-        },
-        image_id: String::new(),
-        created_at: NOW - 3 * SECOND,
-        phase,
-        restarts: 0,
-        stopped_by_user: false,
-        rejoins: false,
-        addresses: BTreeMap::new(),
-        ports,
-    }
+    let mut container = ContainerState { number, ports, ..fixture::container(service, phase) };
+    container.name = format!("clioracle-{service}-{number}");
+    container.service.container.image = "busybox:latest".to_owned();
+    container.created_at = NOW - 3 * SECOND;
+    container
 }
 
 fn port(ip: &str, host: u16, container: u16) -> Published {
