@@ -6,10 +6,11 @@ use crate::app::remote::FETCHED;
 use crate::app::{App, AppError};
 use crate::base::disk::tree_size;
 use crate::image::Store;
+use crate::remote::DOWNLOADS;
 use crate::ui::usage::{UsageKind, UsageRow};
 use crate::volume::Volumes;
 
-/// Where the steps of image builds are kept, below the data directory.
+/// Where the steps of image builds are kept, below the data directory, and what they have downloaded.
 const BUILD_CACHE: &str = "images/build";
 /// What was pushed to this machine's own registry.
 const REGISTRY: &str = "images/registry";
@@ -60,11 +61,18 @@ impl App {
                 shared: 0,
             });
         }
-        for (name, folder) in
-            [("build", BUILD_CACHE), ("registry", REGISTRY), ("projects from elsewhere", FETCHED), ("trash", TRASH)]
-        {
+        let measure = |folder: &str| {
             let path = self.roots.data.join(folder);
-            let size = tree_size(&path).map_err(AppError::io(format!("measure `{}`", path.display())))?;
+            tree_size(&path).map_err(AppError::io(format!("measure `{}`", path.display())))
+        };
+        let downloads = measure(DOWNLOADS)?;
+        for (name, size) in [
+            ("build steps", measure(BUILD_CACHE)?.saturating_sub(downloads)),
+            ("downloads of builds", downloads),
+            ("registry", measure(REGISTRY)?),
+            ("projects from elsewhere", measure(FETCHED)?),
+            ("trash", measure(TRASH)?),
+        ] {
             if size > 0 {
                 let (name, project) = (name.to_owned(), String::new());
                 rows.push(UsageRow { kind: UsageKind::Cache, project, name, size, shared: 0, is_active: false });

@@ -22,6 +22,9 @@ pub struct Downloads {
     trash: Trash,
 }
 
+/// Where they lie, below the data directory.
+pub const DOWNLOADS: &str = "images/build/downloads";
+
 /// `record.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
@@ -34,7 +37,7 @@ struct Record {
 impl Downloads {
     /// `data` is the data directory.
     pub fn new(data: &Path) -> Self {
-        Self { folder: data.join("images/build/downloads"), trash: Trash::new(data) }
+        Self { folder: data.join(DOWNLOADS), trash: Trash::new(data) }
     }
 
     /// Fetches a file into an empty folder. Returns its path and its name, the last part of the URL's path. It has mode 0600 and

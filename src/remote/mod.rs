@@ -10,7 +10,7 @@ mod kept;
 
 pub use address::{Address, Repository, without_password};
 pub use git::{check_out, commit, find};
-pub use kept::Downloads;
+pub use kept::{DOWNLOADS, Downloads};
 
 use std::io;
 use std::time::Duration;

@@ -140,3 +140,19 @@ fn what_was_brought_is_there_when_its_place_is_gone() {
     let again = build_on(&project, there.path());
     assert_eq!(cached(&again), 2, "{again}");
 }
+
+/// What builds have downloaded is kept beside their steps, and told apart.
+#[test]
+fn room_that_downloads_take_is_told() {
+    let project = crate::support::Project::new("services: {}\n");
+    for folder in ["images/build/steps", "images/build/downloads"] {
+        let folder = project.root().join("data").join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("file"), vec![1; 100_000]).unwrap();
+        project.give(&folder);
+    }
+    let rows = project.run(&["system", "df", "-v"]).ok().out;
+    for name in ["build steps ", "downloads of builds "] {
+        assert!(rows.lines().any(|row| row.starts_with(name)), "{rows}");
+    }
+}
