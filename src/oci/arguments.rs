@@ -39,7 +39,7 @@ Options:
   --systemd-cgroup     Have systemd make the control group
   --version, --help
 
-create, run:    -b/--bundle DIR, --pid-file FILE, --console-socket SOCKET, --preserve-fds N, --no-new-keyring
+create, run:    -b/--bundle DIR, -f/--config FILE (config.json), --pid-file FILE, --console-socket SOCKET, --preserve-fds N, --no-new-keyring
 run:            -d/--detach, --keep
 kill:           -a/--all
 delete:         -f/--force
@@ -89,6 +89,8 @@ pub(super) struct Io {
 pub(super) struct CreateOptions {
     pub(super) id: String,
     pub(super) bundle: PathBuf,
+    /// Another file than the bundle's `config.json`.
+    pub(super) config: Option<PathBuf>,
     pub(super) io: Io,
     /// The caller's session keyring stays the container's.
     pub(super) no_new_keyring: bool,
@@ -203,6 +205,7 @@ fn create(parser: &mut Parser, run: bool) -> Result<CreateOptions, OciError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Short('b') | Arg::Long("bundle") => options.bundle = path(parser)?,
+            Arg::Short('f') | Arg::Long("config") => options.config = Some(path(parser)?),
             Arg::Long("console-socket") => options.io.console_socket = Some(path(parser)?),
             Arg::Long("pid-file") => options.io.pid_file = Some(path(parser)?),
             Arg::Long("preserve-fds") => options.io.preserve_fds = parser.value()?.parse()?,

@@ -24,9 +24,10 @@ pub(super) struct Bundle {
     pub(super) warnings: Vec<String>,
 }
 
-pub(super) fn load(path: &Path) -> Result<Bundle, OciError> {
+/// `config` is another file than the bundle's own; relative to the bundle, as with crun.
+pub(super) fn load(path: &Path, config: Option<&Path>) -> Result<Bundle, OciError> {
     let path = fs::canonicalize(path).map_err(OciError::io("find the bundle", path))?;
-    let file = path.join("config.json");
+    let file = path.join(config.unwrap_or(Path::new("config.json")));
     let config = fs::read(&file).map_err(OciError::io("read", &file))?;
     let (mut spec, mut warnings): (Spec, _) =
         parse(&config).map_err(|source| OciError::Json { what: "runtime specification", path: file, source })?;
@@ -154,6 +155,9 @@ fn check(spec: &Spec) -> Result<(), OciError> {
         }
     }
     for name in linux.into_iter().flat_map(|linux| linux.sysctl().iter().flatten()).map(|(name, _)| name) {
+        if matches!(name.as_str(), "kernel.hostname" | "kernel/hostname") {
+            return wrong("`linux.sysctl` \"kernel.hostname\" is `hostname`".to_owned());
+        }
         // Elsewhere it would be the host's that changes.
         let namespace = lower::namespace_of_sysctl(&name.replace('/', "."));
         if namespace.is_none_or(|namespace| !kinds.contains(&namespace.to_string())) {

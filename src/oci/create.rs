@@ -7,7 +7,7 @@ use oci_spec::runtime::{Hook, Hooks, Spec};
 
 use crate::engine::cgroup::{Cgroup, Entry, Hierarchies};
 use crate::engine::lower::{self, Extras, Lifecycle, Root};
-use crate::init::{self, Step};
+use crate::init::{self, Launch, Step};
 use crate::oci::arguments::{CreateOptions, Global};
 use crate::oci::bundle::{self, Bundle};
 use crate::oci::console::Console;
@@ -52,6 +52,11 @@ impl Listening {
     }
 }
 
+/// How many descriptors from 3 on are the container's.
+pub(super) fn preserved(options: &CreateOptions) -> u32 {
+    Listening::from_environment().0.saturating_add(options.io.preserve_fds)
+}
+
 /// What [`start`] has made.
 type Started = (Starting, Cgroup, Option<Console>);
 
@@ -76,9 +81,8 @@ pub(super) fn run(global: &Global, options: &CreateOptions) -> Outcome {
 }
 
 fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, OciError> {
-    let mut bundle = bundle::load(&options.bundle)?;
-    let listening = Listening::from_environment();
-    listening.tell(&mut bundle.spec);
+    let mut bundle = bundle::load(&options.bundle, options.config.as_deref())?;
+    Listening::from_environment().tell(&mut bundle.spec);
     bundle.warnings.iter().for_each(|warning| super::log(global, "warning", warning));
     let container = Container::reserve(global, &options.id)?;
     let mut record = match record(global, &container, &bundle) {
@@ -90,7 +94,7 @@ fn make(global: &Global, options: &CreateOptions, wait: bool) -> Result<Made, Oc
     };
     let made = container
         .save_config(&bundle.config)
-        .and_then(|()| start(&container, &mut record, &bundle.spec, options, (wait, listening)));
+        .and_then(|()| start(&container, &mut record, &bundle.spec, options, wait));
     match made {
         Ok((starting, cgroup, console)) => Ok(Made { container, record, spec: bundle.spec, cgroup, starting, console }),
         Err(error) => {
@@ -128,7 +132,7 @@ fn start(
     record: &mut Record,
     spec: &Spec,
     options: &CreateOptions,
-    (wait, listening): (bool, Listening),
+    wait: bool,
 ) -> Result<Started, OciError> {
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
     let console = Console::open(terminal, options.io.console_socket.as_deref(), wait || options.detach)?;
@@ -152,8 +156,7 @@ fn start(
     }
     let gate = wait.then(|| container.make_gate()).transpose()?;
     let lowered = lower(record, spec, options, (&hierarchies, &cgroup), gate)?;
-    let preserve_fds = listening.0 + options.io.preserve_fds;
-    let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds };
+    let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: preserved(options) };
     let mut starting = launch::begin(lowered, Some(spec), &with)?;
     let attached = attached_later(record).map_or(Ok(()), |unit| unit.attach(starting.pid));
     drop(placeholder);
@@ -190,7 +193,15 @@ fn lower(
     if options.no_new_keyring {
         lowered.launch.steps.retain(|step| !matches!(step, Step::SessionKeyring));
     }
+    keep_groups(spec, &mut lowered.launch);
     Ok(lowered)
+}
+
+/// podman's `--group-add keep-groups`: the processes have the caller's groups.
+pub(super) fn keep_groups(spec: &Spec, launch: &mut Launch) {
+    if spec.annotations().as_ref().is_some_and(|all| all.contains_key("run.oci.keep_original_groups")) {
+        launch.steps.retain(|step| !matches!(step, Step::Groups(_)));
+    }
 }
 
 /// The scope that the process is put into when it is there, and waits: an ordinary user cannot have it born there.

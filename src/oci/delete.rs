@@ -23,7 +23,8 @@ pub(super) fn delete(global: &Global, id: &str, force: bool) -> Result<(), OciEr
     };
     let record = container.record()?;
     let status = record.as_ref().map_or(Status::Creating, |record| container.status(record));
-    if status != Status::Stopped && !force {
+    // What was never started is ended as well, as with runc and crun: containerd stands on it.
+    if !matches!(status, Status::Stopped | Status::Created) && !force {
         let (id, status, wanted) = (id.to_owned(), status.name(), Status::Stopped.name());
         return Err(OciError::WrongStatus { id, status, wanted });
     }

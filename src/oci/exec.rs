@@ -12,6 +12,7 @@ use crate::oci::Outcome;
 use crate::oci::arguments::{ExecOptions, Global};
 use crate::oci::bundle;
 use crate::oci::console::Console;
+use crate::oci::create;
 use crate::oci::error::OciError;
 use crate::oci::launch::{self, Inheritance, Progress};
 use crate::oci::state::{Container, Status};
@@ -48,6 +49,7 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     };
     let mut lowered = lower::lower_exec(&process, target, entry, true, None)?;
     lower::check_program(&process, &mut lowered)?;
+    create::keep_groups(&spec, &mut lowered.launch);
     // Inherited by the new process, until it is in its control group.
     let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_deref());
     if let Some(list) = affinity.filter(|list| !list.is_empty()) {
@@ -57,7 +59,7 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
     let mut starting = launch::begin(lowered, None, &with)?;
     let done = starting.go_on().and_then(|()| match starting.progress()? {
-        Progress::Executed => crate::oci::create::write_pid_file(options.io.pid_file.as_deref(), starting.pid),
+        Progress::Executed => create::write_pid_file(options.io.pid_file.as_deref(), starting.pid),
         Progress::Mounted | Progress::Waiting => Err(stopped(status)),
     });
     if let Err(error) = done {
@@ -91,8 +93,8 @@ fn process(spec: &Spec, options: &ExecOptions) -> Result<(Process, Vec<String>),
         process.set_no_new_privileges(Some(true));
     }
     user(&mut process, options)?;
-    add_capabilities(&mut process, &options.capabilities)?;
-    Ok((process, Vec::new()))
+    let warnings = add_capabilities(&mut process, &options.capabilities);
+    Ok((process, warnings))
 }
 
 fn user(process: &mut Process, options: &ExecOptions) -> Result<(), OciError> {
@@ -116,16 +118,20 @@ fn user(process: &mut Process, options: &ExecOptions) -> Result<(), OciError> {
     Ok(())
 }
 
-fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciError> {
-    if names.is_empty() {
-        return Ok(());
-    }
+/// What nobody knows is left out with a warning, as in a specification.
+fn add_capabilities(process: &mut Process, names: &[String]) -> Vec<String> {
+    let mut warnings = Vec::new();
     let mut added = Capabilities::new();
     for name in names {
         let upper = name.to_ascii_uppercase();
         let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        added
-            .insert(plain.parse::<Capability>().map_err(|_| OciError::Usage(format!("`{name}` is not a capability")))?);
+        match plain.parse::<Capability>() {
+            Ok(capability) => drop(added.insert(capability)),
+            Err(_) => warnings.push(format!("the capability {name:?} is not known and left out")),
+        }
+    }
+    if added.is_empty() {
+        return warnings;
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&added).copied().collect::<Capabilities>());
@@ -139,5 +145,5 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciEr
         sets.set_ambient(ambient);
     }
     process.set_capabilities(Some(sets));
-    Ok(())
+    warnings
 }

@@ -52,6 +52,7 @@ pub(super) fn json() -> Result<String, OciError> {
             "mountExtensions": { "idmap": { "enabled": true } },
         },
         "annotations": {},
+        "potentiallyUnsafeConfigAnnotations": ["run.oci.keep_original_groups"],
     });
     Ok(format!("{features:#}\n"))
 }

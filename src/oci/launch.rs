@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
@@ -49,7 +49,6 @@ pub(super) fn begin(lowered: Lowered, spec: Option<&Spec>, with: &Inheritance<'_
     let Lowered { mut launch, descriptors: slots } = lowered;
     let oom_score = take_oom_score(&mut launch);
     let single = SingleThreaded::check().map_err(OciError::io("look at", "/proc/self/task"))?;
-    check_preserved(with.preserve_fds)?;
     let binds = init::prepare_binds(&launch, &slots).map_err(|failure| OciError::launch(&failure, &launch.steps))?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(OciError::io("make", "a pipe"));
     let (go_read, go) = pipe()?;
@@ -131,13 +130,19 @@ fn settle(
     spec.map_or(Ok(()), |spec| namespaces::map_users(launch, spec, pid))
 }
 
-/// The descriptors that the caller promised are there. Ours came after them.
-fn check_preserved(count: u32) -> Result<(), OciError> {
-    for number in (3..).take(count as usize) {
-        let path = format!("/proc/self/fd/{number}");
-        std::fs::symlink_metadata(&path).map_err(OciError::io("find, for --preserve-fds,", &path))?;
+/// Of the descriptors that the caller promised some may be missing (podman's `--preserve-fd` leaves gaps): what is returned
+/// lies there, so that nothing of ours does, and is closed when the program is executed.
+pub(super) fn hold_places(count: u32) -> Result<Vec<OwnedFd>, OciError> {
+    if count == 0 {
+        return Ok(Vec::new());
     }
-    Ok(())
+    let mut places = vec![open("/dev/null", OFlags::PATH)?];
+    for number in (3..).take(count as usize) {
+        let place = places.first().map(|null| rustix::io::fcntl_dupfd_cloexec(null, number)).transpose();
+        let place = place.map_err(OciError::io("look at", format!("/proc/self/fd/{number}")))?;
+        places.extend(place.filter(|place| place.as_raw_fd() == number));
+    }
+    Ok(places)
 }
 
 fn open(path: &str, flags: OFlags) -> Result<OwnedFd, OciError> {

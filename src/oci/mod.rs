@@ -50,7 +50,17 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return failed(&Global::default(), &error),
     };
-    if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_))
+    let held = match &command {
+        Command::Create(options) | Command::Run(options) => Some(create::preserved(options)),
+        Command::Exec(options) => Some(options.io.preserve_fds),
+        _ => None,
+    };
+    // Before anything of ours is open, and until the end.
+    let _places = match held.map_or(Ok(Vec::new()), launch::hold_places) {
+        Ok(places) => places,
+        Err(error) => return failed(&global, &error),
+    };
+    if held.is_some()
         && let Err(error) = seal::seal()
     {
         return failed(&global, &OciError::io("execute from a read-only mount", "/proc/self/exe")(error));

@@ -45,7 +45,7 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// The options of a mount that do not go to its file system.
-pub const MOUNT_OPTIONS: [&str; 57] = [
+pub const MOUNT_OPTIONS: [&str; 60] = [
     "async",
     "atime",
     "bind",
@@ -84,6 +84,9 @@ pub const MOUNT_OPTIONS: [&str; 57] = [
     "sync",
     "diratime",
     "nodiratime",
+    "nomand",
+    "noiversion",
+    "nolazytime",
     "nosymfollow",
     "symfollow",
     "tmpcopyup",
@@ -390,7 +393,7 @@ pub(super) fn devices(spec: &Spec, steps: &mut Vec<Step>) -> Result<(), LowerErr
     Ok(())
 }
 
-fn text(path: &Path) -> Result<String, LowerError> {
+pub(super) fn text(path: &Path) -> Result<String, LowerError> {
     path.to_str().map(str::to_owned).ok_or_else(|| LowerError::Text(path.display().to_string()))
 }
 
@@ -419,6 +422,7 @@ impl Options {
                     "bind" => {}
                     "rbind" => options.recursive = true,
                     "defaults" | "async" | "loud" | "silent" => {}
+                    "nomand" | "noiversion" | "nolazytime" => {}
                     "idmap" => options.id_map = Some(false),
                     "ridmap" => options.id_map = Some(true),
                     "tmpcopyup" => options.copy_up = true,

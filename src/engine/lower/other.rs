@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use crate::engine::cgroup;
 use crate::engine::lower::mounts::{self, is_image};
 use crate::engine::lower::{LowerError, Lowered, Root, Slots, restrict, root, stdio};
 use crate::engine::runtimes::OtherRuntime;
-use crate::init::{Launch, Namespace, NamespaceKind, Step};
+use crate::init::{
+    BindSource, Launch, MountFlags, Namespace, NamespaceKind, Propagation, PropagationKind, RecursiveFlags, Step,
+};
 
 /// What others must know: nothing that we ask for is newer but words that older ones may pass over.
 const VERSION: &str = "1.0.2";
@@ -26,6 +28,28 @@ pub struct Handover<'a> {
     pub stdin: bool,
 }
 
+const SHARED: [&str; 2] = ["shared", "rshared"];
+const SLAVE: [&str; 2] = ["slave", "rslave"];
+
+fn spreads(mount: &Mount, options: [&str; 2]) -> bool {
+    mount.options().iter().flatten().any(|option| options.contains(&option.as_str()))
+}
+
+/// In the namespace that the runtime is called in nothing spreads to the host. The host's mount is put over its copy there.
+fn stay_shared(mount: &Mount, slots: &mut Slots) -> Result<Step, LowerError> {
+    let source = mount.source().as_ref().ok_or(LowerError::Missing("mounts.source"))?;
+    let target = mount.destination().display().to_string();
+    Ok(Step::Bind {
+        source: BindSource::Host(mounts::open_source(source, &target, slots)?),
+        target: mounts::text(source)?,
+        recursive: spreads(mount, ["rbind", "rbind"]),
+        flags: MountFlags::default(),
+        recursive_flags: RecursiveFlags::default(),
+        propagation: Some(Propagation { kind: PropagationKind::Shared, recursive: true }),
+        id_map: None,
+    })
+}
+
 /// The launch. [`bundle`] says what must lie in the folder by then.
 ///
 /// # Errors
@@ -35,6 +59,9 @@ pub fn lower_other(spec: &Spec, handover: Handover<'_>) -> Result<Lowered, Lower
     let mut slots = Slots::default();
     let cgroup = slots.cgroup(handover.cgroup);
     let mut steps = vec![Step::IsolateMounts { slave: true }];
+    for mount in spec.mounts().iter().flatten().filter(|mount| spreads(mount, SHARED)) {
+        steps.push(stay_shared(mount, &mut slots)?);
+    }
     steps.extend(spec.linux().as_ref().and_then(mounts::label));
     root(handover.root, (None, false), &mut slots, &mut steps)?;
     steps.extend(mounts::images(spec)?);
@@ -61,12 +88,11 @@ pub fn bundle(spec: &Spec, root: &Root, network: Option<PathBuf>, group: PathBuf
     spec.set_version(VERSION.to_owned());
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     mounts.retain(|mount| !is_image(mount));
-    let shared = mounts
-        .iter()
-        .find(|mount| mount.options().iter().flatten().any(|option| matches!(option.as_str(), "shared" | "rshared")));
-    if let Some(mount) = shared {
-        let target = mount.destination().display();
-        return Err(LowerError::Unsupported(format!("mounts: {target}: shared propagation with another runtime")));
+    // As Docker does: with private mounts around them runtimes would cut off what they bind.
+    let around = [(SHARED, "shared"), (SLAVE, "rslave")];
+    let around = around.iter().find(|(options, _)| mounts.iter().any(|mount| spreads(mount, *options)));
+    if let (Some((_, propagation)), Some(linux)) = (around, spec.linux_mut()) {
+        linux.set_rootfs_propagation(Some((*propagation).to_owned()));
     }
     spec.set_mounts(Some(mounts));
     if let (Root::Overlay { at, .. } | Root::Bind(at), Some(wanted)) = (root, spec.root_mut()) {

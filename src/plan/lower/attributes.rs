@@ -1,7 +1,6 @@
 //! Attributes that nothing honours yet.
 
 use super::Lowering;
-use super::service::is_builtin;
 use crate::model::Service;
 use crate::plan::PullPolicy;
 
@@ -18,11 +17,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
     ),
     ("models", |s| !s.models.is_empty(), "models are not served"),
     (
-        "runtime",
-        |s| s.runtime.as_deref().is_some_and(|runtime| !is_builtin(runtime)) && s.volumes.iter().any(is_shared),
-        "mounts with `propagation: shared` are there with the built-in engine only",
-    ),
-    (
         "storage_opt",
         |s| !s.storage_opt.is_empty(),
         "a container's root has no quota of its own (in Docker only where it lies on xfs with project quotas)",
@@ -34,12 +28,6 @@ const NOT_YET: &[(&str, Check, &str)] = &[
         "there is no inventory of generic resources",
     ),
 ];
-
-/// What is mounted there inside is to appear on the host.
-fn is_shared(mount: &crate::model::ServiceVolume) -> bool {
-    let propagation = mount.bind.as_ref().and_then(|bind| bind.propagation.as_deref());
-    matches!(propagation, Some("shared" | "rshared"))
-}
 
 fn reservations(service: &Service) -> Option<&crate::model::Reservations> {
     service.deploy.as_ref()?.resources.reservations.as_ref()

@@ -153,3 +153,42 @@ fn a_runtime_that_is_not_there_is_told_before_anything_is_made() {
     assert!(project.ps().is_empty());
     project.down();
 }
+
+#[test]
+fn mounts_spread_from_and_to_containers_of_another_runtime() {
+    let test = "mounts_spread_from_and_to_containers_of_another_runtime";
+    let Some(other) = Other::new(test, "services: {}") else { return };
+    let host = tempfile::tempdir().unwrap();
+    let none: Option<&str> = None;
+    let mount = |path: &std::path::Path| {
+        nix::mount::mount(Some("t"), path, Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
+    };
+    mount(host.path());
+    nix::mount::mount(none, host.path(), none, nix::mount::MsFlags::MS_SHARED, none).unwrap();
+    ["inner", "outer"].iter().for_each(|name| fs::create_dir(host.path().join(name)).unwrap());
+    let script = shell(
+        "mount -t tmpfs t /shared/inner && touch /shared/inner/marker /shared/go; \
+         until [ -e /shared/outer/marker ]; do sleep 0.05; done; \
+         for at in shared slave private; do [ -e /$at/outer/marker ] && echo $at; done; echo over",
+    );
+    let source = host.path().display();
+    let text = format!(
+        "services:\n  a: {{{script}, runtime: other, cap_add: [SYS_ADMIN], \
+         volumes: ['{source}:/shared:rshared', '{source}:/slave:rslave', '{source}:/private']}}\n"
+    );
+    other.project.write("compose.yaml", &text);
+    other.run(&["up", "-d"]).ok();
+    eventually("the container's mount", || host.path().join("go").exists().then_some(()));
+    let inner = host.path().join("inner/marker").exists();
+    mount(&host.path().join("outer"));
+    fs::write(host.path().join("outer/marker"), "").unwrap();
+    let logs = || other.project.run(&["logs", "--no-log-prefix"]).ok().out;
+    let said = eventually("its output", || Some(logs()).filter(|said| said.contains("over")));
+    other.down();
+    for name in ["inner", "outer"] {
+        nix::mount::umount2(&host.path().join(name), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+    nix::mount::umount2(host.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    assert!(inner, "the container's mount is not the host's");
+    assert_eq!(said, "shared\nslave\nover\n");
+}

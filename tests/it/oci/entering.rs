@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::bundle::{Bundle, cannot_run, text};
+use crate::support::eventually;
 
 fn open_to_all(bundle: &Bundle) {
     for folder in [bundle.folder.path().to_owned(), bundle.rootfs()] {
@@ -121,6 +122,50 @@ fn sockets_that_the_runtime_was_handed_are_the_programs() {
 }
 
 #[test]
+fn an_annotation_keeps_the_callers_groups() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("groups", "grep Groups /proc/self/status; exec sleep 60");
+    let groups = |bundle: &Bundle, arguments: &[&str]| {
+        let runtime = bundle.command(arguments);
+        let mut caller = Command::new("setpriv");
+        caller.args(["--groups", "7,8"]).arg(runtime.get_program()).args(runtime.get_args());
+        let path = bundle.outside("groups");
+        let file = fs::File::create(&path).unwrap();
+        let caller = caller.current_dir(bundle.folder.path()).stdin(Stdio::null()).stdout(file.try_clone().unwrap());
+        assert!(caller.stderr(file).status().unwrap().success());
+        eventually("the groups", || {
+            let said = fs::read_to_string(&path).unwrap();
+            said.strip_prefix("Groups:").and_then(|list| list.strip_suffix('\n')).map(|list| list.trim().to_owned())
+        })
+    };
+    let exec = ["exec", &bundle.id.clone(), "/bin/grep", "Groups", "/proc/self/status"];
+    assert_eq!(groups(&bundle, &["run", "--detach", &bundle.id]), "");
+    assert_eq!(groups(&bundle, &exec), "");
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.set("/annotations", json!({ "run.oci.keep_original_groups": "1" }));
+    assert_eq!(groups(&bundle, &["run", "--detach", &bundle.id]), "7 8");
+    assert_eq!(groups(&bundle, &exec), "7 8");
+}
+
+#[test]
+fn a_capability_that_nobody_knows_is_left_out_of_exec_with_a_warning() {
+    if cannot_run() {
+        return;
+    }
+    let mut bundle = Bundle::new("exec-cap", "exec sleep 60");
+    bundle.set("/process/capabilities", json!({}));
+    bundle.create();
+    bundle.start();
+    let caps = ["--cap", "CAP_NOSUCH", "--cap", "kill"];
+    let output =
+        bundle.oci(&[&["exec"], &caps[..], &[&bundle.id, "/bin/grep", "CapEff", "/proc/self/status"]].concat());
+    assert_eq!(text(&output.stdout), "CapEff:\t0000000000000020\n");
+    assert!(text(&output.stderr).contains("CAP_NOSUCH"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn output_of_a_terminal_that_we_carry_is_the_programs_own() {
     if cannot_run() {
         return;
@@ -232,8 +277,9 @@ fn what_is_left_of_a_container_in_the_hosts_pids_is_killed() {
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
     bundle.wait();
     bundle.ok(&["kill", &bundle.id, "KILL"]);
-    crate::support::eventually("their end", || {
-        bundle.fails(&["kill", &bundle.id, "KILL"]).contains("container not running").then_some(())
+    eventually("their end", || {
+        let output = bundle.oci(&["kill", &bundle.id, "KILL"]);
+        (!output.status.success() && text(&output.stderr).contains("container not running")).then_some(())
     });
     assert!(bundle.fails(&["kill", &bundle.id, "0"]).contains("container not running"));
 }

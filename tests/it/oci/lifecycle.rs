@@ -28,7 +28,6 @@ fn a_container_is_created_started_and_deleted() {
     assert_eq!(fs::read_to_string(&output).unwrap(), "", "the program runs before its start");
 
     assert!(bundle.fails(&["create", &bundle.id]).contains("exists already"));
-    assert!(bundle.fails(&["delete", &bundle.id]).contains("is created, not stopped"));
     bundle.start();
     bundle.wait();
     assert_eq!(fs::read_to_string(&output).unwrap(), "started\n");
@@ -268,6 +267,58 @@ fn descriptors_are_handed_over_only_when_asked() {
     };
     assert_eq!(with("0"), "");
     assert_eq!(with("2"), "3\n4\n");
+}
+
+#[test]
+fn descriptors_that_are_missing_among_those_handed_over_are_nobodys() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("gaps", "ls /proc/self/fd; exec sleep 60");
+    let with = |command: &str, after: &[&str]| {
+        let runtime = bundle.command(&[&[command, "--detach", "--preserve-fds", "6", &bundle.id], after].concat());
+        let script = "exec 3</etc 6</etc 8</etc 4<&- 5<&- 7<&-; exec \"$@\"";
+        let mut shell = std::process::Command::new("/bin/bash");
+        shell.args(["-c", script, "bash"]).arg(runtime.get_program()).args(runtime.get_args());
+        let path = bundle.outside("fds");
+        let file = fs::File::create(&path).unwrap();
+        shell.stdin(std::process::Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        assert!(shell.current_dir(bundle.folder.path()).status().unwrap().success());
+        eventually("the list", || {
+            let list = fs::read_to_string(&path).unwrap();
+            // ls has the folder itself open, where there is room.
+            (list == "0\n1\n2\n3\n4\n6\n8\n").then_some(()).ok_or(list).ok()
+        });
+    };
+    with("run", &[]);
+    with("exec", &["/bin/ls", "/proc/self/fd"]);
+}
+
+#[test]
+fn what_was_never_started_is_deleted_without_force() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("unstarted", "echo started");
+    let output = bundle.create();
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    bundle.ok(&["delete", &bundle.id]);
+    assert!(fs::read_link(format!("/proc/{pid}/exe")).is_err(), "it waits for its start still");
+    assert_eq!(fs::read_to_string(output).unwrap(), "");
+}
+
+#[test]
+fn another_file_than_config_json_is_named_relative_to_the_bundle() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("config", "echo usual");
+    let mut other = bundle.config.clone();
+    other["process"]["args"] = json!(["/bin/echo", "other"]);
+    fs::create_dir(bundle.outside("sub")).unwrap();
+    fs::write(bundle.outside("sub/other.json"), other.to_string()).unwrap();
+    assert_eq!(bundle.ok(&["run", "--config", "sub/other.json", &bundle.id]), "other\n");
+    assert_eq!(bundle.run(), "usual\n");
 }
 
 #[test]

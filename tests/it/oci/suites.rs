@@ -67,6 +67,8 @@ fn a_kernel_parameter_of_the_host_is_refused() {
         ("kernel.msgmax", "ipc"),
         ("kernel.domainname", "uts"),
         ("vm.swappiness", ""),
+        // In any namespace: there is a word of its own for it.
+        ("kernel.hostname", ""),
     ];
     for (name, namespace) in parameters {
         let mut bundle = Bundle::new("host-sysctl", "true");

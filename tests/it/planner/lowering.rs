@@ -171,7 +171,6 @@ const REFUSED: &[&str] = &[
     "pre_stop: [{command: []}]",
     "pull_policy: sometimes",
     "pull_policy: every_5",
-    "runtime: kata\n    volumes: ['/h:/c:rshared']",
     "storage_opt: {size: 1g}",
     "use_api_socket: true",
     "volumes: [{type: bind, source: /h, target: /c, bind: {recursive: readonly}}]",
