@@ -258,7 +258,7 @@ pub struct AttachOptions {
 pub struct PortOptions {
     pub service: String,
     pub port: u16,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// `None`: the first running one.
     pub index: Option<u32>,

@@ -19,7 +19,7 @@ pub struct PortArgs {
     /// Which container of the service
     #[arg(long, value_name = "NUM")]
     index: Option<u32>,
-    /// `tcp` or `udp`
+    /// `tcp`, `udp` or `sctp`
     #[arg(long, default_value = "tcp", value_parser = values::protocol)]
     protocol: String,
 }

@@ -66,8 +66,8 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 /// When it is none that ports are published for.
 pub fn protocol(text: &str) -> Result<String, String> {
     match text.to_lowercase() {
-        known if matches!(known.as_str(), "tcp" | "udp") => Ok(known),
-        _ => Err(format!("`{text}` is neither `tcp` nor `udp`")),
+        known if matches!(known.as_str(), "tcp" | "udp" | "sctp") => Ok(known),
+        _ => Err(format!("`{text}` is not `tcp`, `udp` or `sctp`")),
     }
 }
 

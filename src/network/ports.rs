@@ -141,7 +141,7 @@ fn open(address: IpAddr, port: u16, protocol: Protocol) -> Result<(OwnedFd, u16)
             sockopt::set_socket_reuseaddr(&socket, true)?;
         }
         bind(&socket, &address)?;
-        if protocol == Protocol::Tcp {
+        if protocol != Protocol::Udp {
             listen(&socket, 4096)?;
         }
         let name = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
@@ -155,14 +155,14 @@ fn open(address: IpAddr, port: u16, protocol: Protocol) -> Result<(OwnedFd, u16)
 
 /// Finds the process with a socket on the port, by the kernel's tables and the descriptors of all processes.
 pub fn holder(address: SocketAddr, protocol: Protocol) -> Holder {
-    let tables = match protocol {
-        Protocol::Udp => ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"],
-        Protocol::Tcp | Protocol::Sctp => ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"],
+    let table = |path: &str| fs::read_to_string(format!("/proc/thread-self/net/{path}")).unwrap_or_default();
+    let port = address.port();
+    let inodes = match protocol {
+        Protocol::Tcp => [inodes_on(&table("tcp"), port, true), inodes_on(&table("tcp6"), port, true)].concat(),
+        Protocol::Udp => [inodes_on(&table("udp"), port, false), inodes_on(&table("udp6"), port, false)].concat(),
+        Protocol::Sctp => endpoints_on(&table("sctp/eps"), port),
     };
-    let inodes = tables.iter().flat_map(|table| {
-        inodes_on(&fs::read_to_string(table).unwrap_or_default(), address.port(), protocol == Protocol::Tcp)
-    });
-    let sockets: Vec<String> = inodes.map(|inode| format!("socket:[{inode}]")).collect();
+    let sockets: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -186,6 +186,16 @@ fn inodes_on(table: &str, port: u16, listening: bool) -> Vec<String> {
     table.lines().skip(1).filter_map(inode).collect()
 }
 
+/// Socket inodes of a `/proc/net/sctp/eps` table with that port; it holds listening ones of both families.
+fn endpoints_on(table: &str, port: u16) -> Vec<String> {
+    let inode = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let matches = fields.get(5)?.parse() == Ok(port);
+        matches.then(|| fields.get(7).map(|inode| (*inode).to_owned()))?
+    };
+    table.lines().skip(1).filter_map(inode).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +206,11 @@ mod tests {
 
     #[test]
     fn a_taken_port_names_its_holder_and_a_range_goes_on() {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            if protocol == Protocol::Sctp && !has_sctp() {
+                println!("skipped: the kernel has no SCTP");
+                continue;
+            }
             let held = reserve(&spec(None, protocol)).unwrap();
             assert_ne!(held.host, 0);
             let error = reserve(&spec(Some((held.host, held.host)), protocol)).unwrap_err();
@@ -206,5 +220,14 @@ mod tests {
             let next = reserve(&spec(Some((held.host, last)), protocol)).unwrap();
             assert!(next.host > held.host && next.host <= last);
         }
+    }
+
+    #[test]
+    fn an_sctp_endpoint_is_found_by_its_port() {
+        let table = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n\
+                     ffff9c1a ffff9c1b 2   10  48   8100      0 15673 0.0.0.0 \n\
+                     ffff9c1c ffff9c1d 2   10  12   810       0 15674 10.55.0.1 \n";
+        assert_eq!(endpoints_on(table, 8100), ["15673"]);
+        assert_eq!(endpoints_on(table, 81), Vec::<String>::new());
     }
 }

@@ -7,19 +7,24 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+
+use crate::spec::Protocol;
 
 /// A UDP peer that has been silent for so long is forgotten, as in Docker's proxy.
 const UDP_IDLE: Duration = Duration::from_secs(90);
 const UDP_PEERS: usize = 1024;
 
-/// Accepts on a held listening socket and copies both ways; ends only by being dropped or by a broken socket.
+/// Accepts on a held listening socket and copies both ways; ends only by being dropped or by a broken socket. Of SCTP it
+/// keeps the data and, as long as they fit its buffer, the messages; as Docker's, it knows nothing of streams.
 ///
 /// # Errors
 /// When the socket cannot be used.
-pub async fn tcp(listener: OwnedFd, target: SocketAddr) -> io::Result<()> {
+pub async fn connections(listener: OwnedFd, protocol: Protocol, target: SocketAddr) -> io::Result<()> {
     let listener: std::net::TcpListener = listener.into();
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
@@ -35,12 +40,33 @@ pub async fn tcp(listener: OwnedFd, target: SocketAddr) -> io::Result<()> {
             Err(error) => return Err(error),
         };
         tokio::spawn(async move {
-            if let Ok(mut inside) = TcpStream::connect(target).await {
+            let connected = match protocol {
+                Protocol::Sctp => connect_sctp(target).await,
+                Protocol::Tcp | Protocol::Udp => TcpStream::connect(target).await,
+            };
+            if let Ok(mut inside) = connected {
                 // Either end breaking off is the peers' matter; both see it as the connection closing.
                 let _ = outside.set_nodelay(true).and(inside.set_nodelay(true));
                 let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
             }
         });
+    }
+}
+
+/// An SCTP socket for one connection is used like one of TCP.
+async fn connect_sctp(target: SocketAddr) -> io::Result<TcpStream> {
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::SCTP))?;
+    match connect(&socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
     }
 }
 

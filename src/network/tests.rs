@@ -425,7 +425,7 @@ async fn ipv6_loopback_reaches_an_ipv4_container_through_the_proxy() {
         println!("skipped: no IPv6 on this host");
         return;
     };
-    let proxy = tokio::spawn(proxy::tcp(held.ipv6.unwrap(), target));
+    let proxy = tokio::spawn(proxy::connections(held.ipv6.unwrap(), Protocol::Tcp, target));
     let text = tokio::task::spawn_blocking(move || ask(("::1".parse::<IpAddr>().unwrap(), held.host))).await.unwrap();
     assert_eq!(text.unwrap(), "hello");
     proxy.abort();

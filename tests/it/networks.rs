@@ -34,6 +34,34 @@ fn server(port: u16, word: &str) -> String {
     format!("image: rcompose/host, stop_signal: SIGKILL, command: {command}")
 }
 
+/// Answers each SCTP connection with what it was sent, on all addresses of both families.
+const SCTP_SERVER: &str = "import socket
+listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+listener.bind(('::', 80))
+listener.listen()
+print('ready', flush=True)
+while True:
+    peer, _ = listener.accept()
+    peer.sendall(peer.recv(99))
+    peer.close()
+";
+
+/// Has what listens at each of the given addresses and ports send a word back by SCTP; prints those that do.
+const SCTP_CLIENT: &str = "import socket, sys
+for host, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP) as peer:
+        peer.settimeout(10)
+        try:
+            peer.connect((host, int(port)))
+            peer.sendall(b'word')
+            if peer.recv(99) == b'word':
+                print(host, port)
+        except OSError as error:
+            print(host, port, error, file=sys.stderr)
+";
+
 /// Attributes of a service that does nothing.
 const IDLE: &str = "image: rcompose/host, stop_signal: SIGKILL, command: [sleep, '1000']";
 
@@ -449,6 +477,69 @@ networks: {{front: {{}}, back: {{}}}}\n"
     assert_eq!(inside(&project, "db", &lookup("web")), "");
     project.down();
     project.assert_nothing_left();
+}
+
+#[test]
+fn sctp_ports_are_published_by_the_kernel_and_by_the_proxy() {
+    let test = "sctp_ports_are_published_by_the_kernel_and_by_the_proxy";
+    if !can_run_containers(test) || !has_python(test) {
+        return;
+    }
+    let python = |script: &str, arguments: &[&str]| {
+        let ran = Command::new("python3").args(["-c", script]).args(arguments).output().unwrap();
+        (String::from_utf8_lossy(&ran.stdout).into_owned(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+    let (has, _) = python("import socket; socket.socket(2, 1, socket.IPPROTO_SCTP); print('yes')", &[]);
+    if has.is_empty() {
+        println!("{test}: skipped: the kernel has no SCTP");
+        return;
+    }
+    let command = serde_json::to_string(&["python3", "-c", SCTP_SERVER]).unwrap();
+    let project = Project::new(&format!(
+        "services:
+  web:
+    image: rcompose/host
+    stop_signal: SIGKILL
+    command: {command}
+    expose: ['80/sctp']
+    ports: ['80/sctp', '127.0.0.1::80/sctp']
+  six: {{image: rcompose/host, stop_signal: SIGKILL, command: {command}, ports: ['80/sctp'], networks: [six]}}
+  client: {{{IDLE}}}
+networks: {{six: {{enable_ipv6: true}}}}
+"
+    ));
+    project.run(&["up", "-d"]).ok();
+    ready(&project, &["web", "six"]);
+    let published = |service: &str, of: &str| {
+        let publishers = project.container(service)["Publishers"].as_array().unwrap().clone();
+        let one = publishers.iter().find(|one| one["URL"] == of).unwrap_or_else(|| panic!("{of}: {publishers:?}"));
+        assert_eq!(one["Protocol"], "sctp");
+        one["PublishedPort"].to_string()
+    };
+    let (any, local, six) = (published("web", "0.0.0.0"), published("web", "127.0.0.1"), published("six", "0.0.0.0"));
+    let asked = project.run(&["port", "--protocol", "sctp", "six", "80"]).ok();
+    assert!(asked.out.contains(&six), "{}", asked.out);
+    let mut ends = vec![["127.0.0.1", &any], ["127.0.0.1", &local], ["127.0.0.1", &six]];
+    if std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        // To a container that has IPv6 and to one that has not.
+        ends.extend([["::1", &any], ["::1", &six]]);
+    }
+    let all: Vec<&str> = ends.concat();
+    let expected: String = ends.iter().map(|[host, port]| format!("{host} {port}\n")).collect();
+    let (answered, errors) = python(SCTP_CLIENT, &all);
+    assert_eq!(answered, expected, "{errors}");
+    let command = ["exec", "-T", "client", "python3", "-c", SCTP_CLIENT, "web", "80", "six", "80"];
+    assert_eq!(project.run(&command).out, "web 80\n", "the other one is on another network");
+
+    // A proxy that has ended would have been told.
+    let log = project.root().join("data/projects").join(&project.name).join("supervisor.log");
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    assert!(!log.contains("proxy"), "{log}");
+    let rival = project.beside(&format!("services: {{w: {{{IDLE}, ports: ['{any}:80/sctp']}}}}\n"));
+    let taken = rival.run(&["up", "-d"]).fails(1);
+    assert!(taken.err.contains(&format!("{any}/sctp is in use by `")), "{}", taken.err);
+    rival.run(&["down"]).ok();
+    project.down();
 }
 
 #[test]

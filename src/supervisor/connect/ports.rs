@@ -184,7 +184,7 @@ impl Host {
         let proxying = tokio::task::spawn_local(async move {
             let ended = match protocol {
                 Protocol::Udp => network::proxy::udp(socket, target).await,
-                Protocol::Tcp | Protocol::Sctp => network::proxy::tcp(socket, target).await,
+                Protocol::Tcp | Protocol::Sctp => network::proxy::connections(socket, protocol, target).await,
             };
             if let Err(error) = ended {
                 host.warn(&format!("the proxy to {target} has ended: {error}"));
