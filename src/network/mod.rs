@@ -78,6 +78,11 @@ pub enum NetworkError {
     Legacy { program: &'static str, bridges: String, source: io::Error },
     #[error("link `{link}` of network `{network}` is that of network `{holder}`")]
     LinkTaken { network: String, link: String, holder: String },
+    #[error(
+        "networks `{network}` and `{holder}` are on link `{link}`, for which the kernel has one `ipvlan_mode` and one \
+         `ipvlan_flag`: give both the same, or another `parent`"
+    )]
+    Modes { network: String, holder: String, link: String },
     #[error("network `{network}`: this host has no link `{link}`")]
     NoParent { network: String, link: String },
     #[error("`{value}` is not a hardware address")]

@@ -264,6 +264,12 @@ fn plan_record(
     if let Some(other) = others.iter().find(|other| is_bridge && other.bridge == bridge) {
         return Err(NetworkError::LinkTaken { network: spec.name.clone(), link: bridge, holder: other.name.clone() });
     }
+    // The last one made would change those that are there.
+    if let Driver::Shared(shared) = &spec.driver
+        && let Some(other) = others.iter().find(|other| other.bridge == bridge && other.changes_with(shared))
+    {
+        return Err(NetworkError::Modes { network: spec.name.clone(), holder: other.name.clone(), link: bridge });
+    }
     let mut used = ipam::used_by(others);
     // The own range of a link that is there already is the very one that containers are to be in.
     if owns_link || spec.subnets.is_empty() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::disk::{self, Durability};
 use crate::network::NetworkError;
 use crate::network::ipam;
-use crate::spec::network::{Bridge, Driver};
+use crate::spec::network::{Bridge, Driver, Shared};
 
 /// A network that exists, or of which something may exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,13 @@ impl NetworkRecord {
     /// Whether its links lead out by themselves, without a router on their network.
     pub fn is_routed(&self) -> bool {
         matches!(&self.driver, Driver::Shared(shared) if shared.kind.is_routed())
+    }
+
+    /// Whether a network like this one on the same parent would change it: a parent has one mode and flag for all of `ipvlan`.
+    pub fn changes_with(&self, new: &Shared) -> bool {
+        let Driver::Shared(own) = &self.driver else { return false };
+        let ipvlan = own.kind.driver() == "ipvlan" && new.kind.driver() == "ipvlan";
+        ipvlan && (own.kind, own.flag) != (new.kind, new.flag)
     }
 
     /// Its bridge; `None` for a network of another kind.

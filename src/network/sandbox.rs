@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoPortKind, InfoVeth, IpVlanMode, LinkMessage, MacVlanMode};
+use netlink_packet_route::link::{InfoData, InfoPortKind, InfoVeth, IpVlanFlags, IpVlanMode, LinkMessage, MacVlanMode};
 use netlink_packet_route::route::{RouteMessage, RouteScope};
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{
@@ -22,7 +22,7 @@ use crate::network::dns_sockets::{self, DnsSockets};
 use crate::network::link::{address_message, delete_link, link_exists, link_index};
 use crate::network::netlink::{self, ACK, CREATE, EXCLUSIVE, Netlink};
 use crate::network::records::NetworkRecord;
-use crate::spec::network::{Driver, SharedKind};
+use crate::spec::network::{Driver, IpvlanFlag, Shared, SharedKind};
 
 /// How long the kernel has to destroy a namespace, which usually takes it milliseconds.
 const SWEEP_AFTER: Duration = Duration::from_millis(300);
@@ -165,7 +165,7 @@ fn make(outside: &Netlink, netns: BorrowedFd<'_>, interface: &Interface<'_>) -> 
     let parent = nix::net::if_::if_nametoindex(interface.network.bridge.as_str())?;
     let bridge = match &interface.network.driver {
         Driver::Shared(shared) => {
-            let link = RouteNetlinkMessage::NewLink(shared_link(netns, interface, parent, shared.kind));
+            let link = RouteNetlinkMessage::NewLink(shared_link(netns, interface, parent, shared));
             return outside.send(&netlink::encode(link, ACK | CREATE | EXCLUSIVE)).map(drop);
         }
         Driver::Bridge(bridge) => bridge,
@@ -243,7 +243,7 @@ pub fn clear(netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
     cleared.map_err(NetworkError::kernel("delete the links of a container"))
 }
 
-fn shared_link(netns: BorrowedFd<'_>, interface: &Interface<'_>, parent: u32, kind: SharedKind) -> LinkMessage {
+fn shared_link(netns: BorrowedFd<'_>, interface: &Interface<'_>, parent: u32, shared: &Shared) -> LinkMessage {
     macro_rules! finish {
         ($link:expr) => {{
             let mut link = $link.setns_by_fd(netns.as_raw_fd());
@@ -256,13 +256,18 @@ fn shared_link(netns: BorrowedFd<'_>, interface: &Interface<'_>, parent: u32, ki
     let macvlan = |mode| {
         let link = finish!(LinkMacVlan::new(&interface.name, parent, mode));
         // The only one on its parent has the parent's address.
-        match mac_of(interface).filter(|_| kind != SharedKind::MacvlanPassthru) {
+        match mac_of(interface).filter(|_| shared.kind != SharedKind::MacvlanPassthru) {
             Some(mac) => link.address(mac).build(),
             None => link.build(),
         }
     };
-    let ipvlan = |mode| finish!(LinkIpVlan::new(&interface.name, parent, mode)).build();
-    match kind {
+    let flag = match shared.flag {
+        IpvlanFlag::Bridge => IpVlanFlags::empty(),
+        IpvlanFlag::Private => IpVlanFlags::Private,
+        IpvlanFlag::Vepa => IpVlanFlags::Vepa,
+    };
+    let ipvlan = |mode| finish!(LinkIpVlan::new(&interface.name, parent, mode).flag(flag)).build();
+    match shared.kind {
         SharedKind::MacvlanBridge => macvlan(MacVlanMode::Bridge),
         SharedKind::MacvlanPrivate => macvlan(MacVlanMode::Private),
         SharedKind::MacvlanVepa => macvlan(MacVlanMode::Vepa),

@@ -18,7 +18,7 @@ use crate::network::firewall::{self, ProjectTable, Published};
 use crate::network::link::link_exists;
 use crate::network::sandbox::{self, Gateway, Interface, Sandbox};
 use crate::network::{EndpointRecord, NetworkError, NetworkRecord, Networks, foreign, netlink, nft, ports, proxy};
-use crate::spec::network::{Driver, Shared, SharedKind};
+use crate::spec::network::{Driver, IpvlanFlag, Shared, SharedKind};
 use crate::spec::{NetworkSpec, PortSpec, Protocol};
 
 /// A project with networks on this host; all of it goes when this is dropped, also by a failed test.
@@ -296,7 +296,7 @@ fn an_address_on_a_shared_link_is_free_for_the_next_run() {
     let Some(host) = Host::new("clear") else { return };
     for kind in [SharedKind::MacvlanBridge, SharedKind::IpvlanL2] {
         let parent = host.network(&format!("under-{kind:?}"), false).bridge;
-        let driver = Driver::Shared(Shared { parent: Some(parent), kind });
+        let driver = Driver::Shared(Shared { parent: Some(parent), kind, flag: IpvlanFlag::default() });
         let network = host.network_with(&format!("{kind:?}"), false, driver).unwrap();
         let before = match host.try_container(&network, 1).0 {
             Err(NetworkError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -308,6 +308,20 @@ fn an_address_on_a_shared_link_is_free_for_the_next_run() {
         assert!(host.try_container(&network, 1).0.is_err(), "both at once");
         sandbox::clear(before.netns.as_fd()).unwrap();
         host.container(&network, 1);
+    }
+}
+
+#[test]
+fn networks_on_one_parent_do_not_change_each_others_mode() {
+    let Some(host) = Host::new("modes") else { return };
+    let parent = host.network("under", false).bridge;
+    let on_it = |kind, flag| Driver::Shared(Shared { parent: Some(parent.clone()), kind, flag });
+    host.network_with("first", false, on_it(SharedKind::IpvlanL2, IpvlanFlag::Bridge)).unwrap();
+    host.network_with("alike", false, on_it(SharedKind::IpvlanL2, IpvlanFlag::Bridge)).unwrap();
+    host.network_with("other", false, on_it(SharedKind::MacvlanVepa, IpvlanFlag::Bridge)).unwrap();
+    for (kind, flag) in [(SharedKind::IpvlanL3, IpvlanFlag::Bridge), (SharedKind::IpvlanL2, IpvlanFlag::Private)] {
+        let refused = host.network_with("second", false, on_it(kind, flag)).unwrap_err();
+        assert!(matches!(refused, NetworkError::Modes { .. }), "{refused}");
     }
 }
 

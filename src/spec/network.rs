@@ -107,6 +107,26 @@ pub struct Shared {
     /// The host's link, or `LINK.VLAN`, which is made when it is missing; `None`: a link that leads nowhere.
     pub parent: Option<String>,
     pub kind: SharedKind,
+    #[serde(default, skip_serializing_if = "IpvlanFlag::is_bridge")]
+    pub flag: IpvlanFlag,
+}
+
+/// How links of `ipvlan` on the same parent reach each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IpvlanFlag {
+    #[default]
+    Bridge,
+    /// Not at all.
+    Private,
+    /// By a switch outside that sends frames back.
+    Vepa,
+}
+
+impl IpvlanFlag {
+    fn is_bridge(&self) -> bool {
+        *self == Self::Bridge
+    }
 }
 
 /// How the links share their parent.

@@ -563,24 +563,30 @@ fn links_of_their_own_on_a_link_of_the_host() {
   tagged: {{{}, networks: [tagged]}}
   tagged2: {{{IDLE}, networks: [tagged]}}
   routed: {{{IDLE}, networks: [routed]}}
+  apart: {{{}, networks: [apart]}}
+  apart2: {{{IDLE}, networks: [apart]}}
 networks:
   mac: {{driver: macvlan, driver_opts: {{parent: {parent}}}, ipam: {{config: [{{subnet: 10.91.41.0/24, gateway: 10.91.41.1}}]}}}}
   tagged: {{driver: ipvlan, driver_opts: {{parent: {parent}.7}}, ipam: {{config: [{{subnet: 10.91.42.0/24}}]}}}}
   routed: {{driver: ipvlan, driver_opts: {{ipvlan_mode: l3, parent: {parent}.9}}, ipam: {{config: [{{subnet: 10.91.43.0/24}}]}}}}
+  apart: {{driver: ipvlan, driver_opts: {{ipvlan_flag: private, parent: {parent}.11}}, ipam: {{config: [{{subnet: 10.91.45.0/24}}]}}}}
 ",
         server(80, "macvlan"),
-        server(80, "ipvlan")
+        server(80, "ipvlan"),
+        server(80, "private")
     ));
     let up = project.run(&["up", "-d"]);
     if up.err.contains("Operation not supported") {
         println!("{test}: skipped: the kernel has no macvlan or ipvlan");
     } else {
         up.ok();
-        ready(&project, &["mac", "tagged"]);
+        ready(&project, &["mac", "tagged", "apart"]);
         assert_eq!(inside(&project, "mac2", &connect("mac", 80)), "macvlan");
         assert_eq!(inside(&project, "tagged2", &connect("tagged", 80)), "ipvlan");
         assert!(inside(&project, "mac", "ip -d link show eth0").contains("macvlan mode bridge"));
         assert!(inside(&project, "routed", "ip route show default").contains("default dev eth0"));
+        assert!(inside(&project, "apart", "ip -d link show eth0").contains("mode l2 private"));
+        assert!(fails_inside(&project, "apart2", &connect("apart", 80)));
     }
     project.down();
     let tag = format!("/sys/class/net/{parent}.7");

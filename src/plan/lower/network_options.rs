@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Lowering;
 use crate::model::Network;
-use crate::spec::network::{Bridge, Driver, Families, Shared, SharedKind};
+use crate::spec::network::{Bridge, Driver, Families, IpvlanFlag, Shared, SharedKind};
 
 /// What the options of a network say.
 #[derive(Default)]
@@ -101,11 +101,17 @@ impl Lowering<'_> {
     fn shared(&mut self, path: &str, options: BTreeMap<&str, &str>, mode_key: &str, default: &str) -> Shared {
         let mut parent = None;
         let mut mode = default;
+        let mut flag = IpvlanFlag::default();
         for (key, value) in options {
             let at = format!("{path}.driver_opts.{key}");
             match key {
                 "parent" => parent = self.link_name(&at, value).then(|| value.to_owned()),
-                "ipvlan_flag" if mode_key == "ipvlan_mode" && value == "bridge" => {}
+                "ipvlan_flag" if mode_key == "ipvlan_mode" => match value {
+                    "bridge" => {}
+                    "private" => flag = IpvlanFlag::Private,
+                    "vepa" => flag = IpvlanFlag::Vepa,
+                    other => self.invalid(&at, format!("there is no flag `{other}`")),
+                },
                 key if key == mode_key => mode = value,
                 _ => self.not_yet(&at, "it is not known here"),
             }
@@ -123,7 +129,7 @@ impl Lowering<'_> {
                 SharedKind::MacvlanBridge
             }
         };
-        Shared { parent, kind }
+        Shared { parent, kind, flag }
     }
 
     /// `driver_opts` of a service on a network: settings of its interface.

@@ -377,6 +377,29 @@ networks:
 }
 
 #[test]
+fn a_network_on_a_link_of_the_host() {
+    let driver = |options: &str| {
+        let network = format!("n: {{driver: ipvlan, driver_opts: {{parent: eth0, {options}}}}}");
+        let text = format!("services: {{a: {{image: app, networks: [n]}}}}\nnetworks: {{{network}}}");
+        serde_json::to_value(&project(&text).networks["n"].driver).unwrap()["shared"].clone()
+    };
+    assert_eq!(driver("ipvlan_flag: bridge"), json!({"parent": "eth0", "kind": "ipvlan_l2"}));
+    let apart = json!({"parent": "eth0", "kind": "ipvlan_l3s", "flag": "private"});
+    assert_eq!(driver("ipvlan_mode: l3s, ipvlan_flag: private"), apart);
+    check_refused(
+        "services: {a: {image: app, networks: [i, m]}}
+networks:
+  i: {driver: ipvlan, driver_opts: {ipvlan_flag: odd}}
+  m: {driver: macvlan, driver_opts: {ipvlan_flag: vepa}}
+",
+        expect![[r#"
+            compose.yaml:3:51: there is no flag `odd`
+            compose.yaml:4:52: `networks.m.driver_opts.ipvlan_flag` is not supported yet: it is not known here
+        "#]],
+    );
+}
+
+#[test]
 fn the_hash_is_of_what_makes_the_container() {
     let hash = |attributes: &str| {
         let text = format!("services: {{a: {{{attributes}}}, b: {{image: app}}}}\nconfigs: {{c: {{content: one}}}}");
