@@ -282,6 +282,7 @@ impl StageBuilder<'_> {
             joined: joined.into_iter().collect(),
             cgroup: cgroup.entry().map_err(|error| setting_up(&error))?,
             cgroup_v1: (!self.builder.site.hierarchies()?.is_unified()).then(|| cgroup.v1_directories()),
+            shared_memory: None,
             stdin: false,
             terminal: None,
             init: false,

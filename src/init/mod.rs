@@ -352,6 +352,8 @@ pub struct Overlay {
 pub enum BindSource {
     /// A host file or directory that the parent opened (`O_PATH`).
     Host(Slot),
+    /// A mount that is attached nowhere yet.
+    Detached(Slot),
     /// A path inside the root, with what earlier steps have mounted there.
     Root(String),
 }

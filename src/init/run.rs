@@ -338,6 +338,7 @@ impl Child<'_> {
             Step::Bind { source, target, recursive, flags, recursive_flags, propagation, id_map } => {
                 let source = match source {
                     BindSource::Host(slot) => self.bind_source(index, *slot, *recursive),
+                    BindSource::Detached(slot) => slot_of(self.inherited, *slot)?.try_clone().at(""),
                     BindSource::Root(path) => self.bind_from_root(path, *recursive, *id_map),
                 };
                 let source = source.map_err(|fault| fault.of(target))?;

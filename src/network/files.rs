@@ -2,7 +2,14 @@
 
 use std::net::IpAddr;
 
-/// `/etc/hosts` as Docker writes it. `extra` are names with their addresses (`host-gateway` stands for
+/// The first lines of `/etc/hosts` as Docker writes it.
+pub fn localhost(ipv6: bool) -> String {
+    let ipv6_lines = "::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
+                      ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+    format!("127.0.0.1\tlocalhost\n{}", if ipv6 { ipv6_lines } else { "" })
+}
+
+/// What follows in `/etc/hosts`. `extra` are names with their addresses (`host-gateway` stands for
 /// `host_gateway`); `own` are the container's addresses.
 pub fn hosts(
     hostname: &str,
@@ -11,10 +18,7 @@ pub fn hosts(
     extra: &[(String, String)],
     host_gateway: Option<IpAddr>,
 ) -> String {
-    let mut text = String::from(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
-         ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
-    );
+    let mut text = String::new();
     for (name, address) in extra {
         match (address.as_str(), host_gateway) {
             ("host-gateway", Some(gateway)) => text.push_str(&format!("{gateway}\t{name}\n")),
@@ -28,9 +32,13 @@ pub fn hosts(
 
 /// The lines of `/etc/hosts` with the container's own addresses.
 pub fn own_hosts(hostname: &str, domain: Option<&str>, own: &[IpAddr]) -> String {
-    let names = match domain.filter(|domain| !domain.is_empty()) {
-        Some(domain) => format!("{hostname}.{domain} {hostname}"),
+    let full = match domain.filter(|domain| !domain.is_empty()) {
+        Some(domain) => format!("{hostname}.{domain}"),
         None => hostname.to_owned(),
+    };
+    let names = match full.split_once('.') {
+        Some((short, _)) => format!("{full} {short}"),
+        None => full,
     };
     own.iter().map(|address| format!("{address}\t{names}\n")).collect()
 }
@@ -68,6 +76,31 @@ impl Resolver {
     }
 }
 
+/// `/etc/resolv.conf` of a container that asks the host's name servers itself, or those that it is given.
+pub fn plain_resolv_conf(host: &str, servers: &[IpAddr], search: &[String], options: &[String]) -> String {
+    if servers.is_empty() && search.is_empty() && options.is_empty() {
+        return host.to_owned();
+    }
+    let mut resolver = Resolver::parse(host);
+    // As it is written there, with the interface that a link-local server is asked through.
+    let own = host.lines().filter(|line| line.split_whitespace().next() == Some("nameserver")).map(str::to_owned);
+    let given = servers.iter().map(|server| format!("nameserver {server}"));
+    let mut lines: Vec<String> = if servers.is_empty() { own.collect() } else { given.collect() };
+    if !search.is_empty() {
+        resolver.search = search.to_vec();
+    }
+    if !options.is_empty() {
+        resolver.options = options.to_vec();
+    }
+    if !resolver.search.is_empty() && resolver.search != ["."] {
+        lines.push(format!("search {}", resolver.search.join(" ")));
+    }
+    if !resolver.options.is_empty() {
+        lines.push(format!("options {}", resolver.options.join(" ")));
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
 /// `/etc/resolv.conf` of a container on networks of ours. `host` is the host's; what the specification sets
 /// (`search`, `options`) takes the place of the host's.
 pub fn resolv_conf(host: &Resolver, servers: &[IpAddr], search: &[String], options: &[String]) -> String {
@@ -101,8 +134,27 @@ mod tests {
     fn hosts_names_the_container_last() {
         let extra = [("db".to_owned(), "10.0.0.9".to_owned()), ("up".to_owned(), "host-gateway".to_owned())];
         let text = hosts("web", None, &["172.18.0.2".parse().unwrap()], &extra, Some("172.17.0.1".parse().unwrap()));
-        assert!(text.starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"));
-        assert!(text.ends_with("10.0.0.9\tdb\n172.17.0.1\tup\n172.18.0.2\tweb\n"), "{text}");
+        assert_eq!(text, "10.0.0.9\tdb\n172.17.0.1\tup\n172.18.0.2\tweb\n");
+        assert!(localhost(true).starts_with("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"));
+        assert_eq!(localhost(false), "127.0.0.1\tlocalhost\n");
+    }
+
+    #[test]
+    fn a_full_name_comes_with_its_first_part() {
+        let own = ["10.0.0.2".parse().unwrap()];
+        assert_eq!(own_hosts("a.b.c", None, &own), "10.0.0.2\ta.b.c a\n");
+        assert_eq!(own_hosts("a.b", Some("c"), &own), "10.0.0.2\ta.b.c a\n");
+        assert_eq!(own_hosts("a", Some("c"), &own), "10.0.0.2\ta.c a\n");
+    }
+
+    #[test]
+    fn what_is_given_takes_the_place_of_the_hosts() {
+        let host = "# mine\nnameserver fe80::1%eth0\nsearch a b\n";
+        assert_eq!(plain_resolv_conf(host, &[], &[], &[]), host);
+        let given = plain_resolv_conf(host, &["9.9.9.9".parse().unwrap()], &[], &["ndots:3".to_owned()]);
+        assert_eq!(given, "nameserver 9.9.9.9\nsearch a b\noptions ndots:3\n");
+        let search = plain_resolv_conf(host, &[], &["x.y".to_owned()], &[]);
+        assert_eq!(search, "nameserver fe80::1%eth0\nsearch x.y\n");
     }
 
     #[test]

@@ -184,6 +184,7 @@ fn lower(
         joined: Vec::new(),
         cgroup: if attached_later(record).is_some() { Entry::default() } else { cgroup.entry()? },
         cgroup_v1: (!hierarchies.is_unified()).then(|| cgroup.v1_directories()),
+        shared_memory: None,
         stdin: true,
         terminal: None,
         init: false,

@@ -161,6 +161,18 @@ pub enum NetworkMode {
     Container(String),
 }
 
+impl NetworkMode {
+    /// Whose network namespace is joined, if anybody's.
+    pub fn namespace(&self) -> NamespaceMode {
+        match self {
+            Self::Service(name) => NamespaceMode::Service(name.clone()),
+            Self::Container(name) => NamespaceMode::Container(name.clone()),
+            Self::Host => NamespaceMode::Host,
+            Self::Networks(_) | Self::None => NamespaceMode::Private,
+        }
+    }
+}
+
 impl Default for NetworkMode {
     fn default() -> Self {
         Self::Networks(Vec::new())

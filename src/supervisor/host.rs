@@ -33,6 +33,7 @@ use crate::spec::HookSpec;
 use crate::spec::NetworkSpec;
 use crate::spec::Observed;
 use crate::spec::VolumeSpec;
+use crate::spec::container::NamespaceMode;
 use crate::state::ProjectDir;
 use crate::state::ProjectRecord;
 use crate::state::Roots;
@@ -192,10 +193,15 @@ impl Host {
         Ok(None)
     }
 
-    /// The pid of a running container that fits.
-    pub(super) fn pid_of(&self, fits: impl Fn(&ContainerConfig) -> bool) -> Result<Option<i32>, RuntimeError> {
-        let id = self.id_of(fits)?;
-        Ok(id.and_then(|id| self.live.borrow().get(&id).map(|live| live.pid)))
+    /// The running container whose namespace is joined.
+    pub(super) fn owner_of(&self, mode: &NamespaceMode) -> Result<Option<ContainerId>, RuntimeError> {
+        match mode {
+            NamespaceMode::Service(service) => self.id_of(|other| other.service.name == *service),
+            NamespaceMode::Container(name) => {
+                self.id_of(|other| other.name == *name || other.id.as_str().starts_with(name.as_str()))
+            }
+            _ => Ok(None),
+        }
     }
 
     pub(super) fn cgroup_path(&self, id: &ContainerId) -> String {

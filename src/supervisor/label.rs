@@ -7,7 +7,7 @@ use crate::engine::selinux::{self, Labels, Policy};
 use crate::engine::spec::{EtcFiles, HostMount};
 use crate::image::Image;
 use crate::runtime::RuntimeError;
-use crate::spec::container::{Mount, MountSource, NamespaceMode, Relabel};
+use crate::spec::container::{Mount, MountSource, Relabel};
 use crate::state::ContainerConfig;
 use crate::supervisor::failure::because;
 use crate::supervisor::host::Host;
@@ -43,14 +43,7 @@ impl Host {
         let container = &config.service.container;
         let mut joined = Vec::new();
         for mode in [&container.pid, &container.ipc] {
-            let id = match mode {
-                NamespaceMode::Service(service) => self.id_of(|other| other.service.name == *service)?,
-                NamespaceMode::Container(name) => {
-                    self.id_of(|other| other.name == *name || other.id.as_str().starts_with(name.as_str()))?
-                }
-                _ => None,
-            };
-            if let Some(id) = id {
+            if let Some(id) = self.owner_of(mode)? {
                 let process = self.spec(&id)?.process().clone().unwrap_or_default();
                 joined.push(process.selinux_label().clone().filter(|label| !label.is_empty()));
             }

@@ -25,7 +25,7 @@ use crate::keeper::OomSource;
 use crate::runtime::RuntimeError;
 use crate::spec::ContainerState;
 use crate::spec::container::MountSource;
-use crate::spec::container::{NamespaceMode, NetworkMode};
+use crate::spec::container::NamespaceMode;
 use crate::state::ContainerConfig;
 use crate::state::ContainerRecord;
 use crate::state::RunState;
@@ -226,6 +226,7 @@ impl Host {
             joined: sandbox.map(|netns| (NamespaceKind::Net, netns)).into_iter().collect(),
             cgroup: entry,
             cgroup_v1: (!self.hierarchies.is_unified()).then(|| cgroup.v1_directories()),
+            shared_memory: self.joined_memory(config)?,
             stdin: container.stdin_open,
             terminal: None,
             init: container.init,
@@ -340,14 +341,18 @@ impl Host {
         Ok(())
     }
 
+    /// What the container whose `ipc` namespace is joined has in /dev/shm.
+    fn joined_memory(&self, config: &ContainerConfig) -> Result<Option<OwnedFd>, RuntimeError> {
+        let Some(id) = self.owner_of(&config.service.container.ipc)? else { return Ok(None) };
+        let pid = self.live.borrow().get(&id).map(|live| live.pid);
+        let memory = pid.map(|pid| crate::sys::mount::clone_of(pid, b"dev/shm")).transpose();
+        memory.map_err(|error| because("cannot share the memory of the container whose `ipc` is joined", &error))
+    }
+
     /// Namespaces of other containers that this one lives in.
     fn joined_namespaces(&self, config: &ContainerConfig) -> Result<Vec<JoinedNamespace>, RuntimeError> {
         let container = &config.service.container;
-        let network = match &container.network {
-            NetworkMode::Service(name) => NamespaceMode::Service(name.clone()),
-            NetworkMode::Container(name) => NamespaceMode::Container(name.clone()),
-            _ => NamespaceMode::Private,
-        };
+        let network = container.network.namespace();
         let wanted = [
             ("net", LinuxNamespaceType::Network, &network),
             ("pid", LinuxNamespaceType::Pid, &container.pid),
@@ -357,15 +362,13 @@ impl Host {
         ];
         let mut joined = Vec::new();
         for (file, kind, mode) in wanted {
-            let pid = match mode {
-                NamespaceMode::Service(service) => self.pid_of(|other| other.service.name == *service),
-                NamespaceMode::Container(name) => {
-                    self.pid_of(|other| other.name == *name || other.id.as_str().starts_with(name.as_str()))
-                }
-                _ => continue,
-            };
-            let pid = pid?
-                .ok_or_else(|| failure(format!("{mode:?} does not run, so its {kind} namespace cannot be joined")))?;
+            if !matches!(mode, NamespaceMode::Service(_) | NamespaceMode::Container(_)) {
+                continue;
+            }
+            let owner = self.owner_of(mode)?;
+            let pid = owner.and_then(|id| self.live.borrow().get(&id).map(|live| live.pid));
+            let pid =
+                pid.ok_or_else(|| failure(format!("{mode:?} does not run, so its {kind} namespace cannot be joined")))?;
             joined.push((kind, file, pid));
         }
         Ok(joined)

@@ -1,8 +1,14 @@
-//! `mount_setattr(2)`, which the safe wrappers lack.
+//! `mount_setattr(2)`, which the safe wrappers lack, and mounts of other mount namespaces.
 #![allow(unsafe_code, reason = "system call without a safe wrapper")]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::OFlags;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 /// `struct mount_attr` of `<linux/mount.h>`; `MOUNT_ATTR_*` bits.
 #[repr(C)]
@@ -34,4 +40,26 @@ pub fn set_attributes(mount: impl AsFd, attributes: &MountAttributes, recursive:
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the process `pid` sees at `path`, as a mount that is attached nowhere. Only from inside its mount namespace may one be
+/// made; a thread of ours goes there.
+///
+/// # Errors
+/// `ENOENT`, `EPERM`, or no thread.
+pub fn clone_of(pid: i32, path: &[u8]) -> io::Result<OwnedFd> {
+    let namespace = File::open(format!("/proc/{pid}/ns/mnt"))?;
+    let root = File::open(format!("/proc/{pid}/root"))?;
+    let clone = || -> io::Result<OwnedFd> {
+        // The working directory, which other threads have, too, cannot go along.
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        let found = super::inroot::open(root, path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        Ok(open_tree(found, "", flags)?)
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("mount".into()).stack_size(256 << 10).spawn_scoped(scope, clone)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

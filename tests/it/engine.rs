@@ -142,6 +142,7 @@ impl World {
             joined: Vec::new(),
             cgroup: group.entry().unwrap(),
             cgroup_v1: (!self.hierarchies.is_unified()).then_some(group.v1_directories()),
+            shared_memory: None,
             stdin: false,
             terminal: None,
             init: container.init,

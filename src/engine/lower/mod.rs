@@ -68,6 +68,8 @@ pub struct Extras<'a> {
     pub cgroup: cgroup::Entry,
     /// v1 groups to show in /sys/fs/cgroup, by controller; `None` on a machine with only v2.
     pub cgroup_v1: Option<&'a [(String, PathBuf)]>,
+    /// Shared memory of the container whose `ipc` namespace is joined, as a mount to be attached.
+    pub shared_memory: Option<OwnedFd>,
     /// Keep a pipe for standard input (without a terminal).
     pub stdin: bool,
     /// Size of the terminal, if there is one and it is known.
@@ -147,6 +149,7 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     let propagation = mounts::root_propagation(linux)?;
     root(extras.root.clone(), (propagation, lifecycle::looks_for_the_root(spec)), &mut slots, &mut steps)?;
     let late = mounts::mounts(spec, (&extras.root, extras.cgroup_v1), &mut slots, &mut steps)?;
+    steps.extend(extras.shared_memory.and_then(|memory| mounts::shared_memory(spec, memory, &mut slots)));
     mounts::devices(spec, &mut steps)?;
     let gate = extras.lifecycle.map(|lifecycle| lifecycle.before_pivot(spec, &mut slots, &mut steps));
     steps.push(Step::PivotRoot);

@@ -1,5 +1,6 @@
 //! Mounts, device nodes and links of a container.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -347,6 +348,20 @@ pub(super) fn open_source(path: &Path, target: &str, slots: &mut Slots) -> Resul
         source: error.into(),
     };
     opened.map(|descriptor| slots.add(descriptor)).map_err(failed)
+}
+
+/// None where the container has something else of its own there.
+pub(super) fn shared_memory(spec: &Spec, memory: OwnedFd, slots: &mut Slots) -> Option<Step> {
+    let taken = spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev/shm"));
+    (!taken).then(|| Step::Bind {
+        source: BindSource::Detached(slots.add(memory)),
+        target: "/dev/shm".to_owned(),
+        recursive: false,
+        flags: MountFlags::default(),
+        recursive_flags: RecursiveFlags::default(),
+        propagation: None,
+        id_map: None,
+    })
 }
 
 /// /dev is filled unless it is a directory of the host.

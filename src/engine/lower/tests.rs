@@ -37,6 +37,7 @@ fn extras<'a>() -> Extras<'a> {
         joined: Vec::new(),
         cgroup: cgroup::Entry::default(),
         cgroup_v1: Some(&[]),
+        shared_memory: None,
         stdin: false,
         terminal: None,
         init: false,

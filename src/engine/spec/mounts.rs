@@ -68,7 +68,7 @@ fn defaults(request: &Request<'_>, writable_cgroups: bool) -> Vec<Mount> {
     let joined_ipc = request.joined.iter().find(|(kind, _)| *kind == LinuxNamespaceType::Ipc);
     match (&container.ipc, joined_ipc) {
         (NamespaceMode::Host, _) => mounts.push(bind("/dev/shm", Path::new("/dev/shm"), &["rbind", "rprivate"])),
-        // Shared memory of another container: the caller mounts it with the volumes, as it knows where that one's is.
+        // Shared memory of another container: the launch brings it, as no path leads there.
         (NamespaceMode::None, _) | (_, Some(_)) => {}
         _ => {
             let mut options = plain(&quiet);

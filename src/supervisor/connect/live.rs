@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use super::ports::Targets;
-use super::{Host, Joined, gateways};
+use super::{Host, Joined, gateways, own_hostname};
 use crate::network::dns_sockets::DnsSockets;
 use crate::network::sandbox::live::{self, DefaultRoute};
 use crate::network::{Gateway, Interface, files};
@@ -209,7 +209,7 @@ impl Host {
         let all = |joined: &[Joined]| joined.iter().flat_map(|one| one.addresses.clone()).collect::<Vec<IpAddr>>();
         let (old, new) = (all(were), all(are));
         let container = &record.config.service.container;
-        let hostname = container.hostname.clone().unwrap_or_else(|| record.config.id.short().to_owned());
+        let hostname = own_hostname(&record.config);
         let lines = |addresses: Vec<IpAddr>| files::own_hosts(&hostname, container.domainname.as_deref(), &addresses);
         let gone = lines(old.iter().filter(|one| !new.contains(one)).copied().collect());
         let come = lines(new.into_iter().filter(|one| !old.contains(one)).collect());

@@ -132,8 +132,7 @@ impl Host {
     /// Connects a container that is about to start.
     pub(super) fn connect(&self, config: &ContainerConfig) -> Result<Connected, RuntimeError> {
         let container = &config.service.container;
-        let hostname = container.hostname.clone().unwrap_or_else(|| config.id.short().to_owned());
-        let mut connected = Connected { hostname, ..Connected::default() };
+        let mut connected = Connected { hostname: own_hostname(config), ..Connected::default() };
         let mut own = Vec::new();
         match &container.network {
             NetworkMode::Networks(attachments) => {
@@ -144,7 +143,13 @@ impl Host {
                 connected.netns =
                     Some(sandbox.map_err(|error| because("cannot make a network namespace", &error))?.netns);
             }
-            NetworkMode::Host | NetworkMode::Service(_) | NetworkMode::Container(_) => {}
+            NetworkMode::Host => {}
+            NetworkMode::Service(_) | NetworkMode::Container(_) => {
+                let owner = self.owner_of_network(config)?;
+                connected.hostname = own_hostname(&owner);
+                connected.etc = self.etc_files_of(&owner);
+                return Ok(connected);
+            }
         }
         self.write_etc_files(config, &own, &mut connected)?;
         Ok(connected)
@@ -287,6 +292,16 @@ impl Host {
             self.warn(&because("addresses cannot be given back", &error).message);
         }
     }
+}
+
+/// As on the host where that is the host's network.
+fn own_hostname(config: &ContainerConfig) -> String {
+    let container = &config.service.container;
+    let default = || match container.network {
+        NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        _ => config.id.short().to_owned(),
+    };
+    container.hostname.clone().filter(|name| !name.is_empty()).unwrap_or_else(default)
 }
 
 /// What the container's links are called inside: as they are to be, and otherwise with the next number of their prefix, as with

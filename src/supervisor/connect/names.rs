@@ -16,9 +16,9 @@ use crate::network::dns_server::{DnsServer, Served};
 use crate::network::dns_sockets::DnsSockets;
 use crate::network::files::{self, Resolver};
 use crate::runtime::RuntimeError;
-use crate::spec::container::NetworkMode;
+use crate::spec::container::{NamespaceMode, NetworkMode};
 use crate::state::ContainerConfig;
-use crate::supervisor::failure::because;
+use crate::supervisor::failure::{because, failure};
 
 impl Host {
     /// Notes the container's names, and serves DNS in its sandbox.
@@ -126,34 +126,63 @@ impl Host {
         let container = &config.service.container;
         let on_host = container.network == NetworkMode::Host;
         let host_text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let servers: Vec<IpAddr> = container.dns.iter().filter_map(|server| server.parse().ok()).collect();
+        let (search, options) = (&container.dns_search, &container.dns_opt);
         let resolv_conf = if on_host || own.is_empty() {
-            host_text
+            files::plain_resolv_conf(&host_text, &servers, search, options)
         } else {
-            let servers: Vec<IpAddr> = container.dns.iter().filter_map(|server| server.parse().ok()).collect();
-            files::resolv_conf(&Resolver::parse(&host_text), &servers, &container.dns_search, &container.dns_opt)
+            files::resolv_conf(&Resolver::parse(&host_text), &servers, search, options)
         };
         let gateway = self.host_gateway(config);
         let domain = container.domainname.as_deref();
-        let hosts = files::hosts(&connected.hostname, domain, own, &container.extra_hosts, gateway);
-        let folder = self.dir.container(&config.id);
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            std::fs::write(&path, text)
+        let base = if on_host { std::fs::read_to_string("/etc/hosts").ok() } else { None };
+        let base = base.unwrap_or_else(|| files::localhost(!without_ipv6(&container.sysctls)));
+        let hosts = base + &files::hosts(&connected.hostname, domain, own, &container.extra_hosts, gateway);
+        connected.etc = self.etc_files_of(config);
+        let EtcFiles { hosts: hosts_file, hostname, resolv_conf: resolver } = &connected.etc;
+        let texts = [(hosts_file, hosts), (hostname, files::hostname(&connected.hostname)), (resolver, resolv_conf)];
+        for (path, text) in texts.iter().filter_map(|(path, text)| Some((path.as_ref()?, text))) {
+            std::fs::write(path, text)
                 .map_err(|error| because(format!("cannot write `{}`", path.display()), &error))?;
-            Ok(Some(path))
-        };
-        connected.etc = EtcFiles {
-            hosts: write("hosts", &hosts)?,
-            hostname: write("hostname", &files::hostname(&connected.hostname))?,
-            resolv_conf: write("resolv.conf", &resolv_conf)?,
-        };
+        }
         Ok(())
+    }
+
+    /// Where they are.
+    pub(super) fn etc_files_of(&self, config: &ContainerConfig) -> EtcFiles {
+        let folder = self.dir.container(&config.id);
+        let path = |name| Some(folder.join(name));
+        EtcFiles { hosts: path("hosts"), hostname: path("hostname"), resolv_conf: path("resolv.conf") }
+    }
+
+    /// The container whose network a container joins, which may have joined another one's itself.
+    pub(super) fn owner_of_network(&self, config: &ContainerConfig) -> Result<ContainerConfig, RuntimeError> {
+        let mut owner = config.clone();
+        loop {
+            let mode = owner.service.container.network.namespace();
+            if !matches!(mode, NamespaceMode::Service(_) | NamespaceMode::Container(_)) {
+                return Ok(owner);
+            }
+            let id = self.owner_of(&mode)?;
+            let id = id.ok_or_else(|| failure(format!("{mode:?} does not run, so its network cannot be joined")))?;
+            owner = self.load(&id)?.config;
+        }
     }
 
     /// The host's address on the container's primary network.
     fn host_gateway(&self, config: &ContainerConfig) -> Option<IpAddr> {
-        let NetworkMode::Networks(attachments) = &config.service.container.network else { return None };
+        let attachments = match &config.service.container.network {
+            NetworkMode::Networks(attachments) => attachments,
+            NetworkMode::Host => return Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+            _ => return None,
+        };
         let record = self.network_of(&attachments.first()?.network).ok()?;
         record.subnets.first().map(|subnet| subnet.gateway)
     }
+}
+
+/// Whether the container is to have no IPv6 at all, not even of its own.
+fn without_ipv6(sysctls: &BTreeMap<String, String>) -> bool {
+    let name = |name: &str| name.replace('/', ".") == "net.ipv6.conf.all.disable_ipv6";
+    sysctls.iter().any(|(key, value)| name(key) && value == "1")
 }

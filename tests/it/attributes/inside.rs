@@ -111,6 +111,13 @@ fn namespaces_and_names() {
         project.run(&["exec", "-T", service, "sh", "-c", look]).ok().out
     };
     assert_eq!(namespaces("a"), namespaces("b"));
+    let inside = |service: &str, look: &str| project.run(&["exec", "-T", service, "sh", "-c", look]).ok().out;
+    // Who shares the network shares the names, and who shares System V's memory shares that of /dev/shm.
+    let names = "cat /etc/hosts /etc/resolv.conf /etc/hostname /proc/sys/kernel/hostname";
+    let seen = inside("b", names);
+    assert!(seen.contains("nameserver 127.0.0.11") && seen == inside("a", names), "{seen}");
+    inside("a", "echo word > /dev/shm/told");
+    assert_eq!(inside("b", "cat /dev/shm/told; rm /dev/shm/told"), "word\n");
     // Whatever became of `a` meanwhile, both are together again afterwards.
     let changes: [&[&str]; 3] = [&["kill", "a"], &["rm", "-sf", "a"], &["up", "-d", "--force-recreate", "a"]];
     for change in changes {
@@ -121,6 +128,25 @@ fn namespaces_and_names() {
     assert_eq!(project.run(&["plan"]).code, 0);
     project.down();
     assert!(says("init: true", "tr '\\0' ' ' < /proc/1/cmdline").starts_with("rcompose"), "pid 1 is the init");
+}
+
+#[test]
+fn a_container_on_the_hosts_network_has_the_hosts_names() {
+    if !can_run_containers("a_container_on_the_hosts_network_has_the_hosts_names") {
+        return;
+    }
+    let look = "cat /proc/sys/kernel/hostname /etc/hosts /etc/resolv.conf";
+    let host = ["/proc/sys/kernel/hostname", "/etc/hosts", "/etc/resolv.conf"];
+    let host: String = host.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    assert_eq!(says("network_mode: host", look), host);
+    let attributes = "network_mode: host, hostname: box, dns: 192.0.2.53, dns_search: example.test, extra_hosts: ['up=host-gateway']";
+    let said = says(attributes, look);
+    assert!(said.starts_with("box\n") && said.contains("\n127.0.0.1\tup\n"), "{said}");
+    assert!(said.contains("nameserver 192.0.2.53\nsearch example.test\n"), "{said}");
+    let said = says("network_mode: none, dns: 192.0.2.53", "cat /etc/resolv.conf");
+    assert!(said.starts_with("nameserver 192.0.2.53\n"), "{said}");
+    let said = says("sysctls: {net.ipv6.conf.all.disable_ipv6: 1}, hostname: a.b.c", "cat /etc/hosts");
+    assert!(!said.contains("::1") && said.ends_with("\ta.b.c a\n"), "{said}");
 }
 
 #[test]
