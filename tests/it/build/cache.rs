@@ -144,7 +144,7 @@ fn what_was_brought_is_there_when_its_place_is_gone() {
 /// What builds have downloaded is kept beside their steps, and told apart.
 #[test]
 fn room_that_downloads_take_is_told() {
-    let project = crate::support::Project::new("services: {}\n");
+    let project = Project::new("services: {}\n");
     for folder in ["images/build/steps", "images/build/downloads"] {
         let folder = project.root().join("data").join(folder);
         std::fs::create_dir_all(&folder).unwrap();
