@@ -12,7 +12,7 @@ use crate::keeper::Process;
 use crate::runtime::RuntimeError;
 use crate::state::ContainerRecord;
 use crate::state::RunState;
-use crate::supervisor::failure::because;
+use crate::supervisor::failure::{because, failure};
 use crate::supervisor::host::{Host, Live};
 use crate::supervisor::link::{Inherited, Streams, Watched};
 
@@ -83,7 +83,7 @@ impl Host {
         if let Some(streams) = Streams::from_parts(copies, None) {
             self.log_output(config, streams)?;
         }
-        self.live.borrow_mut().insert(id.clone(), Live { pid: process.pid });
+        self.live.borrow_mut().insert(id.clone(), Live { pid: process.pid, start_time: process.start_time });
         self.reconnect(&record)
     }
 
@@ -96,11 +96,14 @@ impl Host {
             Pid::from_raw(run.pid).ok_or_else(|| because(what, &std::io::Error::from(std::io::ErrorKind::NotFound)))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| because(what, &error))?;
         let process = Process { id: id.to_string(), pid: run.pid, start_time: run.start_time };
+        if !self.still_runs(record, run) {
+            return Err(failure(what));
+        }
         if let Some(streams) = self.reopen_streams(id, run.pid) {
             self.log_output(config, streams)?;
         }
         self.link.adopt(process, pidfd, self.watched(id)).map_err(|error| because(what, &error))?;
-        self.live.borrow_mut().insert(id.clone(), Live { pid: run.pid });
+        self.live.borrow_mut().insert(id.clone(), Live { pid: run.pid, start_time: run.start_time });
         self.reconnect(record)
     }
 

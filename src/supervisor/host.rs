@@ -43,13 +43,22 @@ use crate::state::{ContainerConfig, ContainerRecord};
 use crate::supervisor::connect::Connections;
 use crate::supervisor::failure::{because, failure};
 use crate::supervisor::link::Link;
+use crate::sys::process;
 use crate::volume::NewVolume;
 use crate::volume::Volumes;
 
-/// A container that runs.
-#[derive(Debug)]
+/// A container that runs, until its end has been dealt with.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Live {
     pub(super) pid: i32,
+    pub(super) start_time: u64,
+}
+
+impl Live {
+    /// Whether the number is still its process's: that may have ended, and somebody else have got the number, before we hear of it.
+    pub(super) fn is_itself(&self) -> bool {
+        process::start_time(self.pid) == Some(self.start_time)
+    }
 }
 
 /// Everything below the seam. Cheap to clone.

@@ -191,6 +191,9 @@ impl Host {
         let live = live.get(id).ok_or_else(|| failure("the container does not run"))?;
         let pid = Pid::from_raw(live.pid).ok_or_else(|| failure("the container does not run"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| because("the container has ended", &error))?;
+        if !live.is_itself() {
+            return Err(failure("the container has ended"));
+        }
         let root = format!("/proc/{}/root", live.pid);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty())

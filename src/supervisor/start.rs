@@ -35,8 +35,8 @@ use crate::supervisor::host::{Host, Live};
 use crate::supervisor::link::{LaunchError, Watched};
 use crate::sys::userns::Ids;
 
-/// A namespace of another container: its kind, its file in /proc/PID/ns, and the PID.
-type JoinedNamespace = (LinuxNamespaceType, &'static str, i32);
+/// A namespace of another container: its kind, its file in /proc/PID/ns, and whose it is.
+type JoinedNamespace = (LinuxNamespaceType, &'static str, Live);
 
 /// What the launch of a container is made from, and what must be taken back when it fails.
 pub(super) struct Prepared {
@@ -97,6 +97,10 @@ impl Host {
             Some(name) => self.hand_over(config, name, &spec, root, &cgroup, connected).await?,
             None => self.lower(config, &spec, root, &cgroup, connected)?,
         };
+        // Only now is it certain whose namespaces have been opened.
+        if !joined.iter().all(|(_, _, live)| live.is_itself()) {
+            return Err(failure("a container whose namespaces are to be joined has ended"));
+        }
         let watched = Watched { exit_file: self.dir.exit_file(id), oom: cgroup.oom_counter().map(OomSource::Counter) };
         let steps = prepared.lowered.launch.steps.clone();
         // It may have ended before we hear of its start, and no run ends before it begins.
@@ -116,10 +120,12 @@ impl Host {
             start_time: launched.process.start_time,
             boot_id: self.boot_id.clone(),
             started_at,
-            joined: joined.iter().map(|(_, _, pid)| *pid).collect(),
+            joined: joined.iter().map(|(_, _, live)| live.pid).collect(),
         };
         let noted = self.log_output(config, launched.streams).and_then(|()| self.note_start(record, run, connected));
-        self.live.borrow_mut().insert(id.clone(), Live { pid: launched.process.pid });
+        self.live
+            .borrow_mut()
+            .insert(id.clone(), Live { pid: launched.process.pid, start_time: launched.process.start_time });
         if let Err(error) = noted {
             // What is not written down must not run: a full disk, for one.
             self.kill_group(id);
@@ -163,7 +169,7 @@ impl Host {
         let images = self.image_mounts(config)?;
         let users = UserDatabase::read(&view);
         let path = |file: &str, pid: i32| PathBuf::from(format!("/proc/{pid}/ns/{file}"));
-        let joined: Vec<_> = joined.iter().map(|(kind, file, pid)| (*kind, path(file, *pid))).collect();
+        let joined: Vec<_> = joined.iter().map(|(kind, file, live)| (*kind, path(file, live.pid))).collect();
         let defaults = &image.document.config;
         let request = Request {
             container,
@@ -366,10 +372,10 @@ impl Host {
                 continue;
             }
             let owner = self.owner_of(mode)?;
-            let pid = owner.and_then(|id| self.live.borrow().get(&id).map(|live| live.pid));
-            let pid =
-                pid.ok_or_else(|| failure(format!("{mode:?} does not run, so its {kind} namespace cannot be joined")))?;
-            joined.push((kind, file, pid));
+            let live = owner.and_then(|id| self.live.borrow().get(&id).copied());
+            let live = live
+                .ok_or_else(|| failure(format!("{mode:?} does not run, so its {kind} namespace cannot be joined")))?;
+            joined.push((kind, file, live));
         }
         Ok(joined)
     }

@@ -32,8 +32,9 @@ use crate::spec::container::{Attachment, NetworkMode};
 use crate::spec::observed::Published;
 use crate::state::ContainerConfig;
 use crate::state::ContainerRecord;
-use crate::supervisor::failure::because;
+use crate::supervisor::failure::{because, failure};
 use crate::supervisor::host::Host;
+use crate::supervisor::is_same_process;
 
 /// What a container gets to know of its network when it starts.
 #[derive(Debug, Default)]
@@ -246,6 +247,9 @@ impl Host {
             _ => {
                 let pid = record.state.run.as_ref().and_then(|run| u32::try_from(run.pid).ok()).unwrap_or_default();
                 let Sandbox { netns, dns } = sandbox::reopen(pid).map_err(|error| because(what, &error))?;
+                if !record.state.run.as_ref().is_some_and(|run| is_same_process(&self.boot_id, run)) {
+                    return Err(failure(what));
+                }
                 let mut held = vec![copy(&netns)?];
                 if let Some(dns) = &dns {
                     held.extend([copy(&dns.udp)?, copy(&dns.tcp)?]);
