@@ -103,8 +103,9 @@ impl RootArgs {
             }
             (given, old) => given.clone().or_else(|| old.clone()),
         };
-        let working_dir =
-            current_folder().map_err(|error| Failure::new(format!("cannot find the current folder: {error}")))?;
+        let working_dir = current_folder().map_err(|error| {
+            Failure::from_error(&error).help("it was removed or renamed: `cd` into a folder that exists")
+        })?;
         let environment = environment();
         let data = roots(&environment, &working_dir).data;
         Ok(LoadOptions {
@@ -126,7 +127,8 @@ impl RootArgs {
 /// The current folder by the name that the shell has for it: one that was entered through a symbolic link is called as the link is,
 /// and so is its project, as in the reference.
 fn current_folder() -> io::Result<PathBuf> {
-    let folder = std::env::current_dir()?;
+    let folder = std::env::current_dir()
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot find the current folder: {error}")))?;
     let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     let here = identity(&folder);
     // Paths are cleaned as text later, which `..` behind a link does not survive.

@@ -340,3 +340,14 @@ impl Drop for Disk {
         let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
     }
 }
+
+#[test]
+fn a_current_folder_that_is_gone_is_said_to_be() {
+    let project = Project::new("services: {}\n");
+    let script = format!("mkdir gone && cd gone && rmdir ../gone && exec {} ps", project.binary().display());
+    let mut command = std::process::Command::new("sh");
+    let ran = crate::support::Ran::from(command.args(["-c", &script]).current_dir(project.folder()).output().unwrap());
+    let ran = ran.fails(1);
+    assert!(ran.err.contains("cannot find the current folder") && ran.err.contains("`cd` into"), "{}", ran.err);
+    assert!(!ran.err.contains("os error"), "{}", ran.err);
+}
