@@ -159,6 +159,18 @@ impl Shared {
                 return send(&mut stream, &Reply::Failed { failures: vec![Failed { message, help }] }).await;
             }
         }
+        // Its folder was moved while it runs: what it would look at is not the project.
+        if !self.host.dir.socket().exists() {
+            let message = format!(
+                "project `{}` runs with its state in `{}`, which was moved or removed",
+                self.host.project,
+                self.host.roots.data.display()
+            );
+            let help = Some("move it back; after `down` it can be moved".to_owned());
+            send(&mut stream, &Reply::Failed { failures: vec![Failed { message, help }] }).await?;
+            // Once it is back, another one shall look at it anew.
+            std::process::exit(1);
+        }
         match request {
             Request::Change { change, wait } => self.change(&mut stream, *change, wait).await,
             Request::Exec(exec) => self.exec(&mut stream, &exec).await,

@@ -372,3 +372,27 @@ fn a_crash_in_the_middle_of_up_is_mended_by_the_next_up() {
         project.assert_nothing_left();
     }
 }
+
+/// Its own processes know the old place only.
+#[test]
+fn a_project_whose_state_was_moved_says_so_and_goes_on_when_it_is_back() {
+    if !can_run_containers("a_project_whose_state_was_moved_says_so_and_goes_on_when_it_is_back") {
+        return;
+    }
+    let project =
+        Project::new("services:\n  a: {image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL}\n");
+    project.run(&["up", "-d"]).ok();
+    let (root, moved) = (project.root(), project.root().with_extension("moved"));
+    std::fs::rename(&root, &moved).unwrap();
+    for command in [&["exec", "-T", "a", "true"][..], &["up", "-d"], &["down"]] {
+        let refused =
+            crate::support::Ran::from(project.command(command).env("RCOMPOSE_ROOT", &moved).output().unwrap());
+        let refused = refused.fails(1);
+        assert!(refused.err.contains("moved or removed") && refused.err.contains("move it back"), "{}", refused.err);
+    }
+    // What a supervisor may have made at the old place.
+    let _ = std::fs::remove_dir_all(&root);
+    std::fs::rename(&moved, &root).unwrap();
+    project.run(&["exec", "-T", "a", "true"]).ok();
+    project.down();
+}
