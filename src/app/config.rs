@@ -108,7 +108,7 @@ fn content(options: &ConfigOptions, environment: &BTreeMap<String, String>) -> C
         Print::Networks => lines(members(tree, "networks").map(|(name, _)| name)),
         Print::Models => lines(members(tree, "models").filter_map(|(_, model)| model.get("model")?.as_str())),
         Print::Profiles => lines(all_profiles(tree, &loaded.disabled_services)),
-        Print::Images => images(tree),
+        Print::Images => images(tree, if options.load.compatibility { '_' } else { '-' }),
         Print::Hash(names) => match hashes(tree, names) {
             Ok(text) => text,
             Err(diagnostic) => {
@@ -195,11 +195,11 @@ fn all_profiles(tree: &Node, disabled: &BTreeMap<String, Vec<String>>) -> Vec<St
     profiles
 }
 
-fn images(tree: &Node) -> String {
+fn images(tree: &Node, separator: char) -> String {
     let project = tree.get("name").and_then(Node::as_str).unwrap_or_default();
     let image = |(name, service): (&str, &Node)| match service.get("image").and_then(Node::as_str) {
         Some(image) => image.to_owned(),
-        None => format!("{project}-{name}"),
+        None => format!("{project}{separator}{name}"),
     };
     lines(members(tree, "services").map(image))
 }

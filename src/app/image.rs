@@ -290,7 +290,7 @@ pub(super) fn image_names(project: &Project, services: &[String], which: RemoveI
     let names = wanted.filter_map(|(name, service)| match service.image.as_deref().filter(|image| !image.is_empty()) {
         // What is built here is local, whatever its name.
         Some(image) => (which == RemoveImages::All || service.build.is_some()).then(|| image.to_owned()),
-        None => service.build.is_some().then(|| format!("{}-{name}", project.name)),
+        None => service.build.is_some().then(|| project.default_image(name)),
     });
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -72,14 +72,19 @@ impl App {
         container.working_dir = options.working_dir.clone().or(container.working_dir.take());
         container.cap_add.extend(options.cap_add.iter().cloned());
         container.cap_drop.extend(options.cap_drop.iter().cloned());
+        let slug = slug()?;
         container.labels.insert("com.docker.compose.oneoff".to_owned(), "True".to_owned());
+        container.labels.insert("com.docker.compose.slug".to_owned(), slug.clone());
         for label in &options.labels {
             let (key, value) = label.split_once('=').unwrap_or((label, ""));
             container.labels.insert(key.to_owned(), value.to_owned());
         }
         let name = match &options.name {
             Some(name) => name.clone(),
-            None => format!("{}-{}-run-{}", project.name, options.service, slug()?),
+            None => {
+                let (between, short) = (project.separator, slug.get(..12).unwrap_or(&slug));
+                format!("{}{between}{}{between}run{between}{short}", project.name, options.service)
+            }
         };
         Ok(OneOff {
             project,
@@ -208,9 +213,9 @@ fn overlay(
     format!("services: {{{service}: {{volumes: {mounts}{ports}}}}}\nvolumes: {volumes}\n")
 }
 
-/// Twelve random hexadecimal digits.
+/// Random hexadecimal digits.
 fn slug() -> Result<String, AppError> {
-    let mut bytes = [0_u8; 6];
+    let mut bytes = [0_u8; 32];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| AppError::io("make a name")(error.into()))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

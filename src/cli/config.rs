@@ -106,7 +106,8 @@ impl ConfigArgs {
     fn options(self, root: &RootArgs) -> Result<ConfigOptions, Failure> {
         let mut load = root.load_options()?;
         load.no_interpolate |= self.no_interpolate;
-        load.no_normalize |= self.no_normalize;
+        // With `--compatibility` the reference leaves names and defaults out of what it prints.
+        load.no_normalize |= self.no_normalize || load.compatibility;
         load.no_path_resolution |= self.no_path_resolution;
         load.no_consistency |= self.no_consistency;
         let print = self.print();

@@ -35,7 +35,7 @@ pub struct RootArgs {
     /// File of variables instead of `.env`, may be given several times
     #[arg(long = "env-file", value_name = "FILE", action = ArgAction::Append)]
     pub env_files: Vec<PathBuf>,
-    /// Have `config` print without names and defaults; names of containers and images keep their `-`
+    /// Names of containers and images with `_` instead of `-`; `config` prints without names and defaults
     #[arg(long, env = "COMPOSE_COMPATIBILITY", hide_env = true,
         value_parser = clap::builder::BoolishValueParser::new())]
     pub compatibility: bool,
@@ -117,8 +117,7 @@ impl RootArgs {
             profiles: self.profiles.clone(),
             env_files: self.env_files.clone(),
             all_resources: self.all_resources,
-            // The reference leaves names and defaults out then.
-            no_normalize: self.compatibility,
+            compatibility: self.compatibility,
             ..LoadOptions::default()
         })
     }

@@ -85,6 +85,8 @@ pub struct LoadOptions {
     pub all_resources: bool,
     pub no_interpolate: bool,
     pub no_normalize: bool,
+    /// Names of containers and images have `_` between their parts, as those of docker-compose 1 had.
+    pub compatibility: bool,
     pub no_path_resolution: bool,
     pub no_consistency: bool,
     /// Who fetches files that lie elsewhere; without one they are refused.
@@ -116,7 +118,8 @@ pub fn load(options: &LoadOptions, environment: &BTreeMap<String, String>) -> Lo
     let mut reports = Reports::default();
     let resolved = finished(options, environment, &mut reports);
     let resolved = resolved.and_then(|merged| resolve(options, merged, &mut reports));
-    let project = resolved.and_then(|resolved| typed(resolved, &mut reports));
+    let separator = if options.compatibility { '_' } else { '-' };
+    let project = resolved.and_then(|resolved| typed(resolved, separator, &mut reports));
     Loaded { project: project.filter(|_| reports.errors() == 0), diagnostics: reports.sorted() }
 }
 
@@ -313,7 +316,7 @@ fn active_profiles(options: &LoadOptions, environment: &BTreeMap<String, String>
 }
 
 /// The typed project of a finished tree.
-fn typed(resolved: Resolved, reports: &mut Reports) -> Option<Project> {
+fn typed(resolved: Resolved, separator: char, reports: &mut Reports) -> Option<Project> {
     let Resolved { tree, name, location, profiles, disabled } = resolved;
     checks::port_numbers(&tree, reports);
     let mut services: BTreeMap<String, model::Service> = entries(&tree, "services", reports)?;
@@ -324,6 +327,7 @@ fn typed(resolved: Resolved, reports: &mut Reports) -> Option<Project> {
     let extensions = extensions.map(|(key, (_, node))| (key.to_string(), node.to_json())).collect();
     Some(Project {
         name,
+        separator,
         working_dir: location.folder,
         compose_files: location.files,
         environment: location.environment,

@@ -38,6 +38,8 @@ pub type Extensions = BTreeMap<String, serde_json::Value>;
 pub struct Project {
     /// `[a-z0-9][a-z0-9_-]*`.
     pub name: String,
+    /// Between the parts of the names of containers and images: `-`, or `_` where that is asked for.
+    pub separator: char,
     /// Absolute; relative paths of the files were resolved from here.
     pub working_dir: PathBuf,
     /// Absolute, in the order they were merged; `-` for standard input. Included files are not among them.
@@ -63,6 +65,11 @@ pub struct Project {
 }
 
 impl Project {
+    /// What a service's image is called that has no name of its own.
+    pub fn default_image(&self, service: &str) -> String {
+        format!("{}{}{service}", self.name, self.separator)
+    }
+
     /// Where the value at a dotted path (`services.web.ports.0`) was written. For a value that nobody wrote
     /// (a default), the place of the nearest enclosing one that somebody did.
     pub fn place(&self, path: &str) -> Option<Place> {

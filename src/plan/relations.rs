@@ -7,7 +7,10 @@ use crate::spec::container::{MountSource, NamespaceMode, NetworkMode};
 pub(super) fn container_name(project: &ProjectSpec, service: &ServiceSpec, number: u32) -> String {
     match &service.container_name {
         Some(name) => name.clone(),
-        None => format!("{}-{}-{number}", project.name, service.name),
+        None => {
+            let between = project.separator;
+            format!("{}{between}{}{between}{number}", project.name, service.name)
+        }
     }
 }
 

@@ -26,6 +26,9 @@ pub use service::{Condition, Dependency, HealthSpec, HealthTimes, HookSpec, PreS
 pub struct ProjectSpec {
     /// `[a-z0-9][a-z0-9_-]*`.
     pub name: String,
+    /// Between the parts of the names of containers.
+    #[serde(default = "separator")]
+    pub separator: char,
     pub working_dir: PathBuf,
     /// The Compose files, absolute, in the order given.
     pub config_files: Vec<PathBuf>,
@@ -38,6 +41,10 @@ pub struct ProjectSpec {
     pub networks: BTreeMap<String, NetworkSpec>,
     /// Named volumes by their key in the file.
     pub volumes: BTreeMap<String, VolumeSpec>,
+}
+
+fn separator() -> char {
+    '-'
 }
 
 /// A named volume.

@@ -33,9 +33,10 @@ impl Host {
         let left = self.left_volumes(&name, replaces.as_ref())?;
         let lent = self.take_over_mounts(&mut service.container)?;
         let volumes = self.name_volumes(&service.container.mounts, &image, &left, lent)?;
-        let number_label = if number == 0 { "1".to_owned() } else { number.to_string() };
         let labels = &mut service.container.labels;
-        labels.insert("com.docker.compose.container-number".to_owned(), number_label);
+        if number > 0 {
+            labels.insert("com.docker.compose.container-number".to_owned(), number.to_string());
+        }
         let one_off = if number == 0 { "True" } else { "False" };
         labels.insert("com.docker.compose.oneoff".to_owned(), one_off.to_owned());
         labels.insert("com.docker.compose.image".to_owned(), image.id.to_string());

@@ -48,7 +48,7 @@ impl Planned {
 /// What the service's image is called.
 pub(super) fn image_name(project: &Project, service: &str) -> String {
     let named = project.services.get(service).and_then(|service| service.image.clone());
-    named.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{}-{service}", project.name))
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| project.default_image(service))
 }
 
 pub(super) fn plan(

@@ -37,6 +37,7 @@ pub fn lower(project: &model::Project) -> Result<ProjectSpec, Vec<Diagnostic>> {
     }
     Ok(ProjectSpec {
         name: project.name.clone(),
+        separator: project.separator,
         working_dir: project.working_dir.clone(),
         config_files: project.compose_files.clone(),
         services,

@@ -61,7 +61,7 @@ impl Lowering<'_> {
             fields.insert("content".to_owned(), hash(&content).into());
         }
         let config_hash = hash(&serde_json::Value::Object(fields.clone()));
-        self.own_labels(name, &config_hash, &mut container.labels);
+        self.own_labels(name, service, &config_hash, &mut container.labels);
         let mut spec = ServiceSpec {
             name: name.to_owned(),
             scale: service.replicas(),
@@ -97,10 +97,19 @@ impl Lowering<'_> {
     }
 
     /// What tools that know docker compose look for.
-    fn own_labels(&self, name: &str, config_hash: &str, labels: &mut BTreeMap<String, String>) {
+    fn own_labels(&self, name: &str, service: &Service, config_hash: &str, labels: &mut BTreeMap<String, String>) {
         let files: Vec<_> = self.project.compose_files.iter().map(|file| file.display().to_string()).collect();
+        let condition = |condition| match condition {
+            model::Condition::ServiceStarted => "service_started",
+            model::Condition::ServiceHealthy => "service_healthy",
+            model::Condition::ServiceCompletedSuccessfully => "service_completed_successfully",
+        };
+        let depends_on = service.depends_on.iter();
+        let depends_on = depends_on.map(|(other, how)| format!("{other}:{}:{}", condition(how.condition), how.restart));
         let own = [
             ("project", self.project.name.clone()),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("depends_on", depends_on.collect::<Vec<_>>().join(",")),
             ("service", name.to_owned()),
             ("config-hash", config_hash.to_owned()),
             ("project.working_dir", self.project.working_dir.display().to_string()),
@@ -134,7 +143,7 @@ impl Lowering<'_> {
     fn image(&self, path: &str, service: &Service) -> String {
         let named = service.image.clone().filter(|image| !image.is_empty());
         let name = path.strip_prefix("services.").unwrap_or(path);
-        named.unwrap_or_else(|| format!("{}-{name}", self.project.name))
+        named.unwrap_or_else(|| self.project.default_image(name))
     }
 
     fn container(&mut self, path: &str, service: &Service) -> ContainerSpec {

@@ -419,18 +419,25 @@ fn the_hash_is_of_what_makes_the_container() {
 
 #[test]
 fn labels_that_tools_of_docker_compose_look_for() {
-    let spec = project("services: {a: {image: app, labels: {mine: x}}}");
+    let spec = project(
+        "services: {a: {image: app, labels: {mine: x}, depends_on: {b: {condition: service_healthy, restart: true}, c: {condition: service_started}}}, b: {image: app}, c: {image: app}}",
+    );
     let labels: Vec<_> = spec.services["a"].container.labels.keys().map(String::as_str).collect();
     assert_eq!(
         labels,
         [
             "com.docker.compose.config-hash",
+            "com.docker.compose.depends_on",
             "com.docker.compose.oneoff",
             "com.docker.compose.project",
             "com.docker.compose.project.config_files",
             "com.docker.compose.project.working_dir",
             "com.docker.compose.service",
+            "com.docker.compose.version",
             "mine"
         ]
     );
+    let needs = |service: &str| spec.services[service].container.labels["com.docker.compose.depends_on"].clone();
+    assert_eq!(needs("a"), "b:service_healthy:true,c:service_started:false");
+    assert_eq!(needs("b"), "");
 }

@@ -518,6 +518,7 @@ fn random_project(random: &Random) -> ProjectSpec {
         VolumeSpec { name: "x_data".into(), external: false, driver_opts: BTreeMap::new(), labels: BTreeMap::new() };
     ProjectSpec {
         name: "x".into(),
+        separator: '-',
         working_dir: "/x".into(),
         config_files: Vec::new(),
         services,
