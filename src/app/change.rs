@@ -225,18 +225,22 @@ impl App {
     pub fn pause(&self, services: Vec<String>, pause: bool, news: News<'_>) -> Result<(), AppError> {
         let Some((name, services)) = self.meant(services)? else { return Ok(()) };
         let observed = self.observe(&name, &[])?;
-        let is_so = |container: &&ContainerState| {
-            container.number > 0
-                && (services.is_empty() || services.contains(&container.service.name))
-                && matches!(container.phase, Phase::Running { paused, .. } if paused == pause)
+        let restarts = self.restarts(&name, &observed);
+        let why_not = |container: &ContainerState| {
+            let meant = services.is_empty() || services.contains(&container.service.name);
+            let state = match container.phase {
+                _ if !meant || container.number == 0 => return None,
+                Phase::Running { paused, .. } if paused == pause && pause => "already paused",
+                Phase::Running { paused, .. } if paused == pause => "not paused",
+                Phase::Exited(_) if restarts && container.comes_back() && pause => {
+                    "restarting, wait until the container is running"
+                }
+                Phase::Exited(_) if restarts && container.comes_back() => "not paused",
+                _ => return None,
+            };
+            Some(format!("container `{}` is {state}", container.name))
         };
-        let state = if pause { "already paused" } else { "not paused" };
-        let already: Vec<_> = observed
-            .containers
-            .iter()
-            .filter(is_so)
-            .map(|one| format!("container `{}` is {state}", one.name))
-            .collect();
+        let already: Vec<_> = observed.containers.iter().filter_map(why_not).collect();
         // The others all the same, as in Docker.
         self.change_running(&name, ChangeKind::Pause { services, pause }, news)?;
         if already.is_empty() { Ok(()) } else { Err(AppError::Usage(already.join("; "))) }

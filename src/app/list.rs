@@ -84,7 +84,7 @@ impl App {
     }
 
     /// Whether somebody is there who starts containers again that wait for it.
-    fn restarts(&self, project: &str, observed: &Observed) -> bool {
+    pub(super) fn restarts(&self, project: &str, observed: &Observed) -> bool {
         observed.containers.iter().any(ContainerState::comes_back) && self.session(project).is_served()
     }
 

@@ -52,18 +52,33 @@ impl ExecArgs {
     pub fn options(self) -> Result<ExecOptions, Failure> {
         let mut words = self.words.into_iter();
         let service = words.next().ok_or_else(|| Failure::new("a service and a command are needed"))?;
+        let terminal = self.tty && !self.no_tty && !self.detach && std::io::stdout().is_terminal();
+        if terminal && self.interactive {
+            needs_terminal()?;
+        }
         Ok(ExecOptions {
             service,
             command: words.collect(),
             detach: self.detach,
             index: self.index.filter(|index| *index > 0),
-            terminal: self.tty && !self.no_tty && !self.detach && on_terminal(),
+            terminal,
             stdin: self.interactive && !self.detach,
             privileged: self.privileged,
             user: self.user,
             working_dir: self.workdir,
             environment: self.env,
         })
+    }
+}
+
+/// Refuses input that is no terminal for a program that gets one, as docker compose does.
+///
+/// # Errors
+/// Standard input is none.
+pub(super) fn needs_terminal() -> Result<(), Failure> {
+    match std::io::stdin().is_terminal() {
+        true => Ok(()),
+        false => Err(Failure::new("the input device is not a TTY").help("`-T` runs it without a terminal")),
     }
 }
 

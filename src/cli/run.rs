@@ -8,7 +8,7 @@ use crate::app::attach::Target;
 use crate::app::options::{PullPolicy, RunOptions};
 use crate::cli::build::{Policy, before_start};
 use crate::cli::context::Context;
-use crate::cli::exec::on_terminal;
+use crate::cli::exec::{needs_terminal, on_terminal};
 use crate::cli::failure::Failure;
 use crate::cli::foreground;
 use crate::cli::interrupt;
@@ -105,6 +105,9 @@ impl RunArgs {
     pub fn options(self) -> Result<RunOptions, Failure> {
         let mut words = self.words.into_iter();
         let service = words.next().ok_or_else(|| Failure::new("a service is needed"))?;
+        if self.tty && self.interactive && !self.detach {
+            needs_terminal()?;
+        }
         Ok(RunOptions {
             service,
             command: words.collect(),

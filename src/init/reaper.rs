@@ -97,12 +97,16 @@ fn begin(words: impl Iterator<Item = OsString>) -> Option<i32> {
                 process::reset_signals();
                 exec(&argv, &env)
             });
-            let cause = io::Error::from_raw_os_error(fault.errno);
-            // Docker's init process says so, too, and ends with these.
-            let _ = writeln!(io::stderr(), "cannot execute `{}`: {}", fault.detail, without_number(&cause.to_string()));
-            process::exit_now(if fault.errno == libc::ENOENT { 127 } else { 126 })
+            give_up(&fault)
         }
     }
+}
+
+/// Ends in the place of a program that cannot be executed. Docker's init process says so, too, and ends with these.
+pub(super) fn give_up(fault: &Fault) -> ! {
+    let cause = io::Error::from_raw_os_error(fault.errno);
+    let _ = writeln!(io::stderr(), "cannot execute `{}`: {}", fault.detail, without_number(&cause.to_string()));
+    process::exit_now(if fault.errno == libc::ENOENT { 127 } else { 126 })
 }
 
 fn serve(child: Pid) -> ! {

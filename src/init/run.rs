@@ -233,6 +233,8 @@ struct Child<'a> {
     empty: OnceCell<OwnedFd>,
     /// Of [`Step::MountLabel`].
     label: Option<String>,
+    /// Pid 1 is our init process: this one is its child.
+    has_init: bool,
 }
 
 fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<BorrowedFd<'a>>) -> Result<Child<'a>, Fault> {
@@ -276,7 +278,18 @@ fn enter<'a>(launch: &Launch, inherited: &'a Inherited<'a>, born: Option<Borrowe
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).at("/")?;
     let status = inherited.status;
-    Ok(Child { inherited, status, born, root, top: None, proc, entered: false, empty: OnceCell::new(), label: None })
+    Ok(Child {
+        inherited,
+        status,
+        born,
+        root,
+        top: None,
+        proc,
+        entered: false,
+        empty: OnceCell::new(),
+        label: None,
+        has_init: false,
+    })
 }
 
 /// Before a user namespace is joined: namespaces that are not of that one can only be entered from where this process is.
@@ -313,6 +326,11 @@ impl Child<'_> {
         match step {
             Step::MountLabel(label) => {
                 self.label = Some(label.clone());
+                Ok(())
+            }
+            Step::Reaper => {
+                reaper::split(self.inherited.single, self.inherited.exe, &self.proc)?;
+                self.has_init = true;
                 Ok(())
             }
             Step::IsolateMounts { slave } => {
@@ -515,11 +533,12 @@ impl Child<'_> {
             Step::Seccomp { filters, flags } => {
                 filters.iter().try_for_each(|filter| security::install_filter(filter, *flags).at("seccomp filter"))
             }
-            Step::Reaper => reaper::split(self.inherited.single, self.inherited.exe, &self.proc),
             Step::Exec { argv, env } => {
                 process::reset_signals();
                 rustix::io::write(self.status, &[ABOUT_TO_EXECUTE]).at("reporting")?;
-                match exec::exec(argv, env)? {}
+                let Err(fault) = exec::exec(argv, env);
+                // The container has begun, as with Docker's.
+                if self.has_init { reaper::give_up(&fault) } else { Err(fault) }
             }
             _ => fault(libc::EINVAL, "not a step about the process"),
         }

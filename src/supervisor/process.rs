@@ -170,6 +170,8 @@ impl Host {
             Err(error) => {
                 let status = match &error {
                     LaunchError::Refused(refused) if refused.errno == libc::ENOENT => 127,
+                    // A working directory that is none, as in Docker.
+                    LaunchError::Refused(refused) if refused.errno == libc::ENOTDIR => 127,
                     LaunchError::Refused(_) => 126,
                     _ => 1,
                 };

@@ -428,7 +428,7 @@ pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> Runt
             libc::EACCES => RuntimeError {
                 message: format!("`{program}` may not be executed ({detail})"),
                 help: Some(match steps.iter().any(|step| matches!(step, Step::ProcessLabel(_))) {
-                    false => "give the file its execute permission".to_owned(),
+                    false => "give the file its execute permission; a directory has no program".to_owned(),
                     true => {
                         "give the file its execute permission; or SELinux refuses it, which `ausearch -m avc` tells"
                             .to_owned()
@@ -444,6 +444,9 @@ pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> Runt
             ),
             help: Some("look at both: a missing source becomes a directory, a target is what the image has".to_owned()),
         },
+        Some(Step::WorkingDirectory { target, .. }) if *errno == libc::ENOENT => {
+            failure(format!("there is no directory `{target}` in the container to work in"))
+        }
         Some(Step::WorkingDirectory { target, .. }) if *errno == libc::ENOTDIR => {
             RuntimeError { message: format!("the working directory `{target}` is a file in the image"), help: None }
         }
@@ -468,7 +471,7 @@ mod tests {
             let failure = LaunchFailure { step, errno, detail: "/bin/app".to_owned() };
             explain(LaunchError::Refused(failure), steps, "app").help.unwrap()
         };
-        assert_eq!(help(std::slice::from_ref(&exec)), "give the file its execute permission");
+        assert!(!help(std::slice::from_ref(&exec)).contains("SELinux"));
         assert!(help(&[Step::ProcessLabel("u:r:t:s0".to_owned()), exec]).contains("SELinux"));
     }
 }

@@ -110,6 +110,63 @@ fn run_takes_volumes_ports_files_and_entrypoints() {
     project.assert_nothing_left();
 }
 
+/// As docker compose ends: what cannot be executed, and what is no folder to work in.
+#[test]
+fn programs_that_are_none_end_with_the_statuses_of_docker() {
+    if !can_run_containers("programs_that_are_none_end_with_the_statuses_of_docker") {
+        return;
+    }
+    let project = Project::new(&format!("services:\n  a: {{{IDLE}}}\n  b: {{{IDLE}, init: true}}\n"));
+    project.run(&["up", "-d", "a"]).ok();
+    for (words, status, said) in [
+        (&["a", "not-there"][..], 127, "there is no `not-there`"),
+        (&["a", "/not/there"], 127, "there is no `/not/there`"),
+        (&["a", "/etc/passwd"], 126, "may not be executed"),
+        (&["a", "/etc"], 126, "a directory has no program"),
+        (&["-w", "/missing", "a", "ls"], 127, "there is no directory `/missing`"),
+        (&["-w", "/etc/passwd", "a", "ls"], 127, "`/etc/passwd` is a file"),
+    ] {
+        let ran = project.run(&[&["exec", "-T"], words].concat()).fails(status);
+        assert!(ran.err.contains(said), "{words:?}: {}", ran.err);
+    }
+    // With an init process the container begins, and that ends in the program's place.
+    for (service, program, status) in [("a", "not-there", 1), ("b", "not-there", 127), ("b", "/etc/passwd", 126)] {
+        let ran = project.run(&["run", "--rm", "-T", service, program]).fails(status);
+        assert!(ran.err.contains(program), "{}", ran.err);
+    }
+    let piped = project.run(&["run", "--rm", "-t", "a", "tty"]).fails(1);
+    assert!(piped.err.contains("the input device is not a TTY"), "{}", piped.err);
+    assert_eq!(project.ps().len(), 1, "a run that could not be left something");
+    project.down();
+}
+
+/// The labels of a one-off container are docker compose's, and names are those of docker-compose 1 where that is asked for.
+#[test]
+fn names_and_labels_are_those_of_docker_compose() {
+    if !can_run_containers("names_and_labels_are_those_of_docker_compose") {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:\n  a: {{{IDLE}, volumes: ['data:/data']}}\n  b: {{build: .}}\nvolumes: {{data: {{}}}}\n"
+    ));
+    let name = &project.name;
+    let images = project.run(&["--compatibility", "config", "--images"]).ok().out;
+    assert!(images.contains(&format!("{name}_b")), "{images}");
+    project.run(&["--compatibility", "up", "-d", "a"]).ok();
+    let one_off = project.run(&["--compatibility", "run", "-d", "a"]).ok().out;
+    let shown = project.run(&["ps", "-a", "--format", "{{.Name}} {{.Labels}}"]).ok().out;
+    let labels = |which: &str| shown.lines().find(|line| line.starts_with(which)).unwrap_or_else(|| panic!("{shown}"));
+    let long = labels(&format!("{name}_a_1 "));
+    assert!(long.contains("compose.container-number=1") && long.contains("compose.depends_on="), "{long}");
+    assert!(project.root().join(format!("data/projects/{name}")).exists() && !one_off.is_empty());
+    let short = labels(&format!("{name}_a_run_"));
+    assert!(short.contains("compose.slug=") && !short.contains("container-number"), "{short}");
+    // What is there keeps its name; what comes anew has the one that is asked for.
+    let up = project.run(&["up", "-d", "--scale", "a=2", "a"]).ok();
+    assert!(up.err.contains(&format!("{name}-a-2")) && !up.err.contains(&format!("{name}-a-1")), "{}", up.err);
+    project.down();
+}
+
 #[test]
 fn create_scale_port_volumes_and_wait() {
     if !can_run_containers("create_scale_port_volumes_and_wait") {
@@ -292,6 +349,12 @@ fn a_crash_loop_is_seen_and_stopped() {
     };
     // Long enough waits to hit one of them.
     std::thread::sleep(std::time::Duration::from_millis(1500));
+    looping();
+    for (command, why) in [("pause", "is restarting, wait"), ("unpause", "is not paused")] {
+        let refused =
+            eventually("a try while it waits", || Some(project.run(&[command, "a"])).filter(|ran| ran.code == 1));
+        assert!(refused.err.contains(why), "{}", refused.err);
+    }
     for end in [&["stop"][..], &["kill", "a"]] {
         looping();
         project.run(end).ok();
