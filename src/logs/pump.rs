@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -19,12 +19,13 @@ use super::file::{BATCH, LogFile, Moved};
 /// How long to wait before trying again after a write failed (a full disk), in milliseconds.
 const RETRY: u16 = 500;
 
-/// Having moved so many bytes at once, the thread rests for [`REST`]: whoever floods the log then waits with a full pipe, and a
-/// processor becomes free for its neighbours, which else wait for a turn of the scheduler. It still moves hundreds of MB/s.
-const FLOOD: u64 = 1 << 18;
+/// Having moved so many bytes without a pause, the thread rests for [`REST`]: whoever floods the log then waits with a full pipe, and
+/// a processor becomes free for its neighbours, which else wait for a turn of the scheduler. It still moves hundreds of MB/s.
+/// Counted over batches: a thread that keeps up with the flood finds little in the pipe each time, and never waits either.
+pub(super) const FLOOD: u64 = 1 << 18;
 
 /// See [`FLOOD`].
-const REST: Duration = Duration::from_micros(500);
+pub(super) const REST: Duration = Duration::from_micros(500);
 
 /// Token of the wake-up descriptor; inputs count from 0.
 const WAKE: u64 = u64::MAX;
@@ -222,7 +223,7 @@ struct Worker {
     stalled: Vec<u64>,
     next: u64,
     last_time: i64,
-    /// Bytes since the last wait for events.
+    /// Bytes since the last pause as long as [`REST`].
     moved: u64,
 }
 
@@ -231,7 +232,11 @@ impl Worker {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let timeout = if self.stalled.is_empty() { EpollTimeout::NONE } else { EpollTimeout::from(RETRY) };
+            let waits = Instant::now();
             let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            if waits.elapsed() >= REST {
+                self.moved = 0;
+            }
             for event in events.iter().take(count) {
                 if event.data() == WAKE {
                     let _ = self.wake.read();
@@ -239,8 +244,9 @@ impl Worker {
                     self.serve(event.data());
                 }
             }
-            if std::mem::take(&mut self.moved) >= FLOOD {
+            if self.moved >= FLOOD {
                 thread::sleep(REST);
+                self.moved = 0;
             }
             for input in std::mem::take(&mut self.stalled) {
                 self.retry(input);

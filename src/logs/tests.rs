@@ -161,6 +161,35 @@ fn old_output_is_given_up_and_the_newest_stays() {
     }
 }
 
+/// The pump keeps up with it, so each batch is small.
+#[test]
+fn the_pump_rests_in_every_flood() {
+    use super::file::BATCH;
+    use super::pump::{FLOOD, REST};
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((o, mut writer), (e, _err)) = pipes();
+    let folder = root.path().join("a");
+    pump.add("a", &folder, o.into(), e.into(), Limits::default()).unwrap();
+    for _ in 0..1000 {
+        while rustix::io::ioctl_fionread(&writer).unwrap() > 0 {
+            std::hint::spin_loop();
+        }
+        writer.write_all(&[b'x'; 4096]).unwrap();
+    }
+    flush(&pump, "a");
+    let index = fs::read(folder.join(Stream::Stdout.index_file())).unwrap();
+    let records: Vec<Record> = index.as_chunks().0.iter().map(|bytes| Record::from_bytes(*bytes)).collect();
+    let mut begun = 0;
+    for pair in records.windows(2) {
+        let [before, after] = pair else { unreachable!() };
+        if i128::from(after.time - before.time) >= REST.as_nanos() as i128 {
+            begun = before.end;
+        }
+        assert!(after.end - begun < FLOOD + BATCH as u64, "no rest between byte {begun} and byte {}", after.end);
+    }
+}
+
 #[test]
 fn follows_growth_and_new_containers_until_told_to_stop() {
     let root = tempfile::tempdir().unwrap();
