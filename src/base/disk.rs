@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, IFlags, RenameFlags, ioctl_getflags, ioctl_setflags, renameat_with};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -52,6 +52,16 @@ pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<
         File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Has ext4 spread what is made in a folder over the disk (`chattr +T`). A new file lies near its folder, and ext4 gives an inode
+/// no new file within a minute of its old one's deletion: where much has been deleted it looks at all of those, for each new
+/// file, which was a third of the time that an `up` of many services took, and nearly all of making the host image where others
+/// had just been removed. Other file systems refuse; they do without.
+pub fn spread(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        let _ = ioctl_getflags(&folder).and_then(|flags| ioctl_setflags(&folder, flags | IFlags::TOPDIR));
+    }
 }
 
 /// Puts `new` in the place of `path` without waiting for the disk: ext4 writes the data of a file out when it is renamed over

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, cannot};
 use super::store::Store;
+use crate::base::disk;
 use crate::base::trash::Trash;
 
 /// A directory of one's own below `images/tmp`, locked while its owner lives.
@@ -20,6 +21,7 @@ impl Staging {
         // Under the database lock nobody else makes or sweeps a directory between the steps.
         let _lock = store.lock_database()?;
         sweep(&folder, store.trash()).map_err(cannot("sweep", &folder))?;
+        disk::spread(&folder);
         let name = (0_u32..).map(|n| folder.join(format!("{}-{n}", std::process::id()))).find(|path| !path.exists());
         let path = name.unwrap_or_else(|| folder.clone());
         let lock = fs::create_dir(&path).and_then(|()| File::open(&path)).map_err(cannot("create", &path))?;

@@ -5,8 +5,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
-
 use crate::base::disk;
 use crate::base::disk::Durability;
 use crate::base::ids::ContainerId;
@@ -14,15 +12,6 @@ use crate::state::ContainerConfig;
 use crate::state::ContainerRecord;
 use crate::state::ProjectRecord;
 use crate::state::StateFile;
-
-/// Has ext4 spread what is made in a folder over the disk (`chattr +T`). A new file lies near its folder, and ext4 gives an inode
-/// no new file within a minute of its old one's deletion: where much has been deleted it looks at all of those, for each new
-/// file, which was a third of the time that an `up` of many services took. Other file systems refuse; they do without.
-fn spread(folder: &Path) {
-    if let Ok(folder) = fs::File::open(folder) {
-        let _ = ioctl_getflags(&folder).and_then(|flags| ioctl_setflags(&folder, flags | IFlags::TOPDIR));
-    }
-}
 
 /// A project's directories, existing or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +70,7 @@ impl ProjectDir {
         let containers = self.containers();
         if !containers.exists() {
             builder.recursive(true).create(&containers)?;
-            spread(&containers);
+            disk::spread(&containers);
             builder.recursive(false);
         }
         builder.create(self.container(id))

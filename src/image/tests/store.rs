@@ -94,3 +94,17 @@ fn missing_layers_and_newer_tables_are_told() {
     fs::write(&table, fs::read_to_string(&table).unwrap().replace("\"version\":1", "\"version\":9")).unwrap();
     assert!(matches!(fixture.store.list(), Err(Error::Io { .. })));
 }
+
+/// Or making an image where another one was just removed looks at each inode of that for each file.
+#[test]
+fn images_are_spread_over_the_disk() {
+    use rustix::fs::{IFlags, fstatfs, ioctl_getflags};
+    const EXT4: i64 = 0xEF53;
+    let (fixture, _) = loaded();
+    let folder = fs::File::open(fixture.store.path("tmp")).unwrap();
+    if fstatfs(&folder).unwrap().f_type != EXT4 {
+        println!("skipped: not on ext4");
+        return;
+    }
+    assert!(ioctl_getflags(&folder).unwrap().contains(IFlags::TOPDIR));
+}
