@@ -85,7 +85,7 @@ fn a_killed_supervisor_loses_no_line_no_request_and_no_status() {
         kill(supervisor, SIGKILL);
         let killed = Instant::now();
         eventually("another supervisor", || project.role("supervisor").iter().find(|pid| **pid != supervisor).copied());
-        assert!(killed.elapsed() < Duration::from_secs(1), "restarted after {:?}", killed.elapsed());
+        assert!(killed.elapsed() < Duration::from_secs(3), "restarted after {:?}", killed.elapsed());
     }
     stop.store(true, Ordering::Relaxed);
     loops.join().unwrap();
@@ -135,7 +135,7 @@ fn another_build_takes_over_what_runs() {
     let before = (project.role("keeper"), project.role("supervisor"));
     // The same program in another file is another build, as far as anybody can tell.
     let build = project.folder().join("other-build");
-    std::fs::copy(project.binary(), &build).unwrap();
+    crate::support::copy_program(project.binary(), &build);
     let is_new = |pid: i32| same_file(&format!("/proc/{pid}/exe"), build.to_str().unwrap());
     let said = project.run_by(&build, &["exec", "-T", "a", "echo", "hi"]).ok().out;
     assert_eq!(said, "hi\n");

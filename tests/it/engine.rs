@@ -66,7 +66,7 @@ impl World {
         for part in ["image/bin", "image/etc", "upper", "work", "root"] {
             fs::create_dir_all(folder.path().join(part)).unwrap();
         }
-        fs::copy(BUSYBOX, folder.path().join("image/bin/busybox")).unwrap();
+        crate::support::copy_program(BUSYBOX, folder.path().join("image/bin/busybox"));
         symlink("busybox", folder.path().join("image/bin/sh")).unwrap();
         fs::write(folder.path().join("image/etc/passwd"), "app:x:7:8::/home/app:/bin/sh\n").unwrap();
         fs::write(folder.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();

@@ -65,7 +65,7 @@ impl World {
         for name in ["lower/bin", "upper", "work", "merged"] {
             fs::create_dir_all(folder.path().join(name)).unwrap();
         }
-        fs::copy(BUSYBOX, folder.path().join("lower/bin/busybox")).unwrap();
+        crate::support::copy_program(BUSYBOX, folder.path().join("lower/bin/busybox"));
         symlink("busybox", folder.path().join("lower/bin/sh")).unwrap();
         let world = Self { runtime, keeper, folder };
         assert!(matches!(world.next().0, Event::Welcome { .. }));

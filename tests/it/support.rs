@@ -21,6 +21,8 @@ pub(crate) struct Project {
     pub(crate) name: String,
     /// Who runs the commands, when it is not the user of the test.
     user: Option<nix::unistd::User>,
+    /// How long the clean-up waits before it takes `down` for hung, and half of it for keeper and supervisor.
+    hangs_after: Duration,
 }
 
 /// Names the ordinary user that tests run `rcompose` as, when they are started by root.
@@ -111,17 +113,18 @@ impl Project {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::Builder::new().prefix("rcompose-test-").tempdir().unwrap();
+        // Hundreds of tests have just removed theirs.
+        rcompose::base::disk::spread(folder.path());
         fs::create_dir(folder.path().join("project")).unwrap();
         let root = folder.path().join("root");
-        let project = Self { folder, root, name, user };
+        let project = Self { folder, root, name, user, hangs_after: Duration::from_secs(10) };
         project.give(project.folder.path());
         project.give(&project.folder());
         if project.user.is_some() {
-            // Where the build lies may be closed to others. Copied by another process: what is open here for writing, another
-            // test's child has for a moment, too, and then the copy cannot be executed.
+            // Where the build lies may be closed to others.
             let (from, to) = (env!("CARGO_BIN_EXE_rcompose"), project.binary());
             if fs::hard_link(from, &to).is_err() {
-                assert!(Command::new("cp").arg(from).arg(&to).status().unwrap().success());
+                copy_program(from, &to);
             }
         }
         project.write("compose.yaml", compose);
@@ -290,13 +293,16 @@ fn left(name: &str, root: &Path) -> Vec<String> {
     let alias = |link: &String| fs::read_to_string(format!("/sys/class/net/{link}/ifalias")).unwrap_or_default();
     let links = entries(Path::new("/sys/class/net")).into_iter();
     left.extend(links.filter(|link| alias(link).starts_with(name)).map(|link| format!("link {link}")));
-    // The command is there to look with; the engine does without it.
+    left.extend(cgroups_of(name).into_iter().map(|path| format!("cgroup {}", path.display())));
+    if !left.is_empty() {
+        return left;
+    }
+    // Last, as it is a process each time. The command is there to look with; the engine does without it.
     if let Ok(tables) = Command::new("nft").args(["list", "tables"]).output() {
         let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
         let wanted = format!("rcompose-{}", name);
         left.extend(tables.lines().filter(|line| line.contains(&wanted)).map(str::to_owned));
     }
-    left.extend(cgroups_of(name).into_iter().map(|path| format!("cgroup {}", path.display())));
     left
 }
 
@@ -314,6 +320,7 @@ impl Drop for Project {
         if !self.ends() || !cleared {
             // They hang, or the file is one that nothing can be done with: the next ones clear away what these have made.
             self.kill_all();
+            self.hangs_after = PATIENCE;
             let _ = fs::write(self.folder().join("compose.yaml"), "services: {}\n");
             self.clear();
             if !self.ends() {
@@ -334,7 +341,7 @@ impl Project {
     fn clear(&self) -> bool {
         let mut command = self.command(&["down", "-v", "-t", "0", "--remove-orphans"]);
         let Ok(mut child) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return false };
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + self.hangs_after;
         loop {
             match child.try_wait() {
                 Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
@@ -346,7 +353,7 @@ impl Project {
 
     /// Whether keeper and supervisor end: they do once nothing is left, and with them what they have made.
     fn ends(&self) -> bool {
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + self.hangs_after / 2;
         let lives = || ["supervisor", "keeper"].iter().any(|role| !self.role(role).is_empty());
         while lives() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
@@ -385,16 +392,24 @@ fn a_test_that_fails_leaves_nothing_on_the_machine() {
     }
     for hangs in [false, true] {
         let sleeps = "image: rcompose/host, command: [sleep, '1000'], ports: ['80'], mem_limit: 64m";
-        let project = Project::new(&format!("services:\n  a: {{{sleeps}}}\n  b: {{{sleeps}}}\n"));
+        let mut project = Project::new(&format!("services:\n  a: {{{sleeps}}}\n  b: {{{sleeps}}}\n"));
         project.run(&["up", "-d"]).ok();
         project.write("compose.yaml", "services: [");
         if hangs {
+            project.hangs_after = Duration::from_secs(1);
             kill(project.role("supervisor")[0], Signal::SIGSTOP);
         }
         let (name, root) = (project.name.clone(), project.root());
         drop(project);
         assert_eq!(left(&name, &root), Vec::<String>::new(), "{hangs}");
     }
+}
+
+/// Copies a program that is going to be executed. Another process does it: what is open here for writing, another test's child has
+/// for a moment, too, and then the copy cannot be executed.
+#[track_caller]
+pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    assert!(Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().unwrap().success());
 }
 
 /// A port that is free, and that neither the kernel nor rcompose gives to somebody who takes any: theirs begin at 32768.

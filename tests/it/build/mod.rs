@@ -32,7 +32,7 @@ pub(crate) fn project(compose: &str, dockerfile: &str) -> Option<Project> {
     for folder in ["bin", "etc", "tmp"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
-    fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+    crate::support::copy_program(BUSYBOX, root.join("bin/busybox"));
     for name in ["sh", "cat", "echo", "ls", "rm", "mkdir", "stat", "sleep", "env", "kill", "true", "false"] {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }

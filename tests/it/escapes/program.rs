@@ -17,7 +17,7 @@ const OVERWRITE: &str = "
     while [ $i -lt 4000 ]; do
         for process in /proc/[0-9]*; do
             exe=$(readlink $process/exe) || continue
-            case $exe in /bin/busybox) continue ;; esac
+            case $exe in /bin/*) continue ;; esac
             # A failure would end this shell.
             (exec 9<$process/exe) 2>/dev/null || continue
             exec 9<$process/exe
@@ -56,7 +56,7 @@ fn is_overwritten(weakened: bool) -> bool {
     bundle.push("/process/capabilities/bounding", json!("CAP_SYS_PTRACE"));
     let program = bundle.outside("busybox");
     let original = if weakened { "/bin/busybox" } else { env!("CARGO_BIN_EXE_rcompose") };
-    fs::copy(original, &program).unwrap();
+    crate::support::copy_program(original, &program);
     // Executed, the one waits for a project on its standard input, the other for somebody to write to the FIFO. Busybox goes
     // by the name that it is called by.
     let mode = rustix::fs::Mode::from_raw_mode(0o600);

@@ -338,8 +338,8 @@ fn in_a_chroot_the_containers_root_is_all_that_a_further_process_sees() {
         for folder in ["bin", "proc", "sys", "dev", "bundle", "outer"] {
             fs::create_dir(root.join(folder)).unwrap();
         }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_rcompose"), root.join("bin/rcompose")).unwrap();
+        crate::support::copy_program("/bin/busybox", root.join("bin/busybox"));
+        crate::support::copy_program(env!("CARGO_BIN_EXE_rcompose"), root.join("bin/rcompose"));
         // It writes the bundle.
         drop(bundle.command(&[]));
         let script = format!(

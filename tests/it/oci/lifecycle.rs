@@ -369,7 +369,7 @@ fn an_ordinary_user_runs_a_bundle_and_enters_it() {
     bundle.config["linux"].as_object_mut().unwrap().remove("resources");
     // Where the build lies may be closed to others.
     let program = bundle.outside("rcompose");
-    fs::copy(env!("CARGO_BIN_EXE_rcompose"), &program).unwrap();
+    crate::support::copy_program(env!("CARGO_BIN_EXE_rcompose"), &program);
     let as_nobody = |arguments: &[&str]| {
         // It writes the bundle.
         drop(bundle.command(&[]));
