@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rcompose::image::Store;
 
-use crate::support::can_run_containers;
+use crate::support::{can_run_containers, eventually};
 
 /// A small file system that goes with the value.
 struct Small(tempfile::TempDir);
@@ -66,8 +66,8 @@ fn a_layer_does_not_take_the_last_of_the_disk() {
     for bomb in [&mut compressed.as_slice() as &mut (dyn Read + Send), &mut zeros(600 << 20)] {
         let error = store.import(bomb, None, &[], "").unwrap_err();
         assert!(error.to_string().contains("no space left"), "{error}");
-        let left = taken(disk.0.path()) - before;
-        assert!(left < 1 << 20, "{left} bytes are left");
+        // A child of another test has what is open here for a moment, too.
+        eventually("nothing of it is left", || (taken(disk.0.path()) - before < 1 << 20).then_some(()));
     }
     assert!(store.list().unwrap().is_empty());
 }
