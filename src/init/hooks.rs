@@ -9,8 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags};
 
-use super::Hook;
 use super::fault::{At, Fault, errno};
+use super::{Hook, Listener};
 
 /// How much of what a hook complains about is kept.
 const MAX_COMPLAINT: usize = 4096;
@@ -93,15 +93,39 @@ pub fn state_json(state: &str, status: &str, pid: Option<i32>) -> io::Result<Str
     Ok(serde_json::to_string(&state)?)
 }
 
+/// The container process state of the runtime specification, which a filter's listener gets.
+pub(super) fn process_state(listener: &Listener, pid: i32) -> io::Result<String> {
+    let state: serde_json::Value = serde_json::from_str(&state_json(&listener.state, &listener.status, Some(pid))?)?;
+    let mut all = serde_json::json!({
+        "ociVersion": state.get("ociVersion"),
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "state": state,
+    });
+    if let (Some(metadata), Some(all)) = (&listener.metadata, all.as_object_mut()) {
+        all.insert("metadata".to_owned(), metadata.as_str().into());
+    }
+    Ok(all.to_string())
+}
+
+/// This process's pid as the host counts it.
+pub(super) fn own_pid(proc: &OwnedFd) -> io::Result<i32> {
+    let own = rustix::fs::readlinkat(proc.as_fd(), "self", Vec::new())?;
+    own.to_str().ok().and_then(|pid| pid.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// In the container's process: with its pid, as the host counts it, in the state.
-pub(super) fn run_in_child(proc: &OwnedFd, hooks: &[Hook], state: &str, status: &str) -> Result<(), Fault> {
-    let own = rustix::fs::readlinkat(proc.as_fd(), "self", Vec::new()).at("own pid")?;
-    let own = own.to_str().ok().and_then(|pid| pid.parse().ok());
-    let state = state_json(state, status, own).at("the state for hooks")?;
-    for hook in hooks {
+pub(super) fn run_in_child(
+    proc: &OwnedFd,
+    (kind, hooks): (&str, &[Hook]),
+    (state, status): (&str, &str),
+) -> Result<(), Fault> {
+    let own = own_pid(proc).at("own pid")?;
+    let state = state_json(state, status, Some(own)).at("the state for hooks")?;
+    for (index, hook) in hooks.iter().enumerate() {
         run_hook(hook, &state).map_err(|error| {
             let number = if let HookError::Run { source, .. } = &error { errno(source) } else { libc::ECANCELED };
-            Fault { errno: number, detail: error.to_string() }
+            Fault { errno: number, detail: format!("error running {kind} hook #{index}: {error}") }
         })?;
     }
     Ok(())

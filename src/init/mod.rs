@@ -176,6 +176,7 @@ pub enum Step {
         target: String,
         recursive: bool,
         flags: MountFlags,
+        clear: Cleared,
         /// For it and the mounts below.
         recursive_flags: RecursiveFlags,
         propagation: Option<Propagation>,
@@ -221,6 +222,8 @@ pub enum Step {
     Rendezvous,
     /// Runs programs of the host, before [`Step::PivotRoot`], or of the container, after it.
     Hooks {
+        /// What the specification calls them.
+        kind: String,
         hooks: Vec<Hook>,
         /// The state of the runtime specification as JSON; pid and status are filled in.
         state: String,
@@ -308,6 +311,8 @@ pub enum Step {
         filters: Vec<Vec<u8>>,
         /// `SECCOMP_FILTER_FLAG_*`.
         flags: u32,
+        /// Who decides about what the filter leaves open.
+        listener: Option<Listener>,
     },
     /// Changes to the directory inside the container, making it when missing and `create`. One that this process may not
     /// enter is left to the `last` step of this kind, which is done as another user; it is enough that one of them may.
@@ -367,6 +372,19 @@ pub struct IdMap {
     pub recursive: bool,
 }
 
+/// Who gets the descriptor that a filter notifies, and the container process state of the runtime specification with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listener {
+    /// A connection to it.
+    pub socket: Slot,
+    pub metadata: Option<String>,
+    /// The state of the runtime specification as JSON; pid and status are filled in.
+    pub state: String,
+    pub status: String,
+    /// `None`: this process's own.
+    pub pid: Option<i32>,
+}
+
 /// A program that the runtime specification's `hooks` name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Hook {
@@ -391,6 +409,15 @@ pub struct MountFlags {
     pub strict_atime: bool,
     pub no_dir_atime: bool,
     pub no_sym_follow: bool,
+}
+
+/// What a bind mount does not keep of its source's flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleared {
+    /// `MOUNT_ATTR_*` bits that are named.
+    pub asked: u64,
+    /// Others, as far as that is allowed.
+    pub rest: u64,
 }
 
 /// What changes for a mount and all below it, as `MOUNT_ATTR_*` bits of mount_setattr(2).

@@ -12,7 +12,7 @@ use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFl
 
 use super::fault::{At, Fault, fault};
 use super::inroot;
-use super::{DeviceKind, MountFlags, Overlay, Propagation, PropagationKind, RecursiveFlags};
+use super::{Cleared, DeviceKind, MountFlags, Overlay, Propagation, PropagationKind, RecursiveFlags};
 use crate::sys::mount::{MountAttributes, set_attributes};
 use crate::sys::userns::Ids;
 use crate::sys::{copy, process};
@@ -162,7 +162,10 @@ pub(super) fn mount(
     }
     if matches!(fstype, "proc" | "sysfs") {
         // What later steps mask and write to must be where they look for it.
-        inroot::open_without_links(root, target, OFlags::PATH).at(target)?;
+        inroot::open_without_links(root, target, OFlags::PATH).map_err(|error| Fault {
+            errno: error.raw_os_error(),
+            detail: format!("{target} must be mounted on ordinary directory"),
+        })?;
     }
     let new = match kernel_mount(fstype, source, data, flags, label) {
         // These show a namespace that is the host's, whose root we are not: as the host has it mounted, then.
@@ -325,7 +328,7 @@ pub(super) fn bind(
     root: &OwnedFd,
     source: &OwnedFd,
     target: &str,
-    (flags, recursive): (MountFlags, RecursiveFlags),
+    (flags, cleared, recursive): (MountFlags, Cleared, RecursiveFlags),
     propagation: Option<Propagation>,
 ) -> Result<(), Fault> {
     let on = if inroot::is_directory(source).at(target)? {
@@ -335,13 +338,24 @@ pub(super) fn bind(
         not_the_root(root, file, target)?
     };
     let set = attribute_flags(flags);
-    // A bind keeps the access time mode of its source unless one is asked for.
-    let time = flags.no_atime || flags.rel_atime || flags.strict_atime;
-    let clear = if time { MountAttrFlags::MOUNT_ATTR__ATIME } else { MountAttrFlags::empty() };
-    let attributes =
-        MountAttributes { set: set.bits().into(), clear: clear.bits().into(), ..MountAttributes::default() };
-    if attributes.set != 0 || attributes.clear != 0 {
-        set_attributes(source, &attributes, false).at(target)?;
+    // A bind keeps how its source counts access times unless something about that is asked for.
+    let time = flags.no_atime || flags.rel_atime || flags.strict_atime || flags.no_dir_atime;
+    let clear = if time { libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME } else { 0 };
+    let set = u64::from(set.bits());
+    let attributes = |clear: u64| {
+        // The mode of access times is a value, not bits.
+        let clear = clear & (!set | libc::MOUNT_ATTR__ATIME);
+        MountAttributes { set, clear, ..MountAttributes::default() }
+    };
+    let (asked, all) = (clear | cleared.asked, clear | cleared.asked | cleared.rest);
+    if set != 0 || all != 0 {
+        match set_attributes(source, &attributes(all), false) {
+            // An ordinary user does not clear what the host has set.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && cleared.rest != 0 => {
+                set_attributes(source, &attributes(asked), false).at(target)?;
+            }
+            set => set.at(target)?,
+        }
     }
     if recursive != RecursiveFlags::default() {
         let RecursiveFlags { set, clear } = recursive;

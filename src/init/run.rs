@@ -11,8 +11,9 @@ use rustix::process::DumpableBehavior;
 
 use super::fault::{At, Fault, fault};
 use super::restrict::{self, Masks};
-use super::{BindSource, IdMap, Launch, LaunchFailure, Namespace, NamespaceKind, Slot, Step};
+use super::{BindSource, IdMap, Launch, LaunchFailure, Listener, Namespace, NamespaceKind, Slot, Step};
 use super::{console, exec, hooks, mounts, other, reaper};
+use crate::sys::message::{self, Wait};
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::scheduling;
 use crate::sys::security;
@@ -353,14 +354,14 @@ impl Child<'_> {
                 self.root = mounts::pivot(&self.root, self.top.take())?;
                 Ok(())
             }
-            Step::Bind { source, target, recursive, flags, recursive_flags, propagation, id_map } => {
+            Step::Bind { source, target, recursive, flags, clear, recursive_flags, propagation, id_map } => {
                 let source = match source {
                     BindSource::Host(slot) => self.bind_source(index, *slot, *recursive),
                     BindSource::Detached(slot) => slot_of(self.inherited, *slot)?.try_clone().at(""),
                     BindSource::Root(path) => self.bind_from_root(path, *recursive, *id_map),
                 };
                 let source = source.map_err(|fault| fault.of(target))?;
-                mounts::bind(&self.root, &source, target, (*flags, *recursive_flags), *propagation)
+                mounts::bind(&self.root, &source, target, (*flags, *clear, *recursive_flags), *propagation)
             }
             Step::Image { layers, subpath, target } => mounts::image(&self.root, layers, subpath, target),
             Step::Overlay { .. }
@@ -476,6 +477,18 @@ impl Child<'_> {
         }
     }
 
+    fn listened_filter(&self, filter: &[u8], flags: u32, listener: &Listener) -> Result<(), Fault> {
+        let doing = "handing the seccomp filter's descriptor to its listener";
+        let pid = match listener.pid {
+            Some(pid) => pid,
+            None => hooks::own_pid(&self.proc).at(doing)?,
+        };
+        let state = hooks::process_state(listener, pid).at(doing)?;
+        let socket = slot_of(self.inherited, listener.socket)?;
+        let hand_over = |descriptor: BorrowedFd<'_>| message::send(socket, state.as_bytes(), &[descriptor], Wait::Yes);
+        security::install_listened_filter(filter, flags, self.inherited.single, hand_over).at(doing)
+    }
+
     fn working_directory(&self, target: &str, create: bool) -> Result<(), Fault> {
         let directory = if create {
             super::inroot::make_directory(&self.root, target, 0o755).at(target)?.0
@@ -494,7 +507,7 @@ impl Child<'_> {
             Step::Rlimit { resource, soft, hard } => restrict::rlimit(*resource, *soft, *hard),
             Step::OomScoreAdj(score) => restrict::oom_score(&self.proc, *score),
             Step::IoPriority(priority) => scheduling::set_io_priority(*priority).at("I/O priority"),
-            Step::Scheduler(wanted) => scheduling::set_scheduler(wanted).at("scheduler"),
+            Step::Scheduler(wanted) => scheduling::set_scheduler(0, wanted).at("scheduler"),
             Step::EveryCpu => scheduling::set_affinity(0..scheduling::MAX_CPU).at("CPU affinity"),
             Step::Affinity(cpus) => scheduling::set_affinity(cpus.iter().copied()).at("CPU affinity"),
             Step::ProcessLabel(label) => restrict::process_label(&self.proc, label),
@@ -509,7 +522,9 @@ impl Child<'_> {
                 Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
                 result => result.at("session keyring"),
             },
-            Step::Hooks { hooks, state, status } => hooks::run_in_child(&self.proc, hooks, state, status),
+            Step::Hooks { kind, hooks, state, status } => {
+                hooks::run_in_child(&self.proc, (kind, hooks), (state, status))
+            }
             Step::FindProgram { argv, env } => exec::find(argv, env),
             Step::TerminalSession => console::control(),
             Step::NewSession => rustix::process::setsid().map(drop).at("new session"),
@@ -530,8 +545,11 @@ impl Child<'_> {
             }
             Step::RegainCapabilities => restrict::regain_capabilities().map(drop),
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true).at("no new privileges"),
-            Step::Seccomp { filters, flags } => {
+            Step::Seccomp { filters, flags, listener: None } => {
                 filters.iter().try_for_each(|filter| security::install_filter(filter, *flags).at("seccomp filter"))
+            }
+            Step::Seccomp { filters, flags, listener: Some(listener) } => {
+                filters.iter().try_for_each(|filter| self.listened_filter(filter, *flags, listener))
             }
             Step::Exec { argv, env } => {
                 process::reset_signals();

@@ -39,16 +39,18 @@ Options:
   --systemd-cgroup     Have systemd make the control group
   --version, --help
 
-create, run:    -b/--bundle DIR, -f/--config FILE (config.json), --pid-file FILE, --console-socket SOCKET, --preserve-fds N, --no-new-keyring
+create, run:     -b/--bundle DIR, -f/--config FILE (config.json), --pid-file FILE, --pidfd-socket SOCKET,
+                 --console-socket SOCKET, --preserve-fds N, --no-new-keyring
 run:            -d/--detach, --keep
 kill:           -a/--all
 delete:         -f/--force
 exec:           -p/--process FILE, -d/--detach, -t/--tty, -u/--user UID[:GID], -g/--additional-gids GID, --cwd DIR,
-                -e/--env NAME=VALUE, -c/--cap NAME, --no-new-privs, --pid-file FILE, --console-socket SOCKET,
-                --preserve-fds N
+                -e/--env NAME=VALUE, -c/--cap NAME, --no-new-privs, --pid-file FILE, --pidfd-socket SOCKET,
+                --console-socket SOCKET, --preserve-fds N, --ignore-paused, --cgroup [CONTROLLER,...:]SUBGROUP
 list, ps:       -f/--format table|json; list: -q/--quiet
 update:         -r/--resources FILE (- for standard input), --memory, --memory-reservation, --memory-swap, --cpu-period,
-                --cpu-quota, --cpu-share, --cpuset-cpus, --cpuset-mems, --pids-limit, --blkio-weight
+                --cpu-quota, --cpu-burst, --cpu-idle, --cpu-share, --cpu-rt-period, --cpu-rt-runtime, --cpuset-cpus,
+                --cpuset-mems, --pids-limit, --blkio-weight
 events:         --stats (print once), --interval TIME (5s)
 spec:           -b/--bundle DIR, --rootless
 ";
@@ -81,6 +83,8 @@ pub(super) enum Format {
 pub(super) struct Io {
     pub(super) console_socket: Option<PathBuf>,
     pub(super) pid_file: Option<PathBuf>,
+    /// Gets a descriptor of the process.
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// How many descriptors from 3 on the program gets.
     pub(super) preserve_fds: u32,
 }
@@ -114,6 +118,15 @@ pub(super) struct ExecOptions {
     pub(super) additional_gids: Vec<u32>,
     pub(super) capabilities: Vec<String>,
     pub(super) no_new_privileges: bool,
+    pub(super) ignore_paused: bool,
+    pub(super) groups: Vec<SubGroup>,
+}
+
+/// A group below the container's own: for these v1 controllers, or for all when none is named.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SubGroup {
+    pub(super) controllers: Vec<String>,
+    pub(super) path: String,
 }
 
 /// Limits to change: a file with `linux.resources`, and single ones over it.
@@ -208,6 +221,7 @@ fn create(parser: &mut Parser, run: bool) -> Result<CreateOptions, OciError> {
             Arg::Short('f') | Arg::Long("config") => options.config = Some(path(parser)?),
             Arg::Long("console-socket") => options.io.console_socket = Some(path(parser)?),
             Arg::Long("pid-file") => options.io.pid_file = Some(path(parser)?),
+            Arg::Long("pidfd-socket") => options.io.pidfd_socket = Some(path(parser)?),
             Arg::Long("preserve-fds") => options.io.preserve_fds = parser.value()?.parse()?,
             Arg::Long("no-new-keyring") => options.no_new_keyring = true,
             // Without pivot_root(2) the host's root stays reachable.
@@ -237,7 +251,10 @@ fn exec(parser: &mut Parser) -> Result<ExecOptions, OciError> {
             Arg::Short('g') | Arg::Long("additional-gids") => options.additional_gids.push(parser.value()?.parse()?),
             Arg::Short('c') | Arg::Long("cap") => options.capabilities.push(text(parser)?),
             Arg::Long("no-new-privs") => options.no_new_privileges = true,
+            Arg::Long("ignore-paused") => options.ignore_paused = true,
+            Arg::Long("cgroup") => options.groups.push(sub_group(&text(parser)?)),
             Arg::Long("pid-file") => options.io.pid_file = Some(path(parser)?),
+            Arg::Long("pidfd-socket") => options.io.pidfd_socket = Some(path(parser)?),
             Arg::Long("console-socket") => options.io.console_socket = Some(path(parser)?),
             Arg::Long("preserve-fds") => options.io.preserve_fds = parser.value()?.parse()?,
             Arg::Value(value) => {
@@ -250,6 +267,14 @@ fn exec(parser: &mut Parser) -> Result<ExecOptions, OciError> {
         }
     }
     Err(missing_id())
+}
+
+/// As runc takes it: `cpu,cpuacct:PATH`, or only a path.
+fn sub_group(text: &str) -> SubGroup {
+    let (controllers, path) = text
+        .split_once(':')
+        .map_or((Vec::new(), text), |(names, path)| (names.split(',').map(str::to_owned).collect(), path));
+    SubGroup { controllers, path: path.trim_matches('/').to_owned() }
 }
 
 fn kill(parser: &mut Parser) -> Result<Command, OciError> {
@@ -319,13 +344,17 @@ fn listing(processes: bool, parser: &mut Parser) -> Result<Command, OciError> {
 }
 
 fn update(parser: &mut Parser) -> Result<Command, OciError> {
-    const SINGLE: [&str; 10] = [
+    const SINGLE: [&str; 14] = [
         "memory",
         "memory-reservation",
         "memory-swap",
         "cpu-period",
         "cpu-quota",
+        "cpu-burst",
+        "cpu-idle",
         "cpu-share",
+        "cpu-rt-period",
+        "cpu-rt-runtime",
         "cpuset-cpus",
         "cpuset-mems",
         "pids-limit",
@@ -414,6 +443,17 @@ mod tests {
         let (_, command) = parsed("exec -t --user 1:2 box ls -l --all").unwrap();
         let Command::Exec(options) = command else { panic!("{command:?}") };
         assert_eq!(options.command, ["ls", "-l", "--all"]);
+    }
+
+    #[test]
+    fn groups_below_the_containers_own() {
+        let (_, command) = parsed("exec --cgroup cpu,cpuacct:/a/b --cgroup c box true").unwrap();
+        let Command::Exec(options) = command else { panic!("{command:?}") };
+        let group = |controllers: &[&str], path: &str| SubGroup {
+            controllers: controllers.iter().map(ToString::to_string).collect(),
+            path: path.to_owned(),
+        };
+        assert_eq!(options.groups, [group(&["cpu", "cpuacct"], "a/b"), group(&[], "c")]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) fn load(path: &Path, config: Option<&Path>) -> Result<Bundle, OciErro
     let (mut spec, mut warnings): (Spec, _) =
         parse(&config).map_err(|source| OciError::Json { what: "runtime specification", path: file, source })?;
     check(&spec)?;
-    warnings.extend(spec.process().as_ref().and_then(without_inheritance));
+    warnings.extend(spec.process().iter().flat_map(without_inheritance));
     let root = spec.root().as_ref().ok_or_else(|| OciError::Config("`root` is missing".to_owned()))?;
     let wanted = path.join(root.path());
     let rootfs = fs::canonicalize(&wanted).map_err(OciError::io("find the root", wanted))?;
@@ -89,14 +89,14 @@ pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>)
     Ok((serde_json::from_value(value)?, unknown))
 }
 
-fn without_inheritance(process: &Process) -> Option<String> {
-    let sets = process.capabilities().as_ref()?;
+fn without_inheritance(process: &Process) -> Vec<String> {
+    let Some(sets) = process.capabilities() else { return Vec::new() };
     let inheritable = |name: &&Capability| sets.inheritable().as_ref().is_some_and(|all| all.contains(name));
     let without = sets.ambient().iter().flatten().filter(|name| !inheritable(name));
-    let mut names: Vec<_> = without.map(ToString::to_string).collect();
-    names.sort();
-    let names = names.join(", ");
-    (!names.is_empty()).then(|| format!("ambient capabilities that are not inheritable are left out: {names}"))
+    let mut all: Vec<_> =
+        without.map(|name| format!("can't raise ambient capability CAP_{name}: it is not inheritable")).collect();
+    all.sort();
+    all
 }
 
 /// Of a variable that is set twice the last counts, and HOME is the user's own where the caller does not say. Both as with runc.

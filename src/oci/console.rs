@@ -1,9 +1,7 @@
 //! Where the master of a container's terminal goes: to the caller's socket, or to a terminal that we carry for.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::oci::error::OciError;
 use crate::sys::message::{self, Wait};
@@ -20,15 +18,7 @@ pub(super) enum Console {
 
 /// A connection to the caller's socket.
 pub(super) fn connect(path: &Path) -> Result<OwnedFd, OciError> {
-    let failed = |error: rustix::io::Errno| OciError::io("connect to", path)(error);
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(failed)?;
-    // Socket addresses hold 108 bytes; the caller's path may be longer.
-    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    let node = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(failed)?;
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", node.as_raw_fd())).map_err(failed)?;
-    rustix::net::connect(&socket, &address).map_err(failed)?;
-    Ok(socket)
+    message::connect(path).map_err(OciError::io("connect to", path))
 }
 
 impl Console {

@@ -1,6 +1,6 @@
 //! `create` and `run`.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{Hook, Hooks, Spec};
@@ -8,9 +8,9 @@ use oci_spec::runtime::{Hook, Hooks, Spec};
 use crate::engine::cgroup::{Cgroup, Entry, Hierarchies};
 use crate::engine::lower::{self, Extras, Lifecycle, Root};
 use crate::init::{self, Launch, Step};
-use crate::oci::arguments::{CreateOptions, Global};
+use crate::oci::arguments::{CreateOptions, Global, Io};
 use crate::oci::bundle::{self, Bundle};
-use crate::oci::console::Console;
+use crate::oci::console::{self, Console};
 use crate::oci::error::OciError;
 use crate::oci::group;
 use crate::oci::launch::{self, Inheritance, Progress, Starting};
@@ -18,6 +18,7 @@ use crate::oci::state::{Container, Record};
 use crate::oci::systemd::{self, Unit};
 use crate::oci::wait::Forwarded;
 use crate::oci::{Outcome, delete};
+use crate::sys::message::{self, Wait};
 use crate::sys::process;
 
 /// A container whose process waits for its start, or runs.
@@ -162,7 +163,7 @@ fn start(
     drop(placeholder);
     let done = attached.and_then(|()| group::restrict(&mut cgroup, &hierarchies, &record.cgroup, spec));
     let done = done.and_then(|()| follow(container, record, spec, &mut starting));
-    let done = done.and_then(|()| write_pid_file(options.io.pid_file.as_deref(), starting.pid));
+    let done = done.and_then(|()| tell(&options.io, starting.pid, starting.pidfd.as_fd()));
     match done {
         Ok(()) => Ok((starting, cgroup, console)),
         Err(error) => {
@@ -219,44 +220,53 @@ fn follow(container: &Container, record: &mut Record, spec: &Spec, starting: &mu
     while starting.progress()? == Progress::Mounted {
         #[allow(deprecated, reason = "callers still use it")]
         let prestart = Hooks::prestart;
-        run_hooks(record, spec, prestart, "creating")?;
-        run_hooks(record, spec, Hooks::create_runtime, "creating")?;
+        run_hooks(record, spec, ("prestart", prestart), "creating")?;
+        run_hooks(record, spec, ("createRuntime", Hooks::create_runtime), "creating")?;
         starting.go_on()?;
     }
     Ok(())
 }
 
-pub(super) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<(), OciError> {
-    let Some(path) = path else { return Ok(()) };
+/// Tells the caller which process it is: `--pidfd-socket` and `--pid-file`.
+pub(super) fn tell(io: &Io, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), OciError> {
+    if let Some(path) = &io.pidfd_socket {
+        // The receiver takes the bytes for the file's name.
+        let sent = message::send(console::connect(path)?, b"pidfd", &[pidfd], Wait::Yes);
+        sent.map_err(OciError::io("send the process to", path))?;
+    }
+    let Some(path) = &io.pid_file else { return Ok(()) };
     crate::base::disk::replace(path, pid.to_string().as_bytes(), crate::base::disk::Durability::Kill)
         .map_err(OciError::io("write", path))
 }
+
+/// One of the specification's lists.
+type ListOfHooks = fn(&Hooks) -> &Option<Vec<Hook>>;
 
 /// Hooks of one kind, in this process's namespaces; the first failure ends it.
 fn run_hooks(
     record: &Record,
     spec: &Spec,
-    kind: fn(&Hooks) -> &Option<Vec<Hook>>,
+    (kind, list): (&'static str, ListOfHooks),
     status: &str,
 ) -> Result<(), OciError> {
     let Some(hooks) = spec.hooks().as_ref() else { return Ok(()) };
-    let hooks = lower::hooks(kind(hooks), &lower::own_environment());
+    let hooks = lower::hooks(list(hooks), &lower::own_environment());
     if hooks.is_empty() {
         return Ok(());
     }
     let pid = (status != "stopped").then_some(record.pid);
     let state = init::state_json(&record.for_hooks(), status, pid).map_err(OciError::io("write", "the state"))?;
-    for hook in &hooks {
-        init::run_hook(hook, &state)?;
+    for (index, hook) in hooks.iter().enumerate() {
+        init::run_hook(hook, &state).map_err(|source| OciError::Hook { kind, index, source })?;
     }
     Ok(())
 }
 
 /// The specification has their failures logged only, and the container go on.
 pub(super) fn poststart(record: &Record, spec: &Spec) -> Result<(), OciError> {
-    run_hooks(record, spec, Hooks::poststart, "running")
+    run_hooks(record, spec, ("poststart", Hooks::poststart), "running")
 }
 
 pub(super) fn poststop(record: &Record, spec: &Spec) -> Result<(), OciError> {
-    run_hooks(record, spec, Hooks::poststop, "stopped")
+    run_hooks(record, spec, ("poststop", Hooks::poststop), "stopped")
 }

@@ -22,6 +22,8 @@ pub(super) enum OciError {
     NotFound(String),
     #[error("container not running: `{id}` is {status}")]
     NotRunning { id: String, status: &'static str },
+    #[error("cannot exec in a paused container: `{0}` is paused; resume it, or use --ignore-paused")]
+    Paused(String),
     #[error("container `{id}` is {status}, not {wanted}")]
     WrongStatus { id: String, status: &'static str, wanted: &'static str },
     #[error("`{}` is not a valid {what}", path.display())]
@@ -34,8 +36,8 @@ pub(super) enum OciError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Lower(#[from] LowerError),
-    #[error(transparent)]
-    Hook(#[from] HookError),
+    #[error("error running {kind} hook #{index}")]
+    Hook { kind: &'static str, index: usize, source: HookError },
     #[error("{0}")]
     Launch(String),
     #[error(
@@ -58,6 +60,10 @@ impl OciError {
         let system = io::Error::from_raw_os_error(failure.errno);
         let detail = &failure.detail;
         Self::Launch(match step {
+            // The program is there: it was looked for before.
+            Some(Step::Exec { .. }) if failure.errno == libc::ENOENT && detail.contains('/') => {
+                format!("exec {detail}: no such file or directory (its interpreter, if the file is there)")
+            }
             Some(Step::Exec { .. } | Step::FindProgram { .. }) => match failure.errno {
                 libc::ENOENT if !detail.contains('/') => {
                     format!("exec: \"{detail}\": executable file not found in $PATH")
@@ -68,6 +74,10 @@ impl OciError {
                 _ => format!("exec: \"{detail}\": {system}"),
             },
             Some(Step::Hooks { .. }) => detail.clone(),
+            Some(Step::Scheduler(_)) if failure.errno == libc::EPERM => format!(
+                "cannot set the scheduler: {system}; a deadline needs all CPUs of the machine, so such a process scheduler \
+                 can't be used together with AllowedCPUs (`linux.resources.cpu.cpus`)"
+            ),
             Some(Step::WorkingDirectory { .. }) => format!("cannot use the working directory `{detail}`: {system}"),
             Some(Step::Mount { target, fstype, .. }) => {
                 format!("cannot mount {fstype} on `{target}`: {detail}: {system}")
@@ -85,9 +95,5 @@ impl OciError {
             cause = error.source();
         }
         text
-    }
-
-    pub(super) fn exit_code(&self) -> u8 {
-        1
     }
 }

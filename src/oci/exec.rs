@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capabilities, Capability, Process, Spec};
 
-use crate::engine::cgroup::Entry;
-use crate::engine::lower::{self, Target};
+use crate::engine::cgroup::{Cgroup, Entry};
+use crate::engine::lower::{self, Described, Target};
 use crate::oci::Outcome;
-use crate::oci::arguments::{ExecOptions, Global};
+use crate::oci::arguments::{ExecOptions, Global, SubGroup};
 use crate::oci::bundle;
 use crate::oci::console::Console;
 use crate::oci::create;
@@ -26,8 +26,8 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     let stopped = |status: Status| OciError::NotRunning { id: options.id.clone(), status: status.name() };
     let pidfd = record.process()?.ok_or_else(|| stopped(Status::Stopped))?;
     let status = container.status(&record);
-    if status == Status::Paused {
-        return Err(stopped(status));
+    if status == Status::Paused && !options.ignore_paused {
+        return Err(OciError::Paused(options.id.clone()));
     }
     let spec = container.config()?;
     let (mut process, warnings) = process(&spec, options)?;
@@ -38,14 +38,16 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let mount_label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
     let personality = spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
-    let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), seccomp, personality, mount_label };
+    let state = record.for_hooks();
+    let described = Some(Described { state: &state, status: status.name(), pid: Some(record.pid) });
+    let target = Target { pid: record.pid, pidfd: pidfd.as_fd(), seccomp, described, personality, mount_label };
     let entry = match record.unit.as_ref().filter(|_| !systemd::is_system()) {
         // See `create`. The new process is born where this one is.
         Some(unit) => {
             unit.attach(std::process::id().cast_signed())?;
             Entry::default()
         }
-        None => record.group()?.entry()?,
+        None => entry(&record.group()?, &options.groups)?,
     };
     let mut lowered = lower::lower_exec(&process, target, entry, true, None)?;
     lower::check_program(&process, &mut lowered)?;
@@ -59,7 +61,7 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     let with = Inheritance { console: console.as_ref().map(Console::for_child), preserve_fds: options.io.preserve_fds };
     let mut starting = launch::begin(lowered, None, &with)?;
     let done = starting.go_on().and_then(|()| match starting.progress()? {
-        Progress::Executed => create::write_pid_file(options.io.pid_file.as_deref(), starting.pid),
+        Progress::Executed => create::tell(&options.io, starting.pid, starting.pidfd.as_fd()),
         Progress::Mounted | Progress::Waiting => Err(stopped(status)),
     });
     if let Err(error) = done {
@@ -69,6 +71,15 @@ pub(super) fn exec(global: &Global, options: &ExecOptions) -> Outcome {
     let Some(signals) = signals else { return Ok(0) };
     console.map_or(Ok(()), |console| console.carry(starting.pidfd.as_fd()))?;
     signals.until_end(starting.pid, starting.pidfd.as_fd())
+}
+
+/// To enter the container's group, or groups below it that are there.
+fn entry(group: &Cgroup, below: &[SubGroup]) -> Result<Entry, OciError> {
+    let mut group = group.clone();
+    for SubGroup { controllers, path } in below {
+        group.descend(controllers, path)?;
+    }
+    Ok(group.entry()?)
 }
 
 /// What `--process` says, or the container's own process with what the options change.

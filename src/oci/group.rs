@@ -7,6 +7,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Mount, Spec};
 
+use crate::base::units::parse_bytes;
 use crate::engine::cgroup::{Cgroup, Hierarchies};
 use crate::oci::arguments::{Changes, Global};
 use crate::oci::error::OciError;
@@ -46,12 +47,14 @@ pub(super) fn make(hierarchies: &Hierarchies, path: &str, spec: &Spec) -> Result
 /// container. In a frozen one nothing would ever start.
 pub(super) fn check_unused(group: &Cgroup, path: &str) -> Result<(), OciError> {
     if group.is_frozen() {
-        return Err(OciError::Config(format!("the control group `{path}` (`linux.cgroupsPath`) is frozen")));
+        return Err(OciError::Config(format!(
+            "the container's cgroup unexpectedly frozen: thaw `{path}` (`linux.cgroupsPath`) or name another one"
+        )));
     }
     match group.processes()?.len() {
         0 => Ok(()),
         count => Err(OciError::Config(format!(
-            "the control group `{path}` (`linux.cgroupsPath`) is not empty: {count} processes are in it"
+            "the container's cgroup is not empty: {count} processes are in `{path}` (`linux.cgroupsPath`)"
         ))),
     }
 }
@@ -127,6 +130,12 @@ pub(super) fn update(global: &Global, id: &str, changes: &Changes) -> Result<(),
     for (name, value) in &changes.single {
         change(&mut resources, name, value)?;
     }
+    if let Some(memory) = resources.memory_mut()
+        && (memory.limit(), memory.swap()) == (Some(-1), None)
+    {
+        // The sum of memory and swap cannot be less than unlimited memory.
+        memory.set_swap(Some(-1));
+    }
     // Rules for devices are not what is updated: containerd sends the container's own again.
     resources.set_devices(None);
     let mut group = record.group()?;
@@ -152,15 +161,20 @@ fn read(path: &Path) -> Result<LinuxResources, OciError> {
 fn change(resources: &mut LinuxResources, name: &str, value: &str) -> Result<(), OciError> {
     let wrong = || OciError::Usage(format!("`{value}` is not a value for --{name}"));
     let number = || value.parse::<i64>().map_err(|_| wrong());
+    let bytes = || parse_bytes(value).ok_or_else(wrong);
     let positive = || value.parse::<u64>().map_err(|_| wrong());
     let mut memory: LinuxMemory = resources.memory().unwrap_or_default();
     let mut cpu: LinuxCpu = resources.cpu().clone().unwrap_or_default();
     match name {
-        "memory" => drop(memory.set_limit(Some(number()?))),
-        "memory-reservation" => drop(memory.set_reservation(Some(number()?))),
-        "memory-swap" => drop(memory.set_swap(Some(number()?))),
+        "memory" => drop(memory.set_limit(Some(bytes()?))),
+        "memory-reservation" => drop(memory.set_reservation(Some(bytes()?))),
+        "memory-swap" => drop(memory.set_swap(Some(bytes()?))),
         "cpu-period" => drop(cpu.set_period(Some(positive()?))),
         "cpu-quota" => drop(cpu.set_quota(Some(number()?))),
+        "cpu-burst" => drop(cpu.set_burst(Some(positive()?))),
+        "cpu-idle" => drop(cpu.set_idle(Some(number()?))),
+        "cpu-rt-period" => drop(cpu.set_realtime_period(Some(positive()?))),
+        "cpu-rt-runtime" => drop(cpu.set_realtime_runtime(Some(number()?))),
         "cpu-share" => drop(cpu.set_shares(Some(positive()?))),
         "cpuset-cpus" => drop(cpu.set_cpus(Some(value.to_owned()))),
         "cpuset-mems" => drop(cpu.set_mems(Some(value.to_owned()))),

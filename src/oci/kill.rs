@@ -19,6 +19,9 @@ pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result
         if number == libc::SIGKILL && (all || (shares_pids(&container)? && !group.processes()?.is_empty())) {
             return Ok(group.kill()?);
         }
+        if all {
+            return signal_all(&group.processes()?, number);
+        }
         return Err(OciError::NotRunning { id: id.to_owned(), status: Status::Stopped.name() });
     };
     if all && number != libc::SIGKILL {

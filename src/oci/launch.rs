@@ -14,6 +14,7 @@ use crate::init::{Inherited, Launch, LaunchFailure, NamespaceKind, Stdio, Step, 
 use crate::oci::error::OciError;
 use crate::oci::namespaces;
 use crate::sys::process::{self, SingleThreaded};
+use crate::sys::scheduling::{self, Scheduling};
 
 /// A process that was made and runs its steps.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ pub(super) struct Inheritance<'a> {
 pub(super) fn begin(lowered: Lowered, spec: Option<&Spec>, with: &Inheritance<'_>) -> Result<Starting, OciError> {
     let Lowered { mut launch, descriptors: slots } = lowered;
     let oom_score = take_oom_score(&mut launch);
+    let scheduler = take_scheduler(&mut launch);
     let single = SingleThreaded::check().map_err(OciError::io("look at", "/proc/self/task"))?;
     let binds = init::prepare_binds(&launch, &slots).map_err(|failure| OciError::launch(&failure, &launch.steps))?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(OciError::io("make", "a pipe"));
@@ -82,11 +84,35 @@ pub(super) fn begin(lowered: Lowered, spec: Option<&Spec>, with: &Inheritance<'_
     let child = init::spawn(&launch, &inherited).map_err(|failure| OciError::launch(&failure, &launch.steps))?;
     let starting =
         Starting { pid: child.pid, pidfd: child.pidfd, steps: launch.steps.clone(), go, status: status.into() };
-    if let Err(error) = settle(&launch, &slots, spec, (starting.pid, oom_score)) {
+    let scheduled = scheduler.map_or(Ok(()), |wanted| set_scheduler(starting.pid, &wanted));
+    if let Err(error) = scheduled.and_then(|()| settle(&launch, &slots, spec, (starting.pid, oom_score))) {
         starting.abandon();
         return Err(error);
     }
     Ok(starting)
+}
+
+/// A process that is made by another one, for `exec`, would not keep this scheduler: it is given to it from here, where it
+/// may be running already.
+fn take_scheduler(launch: &mut Launch) -> Option<Scheduling> {
+    let reborn = launch.steps.iter().any(|step| matches!(step, Step::Rebirth));
+    let mut taken = None;
+    launch.steps.retain(|step| match step {
+        Step::Scheduler(wanted) if reborn && wanted.ends_with_fork() => {
+            taken = Some(*wanted);
+            false
+        }
+        _ => true,
+    });
+    taken
+}
+
+fn set_scheduler(pid: i32, wanted: &Scheduling) -> Result<(), OciError> {
+    match scheduling::set_scheduler(pid, wanted) {
+        // It has ended, which is seen next.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        set => set.map_err(OciError::io("set the scheduler of", format!("process {pid}"))),
+    }
 }
 
 fn joins_users(launch: &Launch) -> bool {

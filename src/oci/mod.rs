@@ -41,6 +41,9 @@ pub const NAME: &str = "oci";
 /// Name under which the program is an OCI runtime without a subcommand, for engines that take only a path.
 pub const LINK_NAME: &str = "rcompose-oci";
 
+/// The status of an `exec` that did not run its program.
+const EXEC_FAILED: u8 = 255;
+
 /// What the command printed, and the status to exit with.
 type Outcome = Result<u8, OciError>;
 
@@ -48,8 +51,10 @@ type Outcome = Result<u8, OciError>;
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let (global, command) = match arguments::parse(arguments) {
         Ok(parsed) => parsed,
-        Err(error) => return failed(&Global::default(), &error),
+        Err(error) => return failed(&Global::default(), &error, ExitCode::FAILURE),
     };
+    // With 1 it would look like the program's own failure; runc has the same.
+    let otherwise = if matches!(command, Command::Exec(_)) { ExitCode::from(EXEC_FAILED) } else { ExitCode::FAILURE };
     let held = match &command {
         Command::Create(options) | Command::Run(options) => Some(create::preserved(options)),
         Command::Exec(options) => Some(options.io.preserve_fds),
@@ -58,16 +63,17 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     // Before anything of ours is open, and until the end.
     let _places = match held.map_or(Ok(Vec::new()), launch::hold_places) {
         Ok(places) => places,
-        Err(error) => return failed(&global, &error),
+        Err(error) => return failed(&global, &error, otherwise),
     };
     if held.is_some()
         && let Err(error) = seal::seal()
     {
-        return failed(&global, &OciError::io("execute from a read-only mount", "/proc/self/exe")(error));
+        let error = OciError::io("execute from a read-only mount", "/proc/self/exe")(error);
+        return failed(&global, &error, otherwise);
     }
     match run(&global, command) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => failed(&global, &error),
+        Err(error) => failed(&global, &error, otherwise),
     }
 }
 
@@ -100,9 +106,9 @@ fn print(text: &str) -> Outcome {
 }
 
 /// Says what went wrong on standard error, and in the log that the caller reads.
-fn failed(global: &Global, error: &OciError) -> ExitCode {
+fn failed(global: &Global, error: &OciError, code: ExitCode) -> ExitCode {
     log(global, "error", &error.with_causes());
-    ExitCode::from(error.exit_code())
+    code
 }
 
 fn log(global: &Global, level: &str, text: &str) {

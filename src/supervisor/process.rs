@@ -207,7 +207,8 @@ impl Host {
         let group = Cgroup::open(&self.hierarchies, &self.cgroup_path(id));
         let entry = group.and_then(|group| group.entry()).map_err(|error| because(what, &error))?;
         let mount_label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-        let target = Target { pid: live.pid, pidfd: pidfd.as_fd(), seccomp, personality: None, mount_label };
+        let target =
+            Target { pid: live.pid, pidfd: pidfd.as_fd(), seccomp, described: None, personality: None, mount_label };
         engine::lower::lower_exec(&process, target, entry, stdin, terminal).map_err(|error| because(what, &error))
     }
 

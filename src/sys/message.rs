@@ -1,9 +1,11 @@
-//! Messages with file descriptors over `SOCK_SEQPACKET` sockets.
+//! Messages with file descriptors over sockets, mostly `SOCK_SEQPACKET` ones.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net;
 use rustix::net::sockopt;
 
@@ -38,6 +40,19 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         }
     }
     Ok((one, other))
+}
+
+/// A connection to somebody's stream socket.
+///
+/// # Errors
+/// Nobody listens there.
+pub fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let socket = net::socket_with(net::AddressFamily::UNIX, net::SocketType::STREAM, net::SocketFlags::CLOEXEC, None)?;
+    // Socket addresses hold 108 bytes; the path may be longer.
+    let node = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let address = net::SocketAddrUnix::new(format!("/proc/self/fd/{}", node.as_raw_fd()))?;
+    net::connect(&socket, &address)?;
+    Ok(socket)
 }
 
 /// Sends one message.

@@ -198,6 +198,21 @@ pub fn clone_sibling(_: SingleThreaded) -> io::Result<Option<i32>> {
     }
 }
 
+/// Forks, with the table of descriptors in common: what one of the two opens or closes the other one has or has no more.
+/// `Some(pid)` in the parent, `None` in the child, which must end with [`exit_now`] and drop none that it shares.
+///
+/// # Errors
+/// What the kernel says.
+pub fn fork_with_descriptors(_: SingleThreaded) -> io::Result<Option<i32>> {
+    let flags = libc::c_long::from(libc::CLONE_FILES | libc::SIGCHLD);
+    // SAFETY: as in `clone_sibling`; numbers only.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid as i32)),
+    }
+}
+
 /// Closes what a program was started with besides 0 to 2 and `keep`. Only before it has opened anything else, or where what
 /// it owns is never used again.
 pub fn close_inherited(keep: &[RawFd]) {

@@ -20,6 +20,14 @@ pub struct Scheduling {
     pub period: u64,
 }
 
+impl Scheduling {
+    /// Whether a process loses it, or may not fork, where it has a child.
+    pub fn ends_with_fork(&self) -> bool {
+        let resets = self.flags & libc::SCHED_FLAG_RESET_ON_FORK.unsigned_abs() as u64 != 0;
+        resets || self.policy == libc::SCHED_DEADLINE.unsigned_abs()
+    }
+}
+
 /// Numbers of CPUs are below it.
 pub const MAX_CPU: usize = CpuSet::MAX_CPU;
 
@@ -33,11 +41,11 @@ pub fn set_io_priority(priority: u16) -> io::Result<()> {
     done(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, libc::c_int::from(priority)) })
 }
 
-/// Of this thread.
+/// Of a thread; 0 is this one.
 ///
 /// # Errors
-/// `EPERM`; `EINVAL` for what the policy does not take; `EBUSY` when the machine has no time left to promise.
-pub fn set_scheduler(wanted: &Scheduling) -> io::Result<()> {
+/// `EPERM`; `ESRCH`; `EINVAL` for what the policy does not take; `EBUSY` when the machine has no time left to promise.
+pub fn set_scheduler(thread: i32, wanted: &Scheduling) -> io::Result<()> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: wanted.policy,
@@ -49,7 +57,7 @@ pub fn set_scheduler(wanted: &Scheduling) -> io::Result<()> {
         sched_period: wanted.period,
     };
     // SAFETY: the kernel reads a live structure whose size is in it.
-    done(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(&attributes), 0) })
+    done(unsafe { libc::syscall(libc::SYS_sched_setattr, thread, std::ptr::from_ref(&attributes), 0) })
 }
 
 /// Of this thread and those it makes.

@@ -302,8 +302,14 @@ fn exec_is_inside_and_no_less_confined() {
         ExecOptions { command: ["busybox", "sh", "-c", &script].map(str::to_owned).to_vec(), ..ExecOptions::default() };
     let process = exec_process(&running.spec, &UserDatabase::default(), &options).unwrap();
     let seccomp = running.spec.linux().as_ref().unwrap().seccomp().as_ref();
-    let target =
-        Target { pid: running.pid, pidfd: running.pidfd.as_fd(), seccomp, personality: None, mount_label: None };
+    let target = Target {
+        pid: running.pid,
+        pidfd: running.pidfd.as_fd(),
+        seccomp,
+        described: None,
+        personality: None,
+        mount_label: None,
+    };
     let lowered = lower_exec(&process, target, running.group.entry().unwrap(), false, None).unwrap();
     let (_, mut descriptors) = world.launch("exec", lowered);
     assert_eq!(

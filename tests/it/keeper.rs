@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcompose::init::{
-    BindSource, CgroupEntry, DeviceKind, Launch, LaunchFailure, MountFlags, Namespace, NamespaceKind, Overlay,
+    BindSource, CgroupEntry, Cleared, DeviceKind, Launch, LaunchFailure, MountFlags, Namespace, NamespaceKind, Overlay,
     RecursiveFlags, Stdio, Step,
 };
 use rcompose::keeper::{Event, ExitRecord, KeeperHandle, Program, Request, SpawnOptions};
@@ -276,6 +276,7 @@ fn links_of_an_image_do_not_lead_out() {
             target,
             recursive: false,
             flags,
+            clear: Cleared::default(),
             recursive_flags: RecursiveFlags::default(),
             propagation: None,
             id_map: None,
@@ -597,6 +598,7 @@ fn restrictions_hold_for_an_ordinary_user() {
         target: "/data".to_owned(),
         recursive: true,
         flags,
+        clear: Cleared::default(),
         recursive_flags: RecursiveFlags { set: libc::MOUNT_ATTR_RDONLY, clear: 0 },
         propagation: None,
         id_map: None,
@@ -612,7 +614,7 @@ fn restrictions_hold_for_an_ordinary_user() {
         Step::WorkingDirectory { target: "/proc".to_owned(), create: false, last: true },
         Step::Rlimit { resource: rcompose::init::Rlimit::Nofile, soft: 77, hard: 88 },
         Step::Umask(0o27),
-        Step::Seccomp { filters: vec![allow], flags: 0 },
+        Step::Seccomp { filters: vec![allow], flags: 0, listener: None },
         Step::Groups(vec![1000, 7]),
         Step::Identity { uid: 1000, gid: 1000 },
         Step::Capabilities { bounding: port, permitted: port, effective: port, inheritable: port, ambient: port },

@@ -157,26 +157,18 @@ impl Cgroup {
                 return Err(CgroupError::NoController { attribute: limits.attribute, controller: limits.controller });
             }
         };
+        let is_invalid = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
+        // What does not go with another value as that is now is tried again after that one.
+        let mut again = Vec::new();
         for wanted in writes {
-            let (mut file, mut value) = (directory.join(&wanted.file), &wanted.value);
-            if let Some((otherwise, other)) = wanted.otherwise.as_ref().filter(|_| !file.exists()) {
-                (file, value) = (directory.join(otherwise), other);
-            }
-            if wanted.optional && !file.exists() {
-                left_out.push(format!("`{}` is not offered by this kernel; the limit is left out", wanted.file));
-                continue;
-            }
-            if wanted.file == limits::RT_RUNTIME {
-                allow_realtime(&directory, &wanted.value)?;
-            }
-            match write(limits.attribute, &file, value) {
-                Err(CgroupError::Refused { source, .. }) if wanted.optional && is_unsupported(&source) => {
-                    left_out.push(format!("`{}` is not offered by this device; the limit is left out", wanted.file));
+            match write_limit(limits.attribute, &directory, wanted, left_out) {
+                Err(CgroupError::Refused { source, .. }) if writes.len() > 1 && is_invalid(&source) => {
+                    again.push(wanted)
                 }
                 written => written?,
             }
         }
-        Ok(())
+        again.into_iter().try_for_each(|wanted| write_limit(limits.attribute, &directory, wanted, left_out))
     }
 
     /// What [`Cgroup::create`] does about `resources.devices`, for callers that left it out there.
@@ -303,6 +295,33 @@ fn allow_realtime(directory: &Path, wanted: &str) -> Result<(), CgroupError> {
         write("cpu_rt_runtime", &file, &(number(&has) + number(wanted)).to_string())?;
     }
     Ok(())
+}
+
+/// Writes one limit, or says in `left_out` that it cannot be had.
+fn write_limit(
+    attribute: &'static str,
+    directory: &Path,
+    wanted: &limits::Write,
+    left_out: &mut Vec<String>,
+) -> Result<(), CgroupError> {
+    let (mut file, mut value) = (directory.join(&wanted.file), &wanted.value);
+    if let Some((otherwise, other)) = wanted.otherwise.as_ref().filter(|_| !file.exists()) {
+        (file, value) = (directory.join(otherwise), other);
+    }
+    if wanted.optional && !file.exists() {
+        left_out.push(format!("`{}` is not offered by this kernel; the limit is left out", wanted.file));
+        return Ok(());
+    }
+    if wanted.file == limits::RT_RUNTIME {
+        allow_realtime(directory, &wanted.value)?;
+    }
+    match write(attribute, &file, value) {
+        Err(CgroupError::Refused { source, .. }) if wanted.optional && is_unsupported(&source) => {
+            left_out.push(format!("`{}` is not offered by this device; the limit is left out", wanted.file));
+            Ok(())
+        }
+        written => written,
+    }
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

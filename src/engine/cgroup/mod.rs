@@ -47,6 +47,10 @@ pub enum CgroupError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("processes are still running in cgroup `{}`", .0.display())]
     Busy(PathBuf),
+    #[error("bad --cgroup: {0} is not a sub cgroup path")]
+    NotBelow(String),
+    #[error("unknown controller `{0}`: the container has no group of it")]
+    NoSuchController(String),
     #[error("`{0}` is not a cgroup path: it must be relative and without `.` and `..`")]
     BadPath(String),
 }
@@ -121,6 +125,31 @@ impl Cgroup {
             Ok(file.into())
         });
         Ok(Entry { v2, v1: v1.collect::<Result<_, CgroupError>>()? })
+    }
+
+    /// Goes to the group at `path` below this one: in the hierarchies of these v1 controllers, or in all when none is named.
+    ///
+    /// # Errors
+    /// There is none, or no such controller; a path that leaves this group.
+    pub fn descend(&mut self, controllers: &[String], path: &str) -> Result<(), CgroupError> {
+        if let Some(name) = controllers.iter().find(|name| !self.v1.iter().any(|(known, _)| known == *name)) {
+            return Err(CgroupError::NoSuchController(name.clone()));
+        }
+        if path.is_empty() {
+            return Ok(());
+        }
+        check(path).map_err(|_| CgroupError::NotBelow(path.to_owned()))?;
+        // Beside v1 controllers there is nothing in version 2 that a caller could mean.
+        let only_v2 = self.v1.is_empty();
+        let v2 = self.v2.iter_mut().filter(|_| only_v2);
+        let v1 = self.v1.iter_mut().filter(|(name, _)| controllers.is_empty() || controllers.contains(name));
+        for directory in v2.chain(v1.map(|(_, directory)| directory)) {
+            directory.push(path);
+            if !directory.is_dir() {
+                return Err(CgroupError::io("enter", directory)(io::Error::from_raw_os_error(libc::ENOENT)));
+            }
+        }
+        Ok(())
     }
 
     /// v1 controllers and directories of this group, for the read-only view inside the container.

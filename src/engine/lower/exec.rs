@@ -15,6 +15,7 @@ use rustix::event::PollFlags;
 use rustix::event::Timespec;
 
 use crate::engine::cgroup;
+use crate::engine::lower::Described;
 use crate::engine::lower::LowerError;
 use crate::engine::lower::Lowered;
 use crate::engine::lower::Slots;
@@ -50,6 +51,8 @@ pub struct Target<'a> {
     pub pid: i32,
     pub pidfd: BorrowedFd<'a>,
     pub seccomp: Option<&'a LinuxSeccomp>,
+    /// For the listener of its filter.
+    pub described: Option<Described<'a>>,
     pub personality: Option<&'a LinuxPersonality>,
     /// The SELinux label of its files.
     pub mount_label: Option<&'a str>,
@@ -100,7 +103,8 @@ pub fn lower_exec(
     let directory = |last| Step::WorkingDirectory { target: target_directory.clone(), create: false, last };
     steps.push(directory(false));
     steps.extend(target.personality.map(restrict::personality).transpose()?);
-    let filter = restrict::restrict(process, target.seccomp, vec![directory(true)], &mut steps)?;
+    let filter = target.seccomp.map(|profile| restrict::filter(profile, target.described, &mut slots)).transpose()?;
+    let filter = restrict::restrict(process, filter, vec![directory(true)], &mut steps)?;
     steps.push(Step::Rebirth);
     // A session ends with its first process, so it is the new one that makes it.
     steps.push(session(stdio));

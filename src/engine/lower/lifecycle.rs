@@ -29,7 +29,7 @@ impl Lifecycle {
         }
         let all = spec.hooks().as_ref();
         let hooks = all.map_or(Vec::new(), |all| hooks(all.create_container(), &own_environment()));
-        steps.extend(run(hooks, "creating", &self.state));
+        steps.extend(run("createContainer", hooks, "creating", &self.state));
         let slots = self.gate.map(|(start, result)| (slots.add(start), slots.add(result)));
         Gate { state: self.state, slots }
     }
@@ -58,12 +58,13 @@ impl Gate {
         steps.extend(self.slots.map(|(start, result)| Step::AwaitStart { start, result }));
         let environment = spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
         let start_container = spec.hooks().as_ref().map_or(Vec::new(), |all| hooks(all.start_container(), environment));
-        run(start_container, "created", &self.state)
+        run("startContainer", start_container, "created", &self.state)
     }
 }
 
-fn run(hooks: Vec<Hook>, status: &str, state: &str) -> Option<Step> {
-    (!hooks.is_empty()).then(|| Step::Hooks { hooks, status: status.to_owned(), state: state.to_owned() })
+fn run(kind: &str, hooks: Vec<Hook>, status: &str, state: &str) -> Option<Step> {
+    let (status, state) = (status.to_owned(), state.to_owned());
+    (!hooks.is_empty()).then(|| Step::Hooks { kind: kind.to_owned(), hooks, status, state })
 }
 
 /// One of the specification's lists of hooks. Those that name no environment get the `inherited` one, as with runc and crun.

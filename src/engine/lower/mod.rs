@@ -43,6 +43,7 @@ pub use lifecycle::{hooks, own_environment};
 pub use mounts::MOUNT_OPTIONS;
 pub use mounts::mapping_lines;
 pub use other::{Handover, bundle, lower_other};
+pub use restrict::Described;
 pub use scheduling::cpus;
 
 /// Where a container's root comes from.
@@ -106,6 +107,8 @@ pub enum LowerError {
     Ended(i32),
     #[error("`{0}` contains a zero byte or is not text")]
     Text(String),
+    #[error("failed to connect with seccomp agent at `{}` (`linux.seccomp.listenerPath`)", path.display())]
+    Listener { path: PathBuf, source: std::io::Error },
     #[error("cannot compile the system call filter")]
     Seccomp(#[from] SeccompError),
 }
@@ -151,6 +154,10 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
     let late = mounts::mounts(spec, (&extras.root, extras.cgroup_v1), &mut slots, &mut steps)?;
     steps.extend(extras.shared_memory.and_then(|memory| mounts::shared_memory(spec, memory, &mut slots)));
     mounts::devices(spec, &mut steps)?;
+    let described = extras.lifecycle.as_ref();
+    let described = described.map(|it| Described { state: &it.state, status: "creating", pid: None });
+    let filter =
+        linux.seccomp().as_ref().map(|profile| restrict::filter(profile, described, &mut slots)).transpose()?;
     let gate = extras.lifecycle.map(|lifecycle| lifecycle.before_pivot(spec, &mut slots, &mut steps));
     steps.push(Step::PivotRoot);
     steps.extend(propagation.map(Step::RootPropagation));
@@ -179,7 +186,7 @@ pub fn lower(spec: &Spec, extras: Extras<'_>) -> Result<Lowered, LowerError> {
         let (argv, env) = exec_arguments(process)?;
         as_user.push(Step::FindProgram { argv, env });
     }
-    let filter = restrict::restrict(process, linux.seccomp().as_ref(), as_user, &mut steps)?;
+    let filter = restrict::restrict(process, filter, as_user, &mut steps)?;
     let hooks = gate.and_then(|gate| gate.before_program(spec, &mut steps));
     steps.push(Step::CloseOnExec);
     steps.extend(filter);

@@ -1,6 +1,7 @@
 //! Mounts, device nodes and links of a container.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ use crate::engine::lower::Slots;
 use crate::engine::lower::open_namespace;
 use crate::engine::spec::{IMAGE, IMAGE_LAYER};
 use crate::init::BindSource;
+use crate::init::Cleared;
 use crate::init::DeviceKind;
 use crate::init::IdMap;
 use crate::init::MountFlags;
@@ -26,6 +28,7 @@ use crate::init::Propagation;
 use crate::init::PropagationKind;
 use crate::init::RecursiveFlags;
 use crate::init::Step;
+use crate::sys::inroot;
 use crate::sys::userns;
 
 /// Name, major and minor number of what is always in /dev.
@@ -109,6 +112,10 @@ pub const MOUNT_OPTIONS: [&str; 60] = [
     "rsymfollow",
 ];
 
+/// Flags that a mount keeps when it comes to another user namespace.
+const LOCKABLE: u64 =
+    libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
 /// Options for a mount and all below it: the attribute, and whether it is set or cleared.
 const RECURSIVE: [(&str, u64, bool); 18] = [
     ("rro", libc::MOUNT_ATTR_RDONLY, true),
@@ -179,7 +186,7 @@ pub(super) fn mounts(
             (IMAGE, _) => steps.push(image(mount, target, &options)?),
             _ if is_bind(mount) => {
                 let id_map = if mapped { Some(id_map(spec, mount, &options, &target, slots)?) } else { None };
-                steps.push(bind(mount, target, (&options, id_map), root, slots)?);
+                steps.push(bind(mount, target, (&options, id_map), (root, has_users(spec)), slots)?);
             }
             _ if mapped => {
                 return Err(LowerError::Unsupported(format!("mounts: {target}: id mapping of a `{kind}` mount")));
@@ -273,7 +280,7 @@ fn bind(
     mount: &Mount,
     target: String,
     (options, id_map): (&Options, Option<IdMap>),
-    root: &Root,
+    (root, users): (&Root, bool),
     slots: &mut Slots,
 ) -> Result<Step, LowerError> {
     let source = mount.source().as_ref().ok_or(LowerError::Missing("mounts.source"))?;
@@ -286,16 +293,34 @@ fn bind(
     };
     Ok(Step::Bind {
         source: match in_root {
+            // In a user namespace nobody may map the owners of a file system of the host's.
+            Some(path) if users && id_map.is_some() => BindSource::Host(open_in_root(root, path, &target, slots)?),
             Some(path) => BindSource::Root(text(path)?),
             None => BindSource::Host(open_source(source, &target, slots)?),
         },
         target,
         recursive: options.recursive,
         flags: options.flags,
+        clear: options.cleared(users),
         recursive_flags: options.recursive_flags,
         propagation: options.propagation,
         id_map,
     })
+}
+
+fn has_users(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
+}
+
+/// What lies in the container's root, before anything is mounted there. Its links may not lead out.
+fn open_in_root(root: &Root, path: &Path, target: &str, slots: &mut Slots) -> Result<usize, LowerError> {
+    let Root::Bind(root) = root else { return Err(LowerError::Missing("root")) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(root, flags, Mode::empty()).map_err(std::io::Error::from);
+    let opened = opened.and_then(|root| inroot::open(root, path.as_os_str().as_bytes(), OFlags::PATH));
+    let failed = |source| LowerError::Source { path: root.join(path), target: target.to_owned(), source };
+    opened.map(|descriptor| slots.add(descriptor)).map_err(failed)
 }
 
 fn image(mount: &Mount, target: String, options: &Options) -> Result<Step, LowerError> {
@@ -329,6 +354,7 @@ fn cgroups_v1(
             target,
             recursive: false,
             flags: options.flags,
+            clear: Cleared::default(),
             recursive_flags: RecursiveFlags::default(),
             propagation,
             id_map: None,
@@ -358,6 +384,7 @@ pub(super) fn shared_memory(spec: &Spec, memory: OwnedFd, slots: &mut Slots) -> 
         target: "/dev/shm".to_owned(),
         recursive: false,
         flags: MountFlags::default(),
+        clear: Cleared::default(),
         recursive_flags: RecursiveFlags::default(),
         propagation: None,
         id_map: None,
@@ -417,6 +444,10 @@ pub(super) fn text(path: &Path) -> Result<String, LowerError> {
 struct Options {
     flags: MountFlags,
     recursive: bool,
+    /// `MOUNT_ATTR_*` bits that options name and clear.
+    cleared: u64,
+    /// There is an option for it alone.
+    has_flags: bool,
     /// Of it and the mounts below.
     recursive_flags: RecursiveFlags,
     propagation: Option<Propagation>,
@@ -453,6 +484,15 @@ impl Options {
 
     fn flag(&mut self, option: &str) -> bool {
         let flags = &mut self.flags;
+        let attribute = match option {
+            "rw" => libc::MOUNT_ATTR_RDONLY,
+            "suid" => libc::MOUNT_ATTR_NOSUID,
+            "dev" => libc::MOUNT_ATTR_NODEV,
+            "exec" => libc::MOUNT_ATTR_NOEXEC,
+            "symfollow" => libc::MOUNT_ATTR_NOSYMFOLLOW,
+            _ => 0,
+        };
+        self.cleared |= attribute;
         match option {
             "ro" => flags.read_only = true,
             "rw" => flags.read_only = false,
@@ -474,7 +514,19 @@ impl Options {
             "symfollow" => flags.no_sym_follow = false,
             _ => return false,
         }
+        self.has_flags = true;
         true
+    }
+
+    /// A bind that names flags has just those, as with mount(8) and runc; but the flags that containers could be locked to, in a
+    /// user namespace, stay.
+    fn cleared(&self, users: bool) -> Cleared {
+        let rest = match (self.has_flags, users) {
+            (false, _) => 0,
+            (true, true) => libc::MOUNT_ATTR_NOSYMFOLLOW,
+            (true, false) => LOCKABLE | libc::MOUNT_ATTR_NOSYMFOLLOW,
+        };
+        Cleared { asked: self.cleared, rest }
     }
 
     /// `r` before an option has it count for the mounts below, too.

@@ -9,7 +9,8 @@ use crate::engine::lower::mounts::{self, is_image};
 use crate::engine::lower::{LowerError, Lowered, Root, Slots, restrict, root, stdio};
 use crate::engine::runtimes::OtherRuntime;
 use crate::init::{
-    BindSource, Launch, MountFlags, Namespace, NamespaceKind, Propagation, PropagationKind, RecursiveFlags, Step,
+    BindSource, Cleared, Launch, MountFlags, Namespace, NamespaceKind, Propagation, PropagationKind, RecursiveFlags,
+    Step,
 };
 
 /// What others must know: nothing that we ask for is newer but words that older ones may pass over.
@@ -44,6 +45,7 @@ fn stay_shared(mount: &Mount, slots: &mut Slots) -> Result<Step, LowerError> {
         target: mounts::text(source)?,
         recursive: spreads(mount, ["rbind", "rbind"]),
         flags: MountFlags::default(),
+        clear: Cleared::default(),
         recursive_flags: RecursiveFlags::default(),
         propagation: Some(Propagation { kind: PropagationKind::Shared, recursive: true }),
         id_map: None,

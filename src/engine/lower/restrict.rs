@@ -9,10 +9,14 @@ use oci_spec::runtime::Process;
 
 use crate::engine::capabilities::CapabilitySet;
 use crate::engine::lower::LowerError;
+use crate::engine::lower::Slots;
 use crate::engine::lower::scheduling::scheduling;
 use crate::engine::seccomp;
+use crate::engine::seccomp::SeccompError;
+use crate::init::Listener;
 use crate::init::Rlimit;
 use crate::init::Step;
+use crate::sys::message;
 
 const DEFAULT_UMASK: u32 = 0o022;
 
@@ -20,7 +24,7 @@ const DEFAULT_UMASK: u32 = 0o022;
 /// come right before the program, if anything.
 pub(super) fn restrict(
     process: &Process,
-    filter: Option<&LinuxSeccomp>,
+    filter: Option<Step>,
     as_user: Vec<Step>,
     steps: &mut Vec<Step>,
 ) -> Result<Option<Step>, LowerError> {
@@ -40,8 +44,8 @@ pub(super) fn restrict(
     steps.push(Step::Umask(user.umask().unwrap_or(DEFAULT_UMASK)));
     let profile = process.apparmor_profile().iter().filter(|profile| !profile.is_empty());
     steps.extend(profile.map(|profile| Step::AppArmor(profile.clone())));
-    let filter = filter.map(seccomp_step).transpose()?;
     let no_new_privileges = process.no_new_privileges() == Some(true);
+    let listened = matches!(filter, Some(Step::Seccomp { listener: Some(_), .. }));
     steps.push(Step::Groups(user.additional_gids().clone().unwrap_or_default()));
     steps.push(Step::Identity { uid: user.uid(), gid: user.gid() });
     // Without no_new_privs, installing a filter takes CAP_SYS_ADMIN, so it comes before capabilities go.
@@ -58,6 +62,12 @@ pub(super) fn restrict(
         steps.push(capabilities(process));
         steps.extend(no_new_privileges.then_some(Step::NoNewPrivileges));
         steps.extend(as_user);
+        if listened {
+            // While what the listener is sent with is still open.
+            steps.push(Step::CloseOnExec);
+            steps.extend(late);
+            return Ok(None);
+        }
     }
     Ok(late)
 }
@@ -68,8 +78,40 @@ pub(super) fn pipe_label(process: &Process, mount_label: Option<&str>) -> Option
     mount_label.filter(|label| confined && !label.is_empty()).map(str::to_owned)
 }
 
-fn seccomp_step(profile: &LinuxSeccomp) -> Result<Step, LowerError> {
-    Ok(Step::Seccomp { filters: vec![seccomp::compile(profile)?], flags: seccomp::flags(profile)? })
+/// What the listener of a filter is told about the container.
+#[derive(Clone, Copy, Debug)]
+pub struct Described<'a> {
+    /// The state of the runtime specification as JSON, without pid and status.
+    pub state: &'a str,
+    pub status: &'static str,
+    /// The container's process, where it is not the one that gets the filter.
+    pub pid: Option<i32>,
+}
+
+/// The system call filter; `described` where the caller may have asked for a listener.
+pub(super) fn filter(
+    profile: &LinuxSeccomp,
+    described: Option<Described<'_>>,
+    slots: &mut Slots,
+) -> Result<Step, LowerError> {
+    let filters = vec![seccomp::compile(profile)?];
+    let flags = seccomp::flags(profile)?;
+    if !seccomp::notifies(profile) {
+        return Ok(Step::Seccomp { filters, flags, listener: None });
+    }
+    let Described { state, status, pid } =
+        described.ok_or_else(|| SeccompError::Unsupported("SCMP_ACT_NOTIFY".to_owned()))?;
+    let path = profile.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
+    let path = path.ok_or(LowerError::Missing("linux.seccomp.listenerPath"))?;
+    let socket = message::connect(path).map_err(|source| LowerError::Listener { path: path.clone(), source })?;
+    let listener = Listener {
+        socket: slots.add(socket),
+        metadata: profile.listener_metadata().clone(),
+        state: state.to_owned(),
+        status: status.to_owned(),
+        pid,
+    };
+    Ok(Step::Seccomp { filters, flags, listener: Some(listener) })
 }
 
 pub(super) fn personality(personality: &LinuxPersonality) -> Result<Step, LowerError> {

@@ -83,7 +83,7 @@ fn steps_of_a_plain_container() {
         ReadonlyMount { target: "/sys/fs/cgroup" }
         Mount mqueue /dev/mqueue nosuid,nodev,noexec 
         Mount tmpfs /dev/shm nosuid,nodev,noexec mode=1777,size=67108864
-        Bind { source: Host(0), target: "/etc/hosts", recursive: true, flags: MountFlags { read_only: false, no_suid: false, no_dev: false, no_exec: false, no_atime: false, rel_atime: false, strict_atime: false, no_dir_atime: false, no_sym_follow: false }, recursive_flags: RecursiveFlags { set: 0, clear: 0 }, propagation: Some(Propagation { kind: Private, recursive: true }), id_map: None }
+        Bind { source: Host(0), target: "/etc/hosts", recursive: true, flags: MountFlags { read_only: false, no_suid: false, no_dev: false, no_exec: false, no_atime: false, rel_atime: false, strict_atime: false, no_dir_atime: false, no_sym_follow: false }, clear: Cleared { asked: 0, rest: 0 }, recursive_flags: RecursiveFlags { set: 0, clear: 0 }, propagation: Some(Propagation { kind: Private, recursive: true }), id_map: None }
         Device { target: "/dev/null", kind: Char, major: 1, minor: 3, mode: 438, uid: 0, gid: 0 }
         Device { target: "/dev/random", kind: Char, major: 1, minor: 8, mode: 438, uid: 0, gid: 0 }
         Device { target: "/dev/full", kind: Char, major: 1, minor: 7, mode: 438, uid: 0, gid: 0 }
@@ -237,8 +237,14 @@ fn exec_joins_everything_and_is_as_restricted() {
     let pid = rustix::process::getpid();
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     let seccomp = spec.linux().as_ref().unwrap().seccomp().as_ref();
-    let target =
-        Target { pid: pid.as_raw_nonzero().get(), pidfd: pidfd.as_fd(), seccomp, personality: None, mount_label: None };
+    let target = Target {
+        pid: pid.as_raw_nonzero().get(),
+        pidfd: pidfd.as_fd(),
+        seccomp,
+        described: None,
+        personality: None,
+        mount_label: None,
+    };
     let process = spec.process().as_ref().unwrap();
     let lowered = lower_exec(process, target, cgroup::Entry::default(), true, None).unwrap();
     assert_eq!(lowered.launch.namespaces.len(), 6);
@@ -271,7 +277,8 @@ fn an_ended_process_is_not_joined() {
     let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).unwrap();
     child.wait().unwrap();
     let spec = spec(&ContainerSpec::default());
-    let target = Target { pid, pidfd: pidfd.as_fd(), seccomp: None, personality: None, mount_label: None };
+    let target =
+        Target { pid, pidfd: pidfd.as_fd(), seccomp: None, described: None, personality: None, mount_label: None };
     let process = spec.process().as_ref().unwrap();
     assert!(lower_exec(process, target, cgroup::Entry::default(), false, None).is_err());
 }

@@ -11,12 +11,14 @@ use oci_spec::runtime::LinuxSeccompAction as Action;
 use oci_spec::runtime::LinuxSeccompArg;
 use oci_spec::runtime::LinuxSeccompFilterFlag;
 use oci_spec::runtime::LinuxSeccompOperator as Operator;
+use oci_spec::runtime::LinuxSyscall;
 
 use crate::engine::seccomp::ENOSYS;
 use crate::engine::seccomp::SeccompError;
 use crate::engine::seccomp::syscalls::SYSCALLS;
 
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 /// Marks the x32 system calls of x86_64 kernels.
 const X32_BIT: u32 = 0x4000_0000;
@@ -68,7 +70,7 @@ struct Segment {
 /// # Errors
 /// Actions, flags and architectures that cannot be had; a program larger than the kernel takes.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, SeccompError> {
-    let default = verdict(profile.default_action(), profile.default_errno_ret())?;
+    let default = verdict(profile.default_action(), profile.default_errno_ret());
     let mut program = vec![load(ARCHITECTURE)];
     for (audit, column) in architectures(profile) {
         let block = architecture_block(profile, column, default)?;
@@ -92,6 +94,7 @@ pub fn flags(profile: &LinuxSeccomp) -> Result<u32, SeccompError> {
         LinuxSeccompFilterFlag::SeccompFilterFlagTsync => Ok(flags | 1),
         LinuxSeccompFilterFlag::SeccompFilterFlagLog => Ok(flags | 2),
         LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => Ok(flags | 4),
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if notifies(profile) => Ok(flags | 32),
         LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => Err(SeccompError::Unsupported(flag.to_string())),
     })
 }
@@ -122,7 +125,7 @@ fn architecture_block(profile: &LinuxSeccomp, column: usize, default: u32) -> Re
 fn rules_by_number(profile: &LinuxSeccomp, column: usize) -> Result<BTreeMap<u32, Vec<Rule>>, SeccompError> {
     let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
     for syscall in profile.syscalls().iter().flatten() {
-        let verdict = verdict(syscall.action(), syscall.errno_ret())?;
+        let verdict = verdict(syscall.action(), syscall.errno_ret());
         let conditions = syscall.args().clone().unwrap_or_default();
         for name in syscall.names() {
             if let Some(argument) = conditions.iter().find(|argument| argument.index() > 5) {
@@ -262,11 +265,17 @@ fn words(value: u64) -> (u32, u32) {
     ((value >> 32) as u32, value as u32)
 }
 
-fn verdict(action: Action, errno: Option<u32>) -> Result<u32, SeccompError> {
+fn verdict(action: Action, errno: Option<u32>) -> u32 {
     match action {
-        Action::ScmpActNotify => Err(SeccompError::Unsupported(action.to_string())),
-        _ => Ok(action.as_u32(errno.map(|errno| errno & 0xffff))),
+        Action::ScmpActNotify => RET_USER_NOTIF,
+        _ => action.as_u32(errno.map(|errno| errno & 0xffff)),
     }
+}
+
+/// Whether another process decides about some of the system calls.
+pub fn notifies(profile: &LinuxSeccomp) -> bool {
+    let actions = profile.syscalls().iter().flatten().map(LinuxSyscall::action);
+    actions.chain([profile.default_action()]).any(|action| action == Action::ScmpActNotify)
 }
 
 fn load(offset: u32) -> Instruction {

@@ -15,6 +15,7 @@ use crate::engine::capabilities::CapabilitySet;
 
 pub use compile::compile;
 pub use compile::flags;
+pub use compile::notifies;
 pub use profile::parse;
 
 /// Why a filter could not be made.

@@ -91,15 +91,16 @@ fn of_service(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
                     return Err(SpecError::Propagation { target, propagation: propagation.to_owned() });
                 }
                 let kind = if *recursive == Recursion::Disabled { "bind" } else { "rbind" };
-                let access = match access(wanted.read_only) {
-                    "ro" if *recursive == Recursion::Enabled => "rro",
-                    access => access,
+                let access = match (wanted.read_only, *recursive) {
+                    (true, Recursion::Enabled) => "rro",
+                    (true, _) => "ro",
+                    (false, _) => "",
                 };
                 mounts.push(bind(&wanted.target, path, &[kind, access, propagation]));
             }
             MountSource::Tmpfs { size, mode, uid, gid, options } => {
-                let mut all =
-                    vec!["noexec".to_owned(), "nosuid".into(), "nodev".into(), access(wanted.read_only).into()];
+                let access = if wanted.read_only { "ro" } else { "rw" };
+                let mut all = vec!["noexec".to_owned(), "nosuid".into(), "nodev".into(), access.into()];
                 all.extend(size.map(|size| format!("size={size}")));
                 all.extend(mode.map(|mode| format!("mode={mode:o}")));
                 all.extend(uid.map(|uid| format!("uid={uid}")));
@@ -118,7 +119,7 @@ fn of_service(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
         mounts.push(bind(
             &volume.target,
             &volume.source,
-            &["rbind", if volume.read_only { "rro" } else { "rw" }, "rprivate"],
+            &["rbind", if volume.read_only { "rro" } else { "" }, "rprivate"],
         ));
     }
     for image in request.images {
@@ -133,15 +134,15 @@ fn of_service(request: &Request<'_>) -> Result<Vec<Mount>, SpecError> {
     for (target, source) in files {
         let taken = mounts.iter().any(|mount| mount.destination() == Path::new(target));
         if let (Some(source), false) = (source, taken) {
-            mounts.push(bind(target, source, &["rbind", access(request.container.read_only), "rprivate"]));
+            mounts.push(bind(
+                target,
+                source,
+                &["rbind", if request.container.read_only { "ro" } else { "" }, "rprivate"],
+            ));
         }
     }
     mounts.sort_by_key(|mount| mount.destination().components().count());
     Ok(mounts)
-}
-
-fn access(read_only: bool) -> &'static str {
-    if read_only { "ro" } else { "rw" }
 }
 
 fn mount(target: &str, kind: &str, source: &str, options: Vec<String>) -> Mount {
@@ -153,8 +154,10 @@ fn mount(target: &str, kind: &str, source: &str, options: Vec<String>) -> Mount 
     mount
 }
 
+/// Empty options are none. One that may be written to does not say so, as with Docker: it keeps its source's flags.
 fn bind(target: &str, source: &Path, options: &[&str]) -> Mount {
-    let mut mount = mount(target, "bind", "", options.iter().map(|option| (*option).to_owned()).collect());
+    let options = options.iter().filter(|option| !option.is_empty()).map(|option| (*option).to_owned());
+    let mut mount = mount(target, "bind", "", options.collect());
     mount.set_source(Some(source.to_owned()));
     mount
 }

@@ -57,7 +57,7 @@ fn defaults_are_dockers() {
         /sys/fs/cgroup "cgroup" "cgroup" nosuid,noexec,nodev,ro
         /dev/mqueue "mqueue" "mqueue" nosuid,noexec,nodev
         /dev/shm "tmpfs" "shm" nosuid,noexec,nodev,mode=1777,size=67108864
-        /etc/hosts "bind" "/run/c/hosts" rbind,rw,rprivate
+        /etc/hosts "bind" "/run/c/hosts" rbind,rprivate
     "#]]
     .assert_eq(&mounts.collect::<String>());
     let kinds: Vec<_> =

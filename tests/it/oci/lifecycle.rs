@@ -217,6 +217,7 @@ fn a_failing_hook_undoes_the_container_and_is_quoted() {
         bundle.set(&format!("/hooks/{kind}"), failing);
         let error = bundle.fails(&["create", &bundle.id]);
         assert!(error.contains("no luck") && error.contains("exit status: 4"), "{kind}: {error}");
+        assert!(error.contains(&format!("error running {kind} hook #0: ")), "{error}");
         assert!(bundle.fails(&["state", &bundle.id]).contains("does not exist"));
         assert!(fs::read_to_string(log).unwrap().starts_with("poststop"), "{kind}");
     }

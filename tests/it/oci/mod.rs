@@ -3,6 +3,7 @@
 
 mod attributes;
 pub(crate) mod bundle;
+mod callers;
 mod entering;
 mod lifecycle;
 mod mounts;

@@ -134,7 +134,7 @@ fn options_hold_for_the_mounts_below_when_they_say_so() {
     bundle.push("/mounts", bind(&source, "/one", &["rbind", "nodiratime", "noexec"]));
     let strict = "ro,noexec,nosymfollow";
     let expected = format!(
-        "/all {strict}\n/all/below {strict}\n/one rw,nosuid,nodev,noexec,noatime,nodiratime\n\
+        "/all {strict}\n/all/below {strict}\n/one rw,noexec,nodiratime,relatime\n\
          /one/below rw,nosuid,nodev,noatime\n"
     );
     assert_eq!(bundle.run(), expected);
