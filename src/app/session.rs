@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+use rustix::process::{Resource, getrlimit};
 
 use crate::control::Connection;
 use crate::control::Reply;
@@ -28,6 +29,8 @@ use crate::sys::userns;
 
 /// How often a supervisor may vanish during one request before we give up.
 const ATTEMPTS: u32 = 5;
+/// So many open files are enough for keeper and supervisor of a project without containers.
+const FILES: u64 = 64;
 /// How long a supervisor may leave a connection waiting when so many others wait that there is no room for one more.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a socket may be held by a keeper that has ended.
@@ -47,9 +50,44 @@ pub enum SessionError {
     #[error(
         "the supervisor of project `{project}` takes no connection: it was stopped or hangs, and too many commands wait for it"
     )]
-    Deaf { project: String, help: String },
+    Deaf { project: String },
     #[error("the supervisor of project `{project}` ended {ATTEMPTS} times without an answer; see `{log}`")]
     Gone { project: String, log: PathBuf },
+}
+
+impl SessionError {
+    /// What to do about it.
+    pub fn help(&self) -> Option<String> {
+        // Stopped first: each of them starts the other one again.
+        let end_both = |project: &str| {
+            format!(
+                "end both of its processes at once (`pkill -STOP -f {0}; pkill -KILL -f {0}`): the containers go on, and the next \
+                 command takes them over",
+                processes(project)
+            )
+        };
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        match self {
+            Self::Impostor { help, .. } => Some(help.clone()),
+            Self::Start { .. } | Self::Gone { .. } if files < FILES => {
+                Some(format!("this command may have {files} open files: allow it {FILES} or more (`ulimit -n`)"))
+            }
+            Self::Deaf { project } => Some(format!(
+                "`pkill -CONT -f {}` lets it go on if it was stopped; if not, {}",
+                processes(project),
+                end_both(project)
+            )),
+            Self::Talk { project, .. } | Self::Gone { project, .. } => {
+                Some(format!("if it is of another build of this program, {}", end_both(project)))
+            }
+            Self::Folder { .. } | Self::Start { .. } => None,
+        }
+    }
+}
+
+/// What finds a project's own processes, for pgrep and pkill.
+fn processes(project: &str) -> String {
+    format!("'^rcompose: (keeper|supervisor) {project} '")
 }
 
 /// A project that can be talked to.
@@ -116,8 +154,7 @@ impl Session {
         let (project, path) = (self.project.clone(), self.dir.socket().to_owned());
         let remove = "stop what has that folder mounted, and remove the socket";
         let help = if keeper {
-            let pattern = format!("'^rcompose: (keeper|supervisor) {project} '");
-            // Stopped first: each of them starts the other one again.
+            let pattern = processes(&project);
             format!(
                 "if `pgrep -af {pattern}` shows the project's processes, they are of an early build, or were started with fewer \
                  capabilities than this command has. End both at once (`pkill -STOP -f {pattern}; pkill -KILL -f {pattern}`): \
@@ -127,16 +164,6 @@ impl Session {
             remove.to_owned()
         };
         SessionError::Impostor { project, path, who, help }
-    }
-
-    fn deaf(&self) -> SessionError {
-        let project = self.project.clone();
-        let pattern = format!("'^rcompose: (keeper|supervisor) {project} '");
-        let help = format!(
-            "`pkill -CONT -f {pattern}` lets it go on if it was stopped. If not, end both processes at once (`pkill -STOP -f \
-             {pattern}; pkill -KILL -f {pattern}`): the containers go on, and the next command takes them over"
-        );
-        SessionError::Deaf { project, help }
     }
 
     fn connect_to_any(&self) -> Result<Option<(Connection, Peer)>, SessionError> {
@@ -154,7 +181,9 @@ impl Session {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 Ok(None)
             }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(self.deaf()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(SessionError::Deaf { project: self.project.clone() })
+            }
             Err(source) => Err(SessionError::Talk { project: self.project.clone(), source }),
         }
     }
@@ -320,6 +349,16 @@ fn short_path(folder: &OwnedFd) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_cannot_be_talked_to_comes_with_a_way_out() {
+        let project = "x".to_owned();
+        let talk = SessionError::Talk { project: project.clone(), source: io::ErrorKind::InvalidData.into() };
+        for error in [SessionError::Deaf { project }, talk] {
+            let help = error.help().unwrap();
+            assert!(help.contains("pkill -STOP -f '^rcompose: (keeper|supervisor) x '; pkill -KILL"), "{help}");
+        }
+    }
 
     #[test]
     fn who_finds_no_room_in_the_queue_does_not_wait_for_ever() {

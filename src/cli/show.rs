@@ -9,7 +9,6 @@ use crate::app::AppError;
 use crate::app::change::News;
 use crate::app::logs::Ended;
 use crate::app::options::LogOutput;
-use crate::app::session::SessionError;
 use crate::base::diagnostic::{Diagnostic, Severity};
 use crate::base::reason::without_number;
 use crate::cli::failure::{Failure, GENERAL};
@@ -125,9 +124,12 @@ pub fn failure(error: AppError, ansi: Ansi) -> Failure {
                 None => failure,
             }
         }
-        AppError::Session(SessionError::Impostor { ref help, .. } | SessionError::Deaf { ref help, .. }) => {
-            let help = help.clone();
-            Failure::from_error(&error).help(help)
+        AppError::Session(error) => {
+            let failure = Failure::from_error(&error);
+            match error.help() {
+                Some(help) => failure.help(help),
+                None => failure,
+            }
         }
         other => Failure::from_error(&other),
     }

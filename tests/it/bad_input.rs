@@ -139,6 +139,11 @@ fn too_few_descriptors_are_told_once() {
     assert!(errors(&refused) == 1 && refused.err.contains("descriptors"), "{}", refused.err);
     assert!(refused.err.contains("ulimit -Hn") && !refused.err.contains("Started"), "{}", refused.err);
     project.assert_nothing_left();
+    // Too few for the project's own processes.
+    for limit in [8, 12] {
+        let refused = limited(limit, "up -d").fails(1);
+        assert!(refused.err.contains(&format!("may have {limit} open files")), "{}", refused.err);
+    }
     // What has been made already is not counted before: then the way out is told once.
     limited(100, "create").fails(1);
     alone();
