@@ -49,19 +49,21 @@ pub fn extract(root: impl AsFd, folder: &str, stream: impl Read, owners: Owners,
         symlinks,
     };
     let mut archive = Archive::new(stream);
-    let mut folders = Vec::new();
+    // Those that were made, each within the one before, so that few are open.
+    let mut folders: Vec<(PathBuf, OwnedFd, u64)> = Vec::new();
+    // What is put into them changes their times.
+    let close = |(_, folder, mtime): (_, OwnedFd, u64)| set_time(&folder, mtime);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = clean(&entry.path()?)?;
+        while let Some(folder) = folders.pop_if(|(folder, ..)| !path.starts_with(folder)) {
+            close(folder)?;
+        }
         let made = one(&target, &mut entry, &path, owners);
         let made = made.map_err(|error| io::Error::new(error.kind(), format!("`{}`: {error}", path.display())))?;
-        folders.extend(made.map(|folder| (folder, entry.header().mtime().unwrap_or(0))));
+        folders.extend(made.map(|folder| (path, folder, entry.header().mtime().unwrap_or(0))));
     }
-    // What was put into them has changed their times.
-    for (folder, mtime) in folders {
-        set_time(&folder, mtime)?;
-    }
-    Ok(())
+    folders.into_iter().rev().try_for_each(close)
 }
 
 /// Removes what `path` inside `root` is, if it is there; a link is not followed.
@@ -140,7 +142,9 @@ fn one(target: &Target, entry: &mut Entry<'_, impl Read>, path: &Path, owners: O
                 Err(Errno::EXIST) => return target.open(path).map(|_| None),
                 other => other?,
             }
-            let folder = target.open(path)?;
+            // Not by its path, at which something else may lie by now.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let folder = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
             finish(&folder, entry, mode, owners)?;
             Ok(Some(folder))
         }

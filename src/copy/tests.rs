@@ -71,3 +71,39 @@ fn a_set_id_program_is_one_in_a_container_only() {
     extract(&here, shown, stream.as_slice(), Owners::Ours, Symlinks::Refused).unwrap();
     assert_eq!(mode(), 0o755);
 }
+
+/// A container puts links in the place of directories that have just been made: the mode would be that of another one of its own
+/// tree, which a mere user in there could not change.
+#[test]
+fn what_is_made_is_what_gets_the_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = folder.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::set_permissions(&victim, fs::Permissions::from_mode(0o711)).unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    let names: Vec<String> = (0..500).map(|number| format!("made{number}")).collect();
+    for name in &names {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o777);
+        builder.append_data(&mut header, name, &b""[..]).unwrap();
+    }
+    let stream = builder.into_inner().unwrap();
+    let attack = || {
+        for name in &names {
+            let path = folder.path().join(name);
+            while fs::rename(&path, folder.path().join(format!("old-{name}"))).is_err() {}
+            symlink("victim", path).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        let attack = scope.spawn(attack);
+        let root = File::open(folder.path()).unwrap();
+        // What has gone meanwhile is an error, and begun anew.
+        while !attack.is_finished() {
+            let _ = extract(&root, "/", stream.as_slice(), Owners::Ours, Symlinks::InRoot);
+        }
+    });
+    assert_eq!(fs::metadata(&victim).unwrap().mode() & 0o777, 0o711);
+}

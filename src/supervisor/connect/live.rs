@@ -2,7 +2,7 @@
 //! service's hash stays what it was, so that the planner sees in what they differ from the file.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -215,11 +215,11 @@ impl Host {
         let come = lines(new.into_iter().filter(|one| !old.contains(one)).collect());
         let path = self.dir.container(&record.config.id).join("hosts");
         // The container has the file itself: it is changed, not replaced. What is in it may be anything by now.
-        let changed = fs::metadata(&path).and_then(|metadata| {
-            if metadata.len() > MAX_HOSTS {
+        let changed = fs::File::open(&path).and_then(|file| {
+            let mut text = Vec::new();
+            if file.take(MAX_HOSTS).read_to_end(&mut text)? as u64 == MAX_HOSTS {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            let text = fs::read(&path)?;
             let is_gone = |line: &&[u8]| gone.split_inclusive('\n').any(|other| other.as_bytes() == *line);
             let kept = text.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_gone(line));
             fs::write(&path, kept.chain([come.as_bytes()]).collect::<Vec<_>>().concat())
