@@ -164,13 +164,13 @@ impl From<lexopt::Error> for OciError {
     }
 }
 
-pub(super) fn parse(arguments: Vec<OsString>) -> Result<(Global, Command), OciError> {
+/// `global` is filled in also when the rest is wrong: it says where to tell.
+pub(super) fn parse(arguments: Vec<OsString>, global: &mut Global) -> Result<Command, OciError> {
     let mut parser = Parser::from_args(arguments);
-    let mut global = Global::default();
     let name = loop {
         match parser.next()? {
-            None | Some(Arg::Short('h') | Arg::Long("help")) => return Ok((global, Command::Help)),
-            Some(Arg::Short('v') | Arg::Long("version")) => return Ok((global, Command::Version)),
+            None | Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Command::Help),
+            Some(Arg::Short('v') | Arg::Long("version")) => return Ok(Command::Version),
             Some(Arg::Long("root")) => global.root = Some(path(&mut parser)?),
             Some(Arg::Long("log")) => global.log = Some(path(&mut parser)?),
             Some(Arg::Long("log-format")) => global.log_format = log_format(&mut parser)?,
@@ -187,7 +187,7 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<(Global, Command), OciEr
             Some(other) => return Err(other.unexpected().into()),
         }
     };
-    Ok((global, command(&name, &mut parser)?))
+    command(&name, &mut parser)
 }
 
 fn command(name: &OsStr, parser: &mut Parser) -> Result<Command, OciError> {
@@ -424,7 +424,8 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<(Global, Command), OciError> {
-        parse(line.split(' ').map(OsString::from).collect())
+        let mut global = Global::default();
+        parse(line.split(' ').map(OsString::from).collect(), &mut global).map(|command| (global, command))
     }
 
     #[test]

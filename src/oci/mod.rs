@@ -49,9 +49,10 @@ type Outcome = Result<u8, OciError>;
 
 /// Runs one command: `arguments` are those after the program's name (and after [`NAME`]).
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let (global, command) = match arguments::parse(arguments) {
-        Ok(parsed) => parsed,
-        Err(error) => return failed(&Global::default(), &error, ExitCode::FAILURE),
+    let mut global = Global::default();
+    let command = match arguments::parse(arguments, &mut global) {
+        Ok(command) => command,
+        Err(error) => return failed(&global, &error, ExitCode::FAILURE),
     };
     // With 1 it would look like the program's own failure; runc has the same.
     let otherwise = if matches!(command, Command::Exec(_)) { ExitCode::from(EXEC_FAILED) } else { ExitCode::FAILURE };

@@ -191,7 +191,15 @@ pub(super) fn mounts(
             _ if mapped => {
                 return Err(LowerError::Unsupported(format!("mounts: {target}: id mapping of a `{kind}` mount")));
             }
-            ("cgroup", Some(groups)) => cgroups_v1(target, groups, &options, slots, steps)?,
+            ("cgroup", Some(groups)) => {
+                cgroups_v1(&target, groups, &options, slots, steps)?;
+                if options.flags.read_only {
+                    let later = all.get(index + 1..).unwrap_or_default();
+                    // podman's `--systemd` mounts one more there.
+                    let steps = if is_filled(mount, later) { &mut late } else { &mut *steps };
+                    steps.push(Step::ReadonlyMount { target });
+                }
+            }
             _ if options.propagation.is_some_and(|wanted| wanted.kind != PropagationKind::Private) => {
                 return Err(LowerError::Unsupported(format!("mounts: {target}: propagation of a `{kind}` mount")));
             }
@@ -331,7 +339,7 @@ fn image(mount: &Mount, target: String, options: &Options) -> Result<Step, Lower
 
 /// A tmpfs with the container's own group of each controller.
 fn cgroups_v1(
-    target: String,
+    target: &str,
     groups: &[(String, PathBuf)],
     options: &Options,
     slots: &mut Slots,
@@ -340,7 +348,7 @@ fn cgroups_v1(
     steps.push(Step::Mount {
         fstype: "tmpfs".to_owned(),
         source: "tmpfs".to_owned(),
-        target: target.clone(),
+        target: target.to_owned(),
         flags: MountFlags { read_only: false, ..options.flags },
         data: "mode=755".to_owned(),
         copy_up: false,
@@ -359,9 +367,6 @@ fn cgroups_v1(
             propagation,
             id_map: None,
         });
-    }
-    if options.flags.read_only {
-        steps.push(Step::ReadonlyMount { target });
     }
     Ok(())
 }

@@ -245,6 +245,10 @@ fn errors_are_written_to_the_callers_log() {
     let line: Value = serde_json::from_str(fs::read_to_string(log).unwrap().trim()).unwrap();
     assert_eq!(line["level"], "error");
     assert_eq!(line["msg"], "container `nosuch` does not exist");
+    // Callers look there also for what is wrong with their call.
+    let log = bundle.outside("refused");
+    bundle.fails(&["--log", log.to_str().unwrap(), "create", "--no-pivot", &bundle.id]);
+    assert!(fs::read_to_string(log).unwrap().contains("--no-pivot"));
 }
 
 #[test]

@@ -178,3 +178,23 @@ fn a_dev_of_the_host_is_left_as_it_is() {
     assert_eq!(bundle.run(), "there\n");
     assert!(!std::path::Path::new("/dev/rcompose-test").exists());
 }
+
+/// podman mounts systemd's hierarchy there.
+#[test]
+fn something_is_mounted_below_read_only_control_groups() {
+    if cannot_run() {
+        return;
+    }
+    let script = "cat /sys/fs/cgroup/more/file; mkdir /sys/fs/cgroup/x 2>/dev/null || echo read-only";
+    let mut bundle = Bundle::new("below-groups", script);
+    let more = bundle.outside("more");
+    fs::create_dir(&more).unwrap();
+    fs::write(more.join("file"), "below\n").unwrap();
+    let groups = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] });
+    bundle.push("/mounts", groups);
+    // In cgroup2 there is no room for a directory.
+    if !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        bundle.push("/mounts", bind(&more, "/sys/fs/cgroup/more", &["bind"]));
+        assert_eq!(bundle.run(), "below\nread-only\n");
+    }
+}

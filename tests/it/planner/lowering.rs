@@ -258,7 +258,6 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:16: a hook needs a command
         compose.yaml:6:18: `services.a.pull_policy` is `sometimes`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
         compose.yaml:6:18: `services.a.pull_policy` is `every_5`, which does not match `always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+`
-        compose.yaml:6:14: `services.a.runtime` is not supported yet: mounts with `propagation: shared` are there with the built-in engine only
         compose.yaml:6:18: `services.a.storage_opt` is not supported yet: a container's root has no quota of its own (in Docker only where it lies on xfs with project quotas)
         compose.yaml:6:21: `services.a.use_api_socket` is not supported yet: there is no engine socket to hand in
         compose.yaml:6:70: `recursive: readonly` needs `read_only: true`
