@@ -27,6 +27,12 @@ fn up_takes_docker_composes_flags() {
 }
 
 #[test]
+fn a_port_is_asked_for_by_each_protocol() {
+    assert!(parse("port --protocol SCTP web 80").is_ok());
+    assert!(parse("port --protocol icmp web 80").is_err());
+}
+
+#[test]
 fn what_is_not_supported_is_refused_by_name() {
     let Command::Other(words) = parse("alpha viz").unwrap() else { panic!("another command") };
     assert_eq!(unknown(&words[0]).message, "`alpha` is not supported yet");

@@ -123,6 +123,16 @@ impl Networks {
             let records = Records::lock(&self.folder)?;
             let Some(mut record) = records.get(id)? else { return Ok(()) };
             record.ready = false;
+            // A VLAN that was made for this network, and that others have joined, goes with the last of them.
+            if record.owns_link && record.as_bridge().is_none() {
+                let all = records.all()?.into_iter();
+                let mut others = all.filter(|one| one.ready && one.id != record.id && one.bridge == record.bridge);
+                if let Some(mut heir) = others.next() {
+                    heir.owns_link = true;
+                    records.put(&heir)?;
+                    record.owns_link = false;
+                }
+            }
             records.put(&record)?;
             record
         };

@@ -18,7 +18,7 @@ use crate::network::firewall::{self, ProjectTable, Published};
 use crate::network::link::link_exists;
 use crate::network::sandbox::{self, Gateway, Interface, Sandbox};
 use crate::network::{EndpointRecord, NetworkError, NetworkRecord, Networks, foreign, netlink, nft, ports, proxy};
-use crate::spec::network::{Driver, IpvlanFlag, Shared, SharedKind};
+use crate::spec::network::{Bridge, Driver, IpvlanFlag, Shared, SharedKind};
 use crate::spec::{NetworkSpec, PortSpec, Protocol};
 
 /// A project with networks on this host; all of it goes when this is dropped, also by a failed test.
@@ -323,6 +323,29 @@ fn networks_on_one_parent_do_not_change_each_others_mode() {
         let refused = host.network_with("second", false, on_it(kind, flag)).unwrap_err();
         assert!(matches!(refused, NetworkError::Modes { .. }), "{refused}");
     }
+}
+
+#[test]
+fn a_vlan_goes_with_the_last_network_on_it() {
+    let Some(host) = Host::new("vlan") else { return };
+    let parent = format!("rct{}", std::process::id());
+    let under = Bridge { name: Some(parent.clone()), ..Bridge::default() };
+    host.network_with("under", false, Driver::Bridge(under)).unwrap();
+    let vlan = format!("{parent}.30");
+    let kind = SharedKind::MacvlanBridge;
+    let on_it = || Driver::Shared(Shared { parent: Some(vlan.clone()), kind, flag: IpvlanFlag::default() });
+    let first = match host.network_with("first", false, on_it()) {
+        Err(NetworkError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            println!("skipped: the kernel has no VLANs");
+            return;
+        }
+        made => made.unwrap(),
+    };
+    let second = host.network_with("second", false, on_it()).unwrap();
+    host.networks().remove(&first.id).unwrap();
+    assert!(link_exists(&vlan), "the second one's containers are on it");
+    host.networks().remove(&second.id).unwrap();
+    assert!(!link_exists(&vlan));
 }
 
 #[test]
