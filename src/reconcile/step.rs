@@ -54,11 +54,11 @@ pub(super) async fn execute<R: Runtime>(runtime: Rc<R>, work: Work) -> Result<Ou
             return runtime.pause_container(id, pause).await.map(|state| Outcome::Made(Box::new(state)));
         }
         Work::Stop { id, hooks, signal, grace, ended } => {
-            run_hooks(&*runtime, &id, "pre_stop", hooks).await?;
+            say_goodbye(&*runtime, &id, hooks).await;
             stop(&*runtime, id, signal, grace, ended).await?;
         }
         Work::Restart { id, hooks, signal, grace, ended } => {
-            run_hooks(&*runtime, &id, "pre_stop", hooks).await?;
+            say_goodbye(&*runtime, &id, hooks).await;
             stop(&*runtime, id.clone(), signal, grace, ended).await?;
             return start(&*runtime, id).await;
         }
@@ -97,6 +97,14 @@ async fn run_hooks<R: Runtime>(
         }
     }
     Ok(())
+}
+
+/// Hooks that fail keep no container from being stopped.
+async fn say_goodbye<R: Runtime>(runtime: &R, id: &ContainerId, hooks: Vec<HookSpec>) {
+    if let Err(error) = run_hooks(runtime, id, "pre_stop", hooks).await {
+        let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
+        runtime.notice(&format!("{}{help}", error.message));
+    }
 }
 
 async fn stop<R: Runtime>(

@@ -103,6 +103,8 @@ pub trait Runtime: 'static {
     fn probe(&self, id: ContainerId, health: HealthSpec) -> impl Future<Output = Result<Probe, RuntimeError>>;
     /// Runs a hook inside the container, however long it takes.
     fn run_hook(&self, id: ContainerId, hook: HookSpec) -> impl Future<Output = Result<Probe, RuntimeError>>;
+    /// Tells whoever has asked for the change.
+    fn notice(&self, message: &str);
     /// Notes the health, for whoever looks at the state on disk.
     fn record_health(
         &self,

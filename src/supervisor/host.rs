@@ -288,6 +288,10 @@ fn machine_now() -> i64 {
 }
 
 impl Runtime for Host {
+    fn notice(&self, message: &str) {
+        self.notice(message);
+    }
+
     async fn observe(&self, images: Vec<String>) -> Result<Observed, RuntimeError> {
         self.images.borrow_mut().clear();
         self.observe_all(&images)

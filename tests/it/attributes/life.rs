@@ -57,6 +57,22 @@ fn a_hook_that_fails_fails_the_command() {
 }
 
 #[test]
+fn a_hook_before_the_stop_that_fails_is_told_and_keeps_nothing_from_being_stopped() {
+    if !can_run_containers("a_hook_before_the_stop_that_fails_is_told_and_keeps_nothing_from_being_stopped") {
+        return;
+    }
+    let idle = shell("exec sleep 1000");
+    let project =
+        Project::new(&format!("services:\n  a: {{{idle}, pre_stop: [{{command: [sh, -c, 'echo no; exit 3']}}]}}\n"));
+    project.run(&["up", "-d"]).ok();
+    let stopped = project.run(&["stop"]).ok();
+    assert!(stopped.err.contains("exited with status 3"), "{}", stopped.err);
+    assert_eq!(project.container("a")["State"], "exited");
+    project.run(&["start"]).ok();
+    project.down();
+}
+
+#[test]
 fn a_paused_container_stands_still() {
     if !can_run_containers("a_paused_container_stands_still") {
         return;

@@ -174,6 +174,8 @@ impl Runtime for Sim {
         Ok(self.0.observed())
     }
 
+    fn notice(&self, _: &str) {}
+
     async fn preflight(&self, _: &[NewContainer], _: &[ContainerId]) -> Result<(), Vec<RuntimeError>> {
         self.0.work("preflight").await.map_err(|error| vec![error])
     }
