@@ -37,7 +37,7 @@ pub(super) fn parents_of(service: &ServiceSpec) -> impl Iterator<Item = &str> {
         _ => None,
     };
     let container = &service.container;
-    let namespaces = [&container.pid, &container.ipc, &container.uts, &container.cgroup];
+    let namespaces = [&container.pid, &container.ipc, &container.uts];
     let joined = namespaces.into_iter().filter_map(|mode| match mode {
         NamespaceMode::Service(name) => Some(name.as_str()),
         _ => None,

@@ -65,7 +65,8 @@ pub struct ContainerSpec {
     pub pid: NamespaceMode,
     pub ipc: NamespaceMode,
     pub uts: NamespaceMode,
-    pub cgroup: NamespaceMode,
+    /// `None`: a namespace of its own where version 2 is in use and the container is not privileged.
+    pub cgroup: Option<NamespaceMode>,
     pub resources: Resources,
     #[serde(default)]
     pub logging: LogSpec,
@@ -231,7 +232,12 @@ pub enum MountSource {
         relabel: Option<Relabel>,
     },
     /// A volume without a name, made with the container.
-    Anonymous { labels: BTreeMap<String, String> },
+    Anonymous {
+        labels: BTreeMap<String, String>,
+        /// As of [`MountSource::Volume`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_copy: bool,
+    },
     /// What an image holds, read-only.
     Image {
         reference: String,

@@ -100,7 +100,7 @@ impl Host {
             let unnamed = lender.volumes.keys().map(|target| Mount {
                 target: target.clone(),
                 read_only: false,
-                source: MountSource::Anonymous { labels: BTreeMap::new() },
+                source: MountSource::Anonymous { labels: BTreeMap::new(), no_copy: false },
             });
             let mounts = lender.service.container.mounts.iter().cloned().chain(unnamed);
             for mut mount in mounts {

@@ -288,15 +288,24 @@ impl Host {
         view: &OwnedFd,
     ) -> Result<(Vec<HostMount>, Vec<OwnedFd>), RuntimeError> {
         let (mut mounts, mut open) = (Vec::new(), Vec::new());
-        for (target, name) in &config.volumes {
-            let wanted = config.service.container.mounts.iter().find(|mount| mount.target == *target);
+        let wanted = |target: &String| config.service.container.mounts.iter().find(|mount| mount.target == *target);
+        let of_a_part =
+            |target| matches!(wanted(target).map(|it| &it.source), Some(MountSource::Volume { subpath: Some(_), .. }));
+        // A folder of a volume may be one that the image fills it with, where it is mounted whole.
+        let mut volumes: Vec<_> = config.volumes.iter().collect();
+        volumes.sort_by_key(|(target, _)| of_a_part(target));
+        for (target, name) in volumes {
+            let wanted = wanted(target);
             let labels = match wanted.map(|mount| &mount.source) {
-                Some(MountSource::Anonymous { labels }) => labels.clone(),
+                Some(MountSource::Anonymous { labels, .. }) => labels.clone(),
                 _ => BTreeMap::new(),
             };
             let volume = self.open_volume(name, &labels)?;
             self.volumes.attach(&volume).map_err(|error| because("cannot use the volume", &error))?;
-            let copies = !matches!(wanted.map(|mount| &mount.source), Some(MountSource::Volume { no_copy: true, .. }));
+            let copies = !matches!(
+                wanted.map(|mount| &mount.source),
+                Some(MountSource::Volume { no_copy: true, .. } | MountSource::Anonymous { no_copy: true, .. })
+            );
             if copies
                 && self.volumes.needs_copy_up(&volume).map_err(|error| because("cannot read the volume", &error))?
             {
@@ -364,7 +373,6 @@ impl Host {
             ("pid", LinuxNamespaceType::Pid, &container.pid),
             ("ipc", LinuxNamespaceType::Ipc, &container.ipc),
             ("uts", LinuxNamespaceType::Uts, &container.uts),
-            ("cgroup", LinuxNamespaceType::Cgroup, &container.cgroup),
         ];
         let mut joined = Vec::new();
         for (file, kind, mode) in wanted {
@@ -438,6 +446,11 @@ pub(super) fn explain(error: LaunchError, steps: &[Step], program: &str) -> Runt
             _ => because(format!("cannot execute `{program}` ({detail})"), &cause),
         },
         Some(Step::OtherRuntime { .. }) => failure(detail.clone()),
+        // An ordinary user: what hides below a mount of root's stays hidden.
+        Some(Step::Bind { target, recursive: false, .. }) if *errno == libc::EINVAL => RuntimeError {
+            message: format!("cannot mount at `{target}` without what is mounted inside: that takes root"),
+            help: Some("take out `recursive: disabled`".to_owned()),
+        },
         Some(Step::Bind { target, .. }) if matches!(*errno, libc::ENOTDIR | libc::EINVAL) => RuntimeError {
             message: format!(
                 "cannot mount at `{target}`: one of source and target is a directory, the other one a file"
@@ -473,5 +486,23 @@ mod tests {
         };
         assert!(!help(std::slice::from_ref(&exec)).contains("SELinux"));
         assert!(help(&[Step::ProcessLabel("u:r:t:s0".to_owned()), exec]).contains("SELinux"));
+    }
+
+    #[test]
+    fn a_bind_that_is_refused_says_which_way() {
+        let said = |recursive| {
+            let bind = Step::Bind {
+                source: crate::init::BindSource::Host(0),
+                target: "/data".to_owned(),
+                recursive,
+                flags: crate::init::MountFlags::default(),
+                recursive_flags: crate::init::RecursiveFlags::default(),
+                propagation: None,
+                id_map: None,
+            };
+            let failure = LaunchFailure { step: Some(0), errno: libc::EINVAL, detail: "/data".to_owned() };
+            explain(LaunchError::Refused(failure), &[bind], "app").help.unwrap()
+        };
+        assert!(said(false).contains("recursive: disabled") && said(true).contains("directory"));
     }
 }

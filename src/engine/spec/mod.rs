@@ -108,8 +108,6 @@ pub enum SpecError {
         "`security_opt: {0}` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label`, `systempaths`, `mask`, `unmask` and `writable-cgroups`"
     )]
     SecurityOption(String),
-    #[error("`security_opt: {0}` needs AppArmor, which this host does not have; take the option out")]
-    NoAppArmor(String),
     #[error("`security_opt: writable-cgroups` needs version 2 of control groups and `cgroup: private`")]
     SharedCgroups,
     #[error("cannot read the seccomp profile `{}` of `security_opt`", path.display())]
@@ -191,9 +189,12 @@ fn namespaces(request: &Request<'_>) -> Result<Vec<LinuxNamespace>, SpecError> {
         NetworkMode::Container(name) => NamespaceMode::Container(name.clone()),
         NetworkMode::Networks(_) | NetworkMode::None => NamespaceMode::Private,
     };
-    // v1 shows a container its groups by their host paths, as Docker does there.
-    let cgroup =
-        if request.unified_cgroups && !container.privileged { &container.cgroup } else { &NamespaceMode::Host };
+    // v1 shows a container its groups by their host paths unless it is to be otherwise, as Docker does there.
+    let cgroup = match &container.cgroup {
+        Some(mode) => mode,
+        None if request.unified_cgroups && !container.privileged => &NamespaceMode::Private,
+        None => &NamespaceMode::Host,
+    };
     let wanted = [
         ("volumes", LinuxNamespaceType::Mount, &NamespaceMode::Private),
         ("network_mode", LinuxNamespaceType::Network, &network),

@@ -53,12 +53,11 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
             ("apparmor", "unconfined") => {}
             // Those are [`crate::engine::selinux::Labels`]; without SELinux they mean nothing, as in Docker.
             ("label", label) if !label.is_empty() => {}
-            ("apparmor", profile) if !profile.is_empty() => {
-                if !has_apparmor() {
-                    return Err(SpecError::NoAppArmor(option.clone()));
-                }
+            ("apparmor", profile) if has_apparmor() && !profile.is_empty() => {
                 apparmor_profile = Some(profile.to_owned());
             }
+            // As with labels: where there is no AppArmor it means nothing, as in Docker.
+            ("apparmor", _) => {}
             // Podman's words for what Docker has no option for.
             ("mask", list) if list.starts_with('/') => masked.extend(list.split(':').map(str::to_owned)),
             ("unmask", list) if !list.is_empty() => unmasked.extend(list.split(':').map(str::to_owned)),
@@ -96,5 +95,5 @@ fn has_apparmor() -> bool {
 
 /// With version 2 and a cgroup namespace of its own, a container sees nobody's groups but its own.
 fn may_own_cgroups(request: &Request<'_>) -> bool {
-    request.unified_cgroups && request.container.cgroup != NamespaceMode::Host
+    request.unified_cgroups && request.container.cgroup != Some(NamespaceMode::Host)
 }

@@ -2,6 +2,7 @@
 //! silently ignored.
 
 mod attributes;
+mod limits;
 mod logging;
 mod mounts;
 mod network_options;

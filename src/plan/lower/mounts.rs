@@ -53,9 +53,13 @@ impl Lowering<'_> {
                 },
                 _ => MountSource::Anonymous {
                     labels: volume.volume.as_ref().map(|options| options.labels.clone()).unwrap_or_default(),
+                    no_copy: volume.volume.as_ref().is_some_and(|options| options.nocopy),
                 },
             },
             VolumeKind::Tmpfs => {
+                if volume.source.as_deref().is_some_and(|source| !source.is_empty()) {
+                    self.invalid(&format!("{path}.source"), "a tmpfs is empty: it has no source");
+                }
                 let options = volume.tmpfs.clone().unwrap_or_default();
                 let size = options.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0);
                 MountSource::Tmpfs { size, mode: options.mode, uid: None, gid: None, options: Vec::new() }
@@ -148,9 +152,11 @@ impl Lowering<'_> {
         let mut read_only = false;
         for word in words.split(',').filter(|word| !word.is_empty()) {
             match word.split_once('=') {
-                Some(("size", value)) => match crate::base::units::parse_bytes(value) {
-                    Some(bytes) => size = u64::try_from(bytes).ok(),
-                    None => self.invalid(path, format!("`{value}` is not a size")),
+                // Of the host's memory.
+                Some(("size", value)) if is_percentage(value) => options.push(word.to_owned()),
+                Some(("size", value)) => match crate::base::units::parse_bytes(value).map(u64::try_from) {
+                    Some(Ok(bytes)) => size = Some(bytes),
+                    _ => self.invalid(path, format!("`{value}` is not a size")),
                 },
                 Some(("mode", value)) => match u32::from_str_radix(value, 8) {
                     Ok(bits) => mode = Some(bits),
@@ -177,6 +183,13 @@ impl Lowering<'_> {
             self.invalid(path, format!("`{}` is not declared", reference.source));
             return None;
         };
+        let foreign = [("driver", &object.driver), ("template_driver", &object.template_driver)];
+        if let Some((attribute, _)) = foreign.iter().find(|(_, value)| value.as_ref().is_some_and(|it| !it.is_empty()))
+        {
+            let what = format!("`{}` has a `{attribute}`, which only a cluster has", reference.source);
+            self.not_yet(path, &what);
+            return None;
+        }
         let target = clean(&reference.target.clone().unwrap_or(default));
         if let Some(file) = &object.file {
             let source = MountSource::Bind {
@@ -199,6 +212,8 @@ impl Lowering<'_> {
                     return None;
                 }
             },
+            // Of the sources there is one: an empty text.
+            (None, None) if !object.external => Vec::new(),
             (None, None) => {
                 self.not_yet(
                     path,
@@ -215,6 +230,11 @@ impl Lowering<'_> {
         let mode = reference.mode.unwrap_or(0o444);
         Some(Mount { target, read_only: false, source: MountSource::Content { bytes, mode, uid, gid } })
     }
+}
+
+/// `50%`, as tmpfs(5) takes it.
+fn is_percentage(text: &str) -> bool {
+    text.strip_suffix('%').is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// `bind.selinux`, which the short syntax has for volumes as well.

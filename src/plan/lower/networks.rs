@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnetwork::IpNetwork;
 use serde_json::json;
 
 use super::{Lowering, hash};
@@ -17,6 +18,11 @@ use crate::spec::network::{Driver, Subnet};
 
 /// The network of `network_mode: bridge`. Docker's is one for all projects; this one is the project's own.
 const BRIDGE: &str = "bridge";
+
+/// `default` is the engine's default.
+fn is_bridge(mode: &str) -> bool {
+    matches!(mode, BRIDGE | "default")
+}
 
 /// The name of one of the networks that Docker always has, when that is what is declared.
 fn predefined(network: &Network) -> Option<&str> {
@@ -34,7 +40,7 @@ impl Lowering<'_> {
                 None => drop(networks.insert(key.clone(), self.network(key, network))),
             }
         }
-        let by_mode = |service: &Service| service.network_mode.as_deref() == Some(BRIDGE);
+        let by_mode = |service: &Service| service.network_mode.as_deref().is_some_and(is_bridge);
         if self.project.services.values().any(by_mode) {
             networks.entry(BRIDGE.to_owned()).or_insert_with(|| self.own_bridge());
         }
@@ -55,6 +61,12 @@ impl Lowering<'_> {
                 continue;
             };
             let Some(subnet) = self.parse(&at("subnet"), text, "a subnet such as `10.1.0.0/16`") else { continue };
+            let subnet: IpNetwork = subnet;
+            if subnet.ip() != subnet.network() {
+                let whole = format!("{}/{}", subnet.network(), subnet.prefix());
+                self.invalid(&at("subnet"), format!("`{text}` is an address in `{whole}`: write that"));
+                continue;
+            }
             let range = pool.ip_range.as_ref().and_then(|text| self.parse(&at("ip_range"), text, "a subnet"));
             let gateway = pool.gateway.as_ref().and_then(|text| self.parse(&at("gateway"), text, "an address"));
             let mut reserved = BTreeMap::new();
@@ -67,6 +79,11 @@ impl Lowering<'_> {
         }
         let enable_ipv4 = network.enable_ipv4.or(options.enable_ipv4).unwrap_or(true);
         let enable_ipv6 = network.enable_ipv6.or(options.enable_ipv6).unwrap_or(false);
+        if !enable_ipv4 && !enable_ipv6 {
+            self.invalid(&format!("{path}.enable_ipv4"), "a network needs IPv4, or `enable_ipv6: true`");
+        }
+        // A range of a family that is not switched on has no effect.
+        subnets.retain(|one| if one.subnet.is_ipv6() { enable_ipv6 } else { enable_ipv4 });
         let attributes = json!([
             network.name,
             network.driver,
@@ -111,7 +128,7 @@ impl Lowering<'_> {
     pub(super) fn network_mode(&mut self, path: &str, service: &Service) -> NetworkMode {
         match service.network_mode.as_deref() {
             None | Some("") => self.attachments(path, service),
-            Some(BRIDGE) => {
+            Some(mode) if is_bridge(mode) => {
                 let mac = service.mac_address.clone();
                 NetworkMode::Networks(vec![Attachment { network: BRIDGE.to_owned(), mac, ..Attachment::default() }])
             }
@@ -148,7 +165,19 @@ impl Lowering<'_> {
             let settings = settings.clone().unwrap_or_default();
             let mut link_local = Vec::new();
             for text in &settings.link_local_ips {
-                link_local.extend(self.parse::<IpAddr>(&format!("{at}.link_local_ips"), text, "an address"));
+                let place = format!("{at}.link_local_ips");
+                let Some(address) = self.parse::<IpAddr>(&place, text, "an address") else { continue };
+                let fits = match address {
+                    IpAddr::V4(address) => address.is_link_local(),
+                    IpAddr::V6(address) => address.is_unicast_link_local(),
+                };
+                if !fits {
+                    self.invalid(
+                        &place,
+                        format!("`{text}` is not link-local: those are in 169.254.0.0/16 and fe80::/10"),
+                    );
+                }
+                link_local.push(address);
             }
             let sysctls = self.endpoint_options(&at, &settings.driver_opts);
             if let Some(name) = &settings.interface_name {
@@ -175,8 +204,11 @@ impl Lowering<'_> {
         }
         found.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
         let mut attachments: Vec<Attachment> = found.into_iter().map(|(_, attachment)| attachment).collect();
-        if let Some(primary) = attachments.first_mut().filter(|primary| primary.mac.is_none()) {
-            primary.mac.clone_from(&service.mac_address);
+        if let (Some(primary), Some(mac)) = (attachments.first_mut(), &service.mac_address) {
+            if primary.mac.get_or_insert_with(|| mac.clone()) != mac {
+                let message = format!("it differs from that of the network `{}`", primary.network);
+                self.invalid(&format!("{path}.mac_address"), message);
+            }
         }
         NetworkMode::Networks(attachments)
     }

@@ -171,11 +171,9 @@ impl Lowering<'_> {
         }
         self.refuse_forged_lines(path, service);
         let resources = resources(service);
-        if resources.memory.is_some_and(|memory| memory < LEAST_MEMORY) {
-            let own = service.mem_limit.is_some_and(|limit| limit != 0);
-            let place = if own { "mem_limit" } else { "deploy.resources.limits.memory" };
-            self.invalid(&format!("{path}.{place}"), "the least memory that a container can be limited to is 6 MiB");
-        }
+        self.check_limits(path, service, &resources);
+        self.check_health(path, service);
+        self.check_shared_namespaces(path, service, &network);
         ContainerSpec {
             image: self.image(path, service),
             entrypoint: service.entrypoint.clone(),
@@ -215,7 +213,11 @@ impl Lowering<'_> {
             pid: self.namespace(&format!("{path}.pid"), service.pid.as_deref()),
             ipc: self.namespace(&format!("{path}.ipc"), service.ipc.as_deref()),
             uts: self.namespace(&format!("{path}.uts"), service.uts.as_deref()),
-            cgroup: self.namespace(&format!("{path}.cgroup"), service.cgroup.as_deref()),
+            cgroup: service
+                .cgroup
+                .as_deref()
+                .filter(|mode| !mode.is_empty())
+                .map(|mode| self.namespace(&format!("{path}.cgroup"), Some(mode))),
             resources,
             logging: self.logging(path, service),
         }
@@ -414,9 +416,6 @@ fn dependency(how: &model::Dependency) -> Dependency {
     Dependency { condition, required: how.required, restart: how.restart }
 }
 
-/// As with docker: no program starts with less.
-const LEAST_MEMORY: u64 = 6 << 20;
-
 /// `vendor.com/class=name`.
 fn is_cdi_name(text: &str) -> bool {
     !text.starts_with('/') && text.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
@@ -429,7 +428,7 @@ pub(super) fn is_builtin(runtime: &str) -> bool {
 
 fn capability(name: &str) -> String {
     let name = name.to_ascii_uppercase();
-    name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
+    name.strip_prefix("CAP_").filter(|rest| *rest != "ALL").map(str::to_owned).unwrap_or(name)
 }
 
 fn block_limits(config: &model::BlkioConfig) -> Vec<BlockLimit> {

@@ -98,6 +98,7 @@ fn namespaces_and_names() {
         "for n in pid ipc uts net; do readlink /proc/self/ns/$n; done",
     );
     assert_eq!(said.lines().collect::<Vec<_>>(), ["pid", "ipc", "uts", "net"].map(own));
+    assert_ne!(says("cgroup: private", "readlink /proc/self/ns/cgroup").trim_end(), own("cgroup"));
     let idle = shell("exec sleep 1000");
     let project = Project::new(&format!(
         "services:

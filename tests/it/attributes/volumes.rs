@@ -168,6 +168,35 @@ volumes: {{named: {{}}}}
 }
 
 #[test]
+fn a_part_of_a_volume_is_there_when_the_image_has_just_filled_it() {
+    if !can_run_containers("a_part_of_a_volume_is_there_when_the_image_has_just_filled_it") {
+        return;
+    }
+    let project = Project::new(
+        "services:
+  a:
+    image: data:1
+    command: [/none]
+    volumes:
+      - {type: volume, source: v, target: /a, volume: {subpath: part}}
+      - {type: volume, source: v, target: /whole}
+volumes: {v: {}}
+",
+    );
+    let tree = project.folder().join("tree");
+    std::fs::create_dir_all(tree.join("whole/part")).unwrap();
+    let tar = project.folder().join("tree.tar");
+    let packed =
+        std::process::Command::new("tar").args(["-C", tree.to_str().unwrap(), "-cf"]).arg(&tar).arg(".").status();
+    assert!(packed.unwrap().success());
+    project.run(&["image", "import", "tree.tar", "data:1"]).ok();
+    // All that is missing is the program.
+    let up = project.run(&["up", "-d"]).fails(1);
+    assert!(up.err.contains("there is no `/none` in the image"), "{}", up.err);
+    project.down();
+}
+
+#[test]
 fn an_image_is_mounted_read_only() {
     if !can_run_containers("an_image_is_mounted_read_only") {
         return;

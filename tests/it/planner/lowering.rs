@@ -15,6 +15,10 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("cap_drop: [ALL]", "/container/cap_drop", r#"["ALL"]"#),
     ("cgroup: host", "/container/cgroup", r#""host""#),
     ("cgroup: private", "/container/cgroup", r#""private""#),
+    ("cgroup_parent: mine", "/container/cgroup", "null"),
+    ("tmpfs: '/t:size=50%'", "/container/mounts/0/source/tmpfs/options", r#"["size=50%"]"#),
+    ("volumes: [{type: volume, target: /t, volume: {nocopy: true}}]", "/container/mounts/0/source/anonymous/no_copy", "true"),
+    ("network_mode: default", "/container/network/networks/0/network", r#""bridge""#),
     ("cgroup_parent: mine", "/container/resources/cgroup_parent", r#""mine""#),
     ("command: echo 'a b' c", "/container/command", r#"["echo","a b","c"]"#),
     ("command: []", "/container/command", "[]"),
@@ -63,7 +67,7 @@ const SUPPORTED: &[(&str, &str, &str)] = &[
     ("labels: {a: b}", "/container/labels/a", r#""b""#),
     ("mac_address: '02:00:00:00:00:01'", "/container/network/networks/0/mac", r#""02:00:00:00:00:01""#),
     ("mem_limit: 64m", "/container/resources/memory", "67108864"),
-    ("mem_reservation: 1k", "/container/resources/memory_reservation", "1024"),
+    ("mem_reservation: 6m", "/container/resources/memory_reservation", "6291456"),
     ("mem_swappiness: 10", "/container/resources/memory_swappiness", "10"),
     ("memswap_limit: -1", "/container/resources/memory_swap", "-1"),
     ("network_mode: none", "/container/network", r#""none""#),
@@ -194,6 +198,26 @@ const REFUSED: &[&str] = &[
     "tmpfs: '/t:size=x'",
     "ports: [{target: 80, published: '1', protocol: icmp}]",
     "networks: {n: {ipv4_address: fd00::1}}",
+    "networks: {n: {link_local_ips: [10.0.0.1]}}",
+    "mac_address: 02:00:00:00:00:01\n    networks: {n: {mac_address: 02:00:00:00:00:02}}",
+    "mem_limit: -1",
+    "mem_limit: 10m\n    mem_reservation: 20m",
+    "mem_reservation: 1m",
+    "memswap_limit: 20m",
+    "mem_limit: 30m\n    memswap_limit: 20m",
+    "mem_swappiness: 101",
+    "cpus: -1",
+    "cpus: 0.5\n    cpu_quota: 20000",
+    "blkio_config: {weight: 5}",
+    "shm_size: -1",
+    "sysctls: {net.core.somaxconn: }",
+    "tmpfs: '/t:size=-1'",
+    "volumes: [{type: tmpfs, source: s, target: /t}]",
+    "working_dir: here",
+    "uts: host\n    hostname: x",
+    "network_mode: 'service:b'\n    hostname: x\n    dns: 192.0.2.1\n    extra_hosts: [x=192.0.2.2]",
+    "healthcheck: {test: 'true', timeout: 500us, start_interval: 1s}",
+    "secrets: [driven]",
 ];
 
 fn file(attribute: &str) -> String {
@@ -207,7 +231,7 @@ fn file(attribute: &str) -> String {
 networks: {{n: {{}}, default: {{}}}}
 volumes: {{vol: {{}}}}
 configs: {{c: {{content: hi}}, far: {{external: true}}}}
-secrets: {{s: {{environment: TOKEN}}, unset: {{environment: NOT_THERE}}}}
+secrets: {{s: {{environment: TOKEN}}, unset: {{environment: NOT_THERE}}, driven: {{file: ./f, driver: x}}}}
 "
     )
 }
@@ -280,6 +304,29 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:12: `x` is not a size
         compose.yaml:6:52: `icmp` is not `tcp`, `udp` or `sctp`
         compose.yaml:6:34: `fd00::1` is not an IPv4 address
+        compose.yaml:6:36: `10.0.0.1` is not link-local: those are in 169.254.0.0/16 and fe80::/10
+        compose.yaml:6:18: it differs from that of the network `n`
+        compose.yaml:6:16: the least memory that a container can be limited to is 6 MiB
+        compose.yaml:7:22: more memory is reserved than the container may have
+        compose.yaml:6:22: the least memory that can be reserved is 6 MiB
+        compose.yaml:6:20: it counts memory and swap together, so it needs a `mem_limit` that is not above it
+        compose.yaml:7:20: it counts memory and swap together, so it needs a `mem_limit` that is not above it
+        compose.yaml:6:21: it is a percentage: 0 to 100
+        compose.yaml:6:11: the number of processors cannot be negative
+        compose.yaml:7:16: `cpu_quota` and `cpus` set the same limit; keep one of them
+        compose.yaml:6:28: a weight is 10 to 1000
+        compose.yaml:6:15: a size cannot be negative
+        compose.yaml:6:14: `net.core.somaxconn` has no value
+        compose.yaml:6:12: `-1` is not a size
+        compose.yaml:6:37: a tmpfs is empty: it has no source
+        compose.yaml:6:18: `here` must be an absolute path
+        compose.yaml:7:15: with `uts: host` the host's name is the container's
+        compose.yaml:7:15: `hostname` is that of the container whose network is joined; set it there
+        compose.yaml:9:18: `extra_hosts` is that of the container whose network is joined; set it there
+        compose.yaml:8:10: `dns` is that of the container whose network is joined; set it there
+        compose.yaml:6:42: the shortest time is a millisecond
+        compose.yaml:6:65: `start_interval` is that of the start period, so it needs `start_period`
+        compose.yaml:6:15: `services.a.secrets.0` is not supported yet: `driven` has a `driver`, which only a cluster has
     "#]].assert_eq(&text);
 }
 
