@@ -72,8 +72,8 @@ pub fn create(interfaces: &[Interface<'_>]) -> Result<Sandbox, NetworkError> {
         let netns = OwnedFd::from(File::open("/proc/thread-self/ns/net")?);
         let inside = Netlink::route()?;
         inside.send(&loopback_up())?;
-        if !interfaces.iter().any(has_ipv6) {
-            ipv6_default(false)?;
+        if !interfaces.iter().all(has_ipv6) {
+            set_ipv6("default", false)?;
         }
         Ok((netns, inside, dns_sockets::open(false)?))
     })
@@ -83,6 +83,14 @@ pub fn create(interfaces: &[Interface<'_>]) -> Result<Sandbox, NetworkError> {
     for interface in interfaces {
         let made = make(&outside, netns.as_fd(), interface);
         made.and_then(|()| configure(interface, &inside, &mut batch)).map_err(connecting(interface))?;
+    }
+    if !interfaces.iter().all(has_ipv6) {
+        let settle = || {
+            interfaces.iter().filter(|one| has_ipv6(one)).try_for_each(|one| set_ipv6(&one.name, true))?;
+            // What the container makes itself, a tunnel for one, may have IPv6.
+            set_ipv6("default", true)
+        };
+        enter(netns.as_fd(), settle).map_err(NetworkError::kernel("switch IPv6 on"))?;
     }
     if !batch.is_empty() {
         inside.send(&batch).map_err(NetworkError::kernel("address the container's links"))?;
@@ -101,7 +109,6 @@ pub fn create_none() -> Result<Sandbox, NetworkError> {
     let netns = in_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let netns = OwnedFd::from(File::open("/proc/thread-self/ns/net")?);
-        ipv6_default(false)?;
         Netlink::route()?.send(&loopback_up())?;
         Ok(netns)
     });
@@ -147,10 +154,10 @@ fn has_ipv6(interface: &Interface<'_>) -> bool {
     interface.addresses.iter().chain(interface.link_local).any(IpAddr::is_ipv6)
 }
 
-/// Whether links made from now on in this thread's namespace have IPv6. An interface without an IPv6 address gets no
-/// link-local one either, as with Docker. A kernel without IPv6 has no such setting.
-fn ipv6_default(enabled: bool) -> io::Result<()> {
-    match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", if enabled { "0" } else { "1" }) {
+/// Whether a link has IPv6, or, by the name `default`, all that are made from now on in this thread's namespace. An interface
+/// without an IPv6 address gets no link-local one either, as with Docker. A kernel without IPv6 has no such setting.
+fn set_ipv6(link: &str, enabled: bool) -> io::Result<()> {
+    match fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), if enabled { "0" } else { "1" }) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -351,6 +351,33 @@ networks:
     project.down();
 }
 
+#[test]
+fn each_link_has_the_families_of_its_network_and_the_way_out_is_where_both_are() {
+    let test = "each_link_has_the_families_of_its_network_and_the_way_out_is_where_both_are";
+    if !can_run_containers(test) {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:
+  a: {{{IDLE}, networks: {{four: {{priority: 5}}, unused_range: {{}}, with_six: {{}}}}}}
+networks:
+  four: {{}}
+  unused_range: {{ipam: {{config: [{{subnet: 10.91.44.0/24}}, {{subnet: 'fd91:44::/64'}}]}}}}
+  with_six: {{enable_ipv6: true}}
+"
+    ));
+    project.run(&["up", "-d"]).ok();
+    let off = inside(&project, "a", "cd /proc/sys/net/ipv6/conf; cat default/disable_ipv6 eth[012]/disable_ipv6");
+    assert_eq!(
+        off.split_whitespace().collect::<Vec<_>>(),
+        ["0", "1", "1", "0"],
+        "default, four, unused_range, with_six"
+    );
+    let route = inside(&project, "a", "ip -4 route show default");
+    assert!(route.contains("dev eth2"), "{route}");
+    project.down();
+}
+
 /// TCP goes on for minutes with the end of a connection whose other end is gone, and keeps the namespace and its link.
 #[test]
 fn open_connections_leave_no_link_behind() {
@@ -400,9 +427,9 @@ fn containers_join_and_leave_networks_while_they_run() {
     let project = Project::new(&format!(
         "services:
   web: {{{web}, networks: [front], ports: ['127.0.0.1::8000']}}
-  db: {{{IDLE}, networks: [back]}}
+  db: {{{IDLE}, networks: [rear]}}
   alone: {{{IDLE}, network_mode: none}}
-networks: {{front: {{}}, back: {{}}}}\n"
+networks: {{front: {{}}, rear: {{}}}}\n"
     ));
     project.run(&["up", "-d"]).ok();
     ready(&project, &["web"]);
@@ -413,7 +440,7 @@ networks: {{front: {{}}, back: {{}}}}\n"
     assert_eq!(links("web"), 2);
     assert_eq!(inside(&project, "db", &lookup("web")), "");
 
-    project.run(&["network", "connect", "back", "web", "--alias", "joined"]).ok();
+    project.run(&["network", "connect", "rear", "web", "--alias", "joined"]).ok();
     assert_eq!(links("web"), 3);
     assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
     assert_eq!(inside(&project, "db", &connect("web", 8000)), "web");
@@ -421,11 +448,11 @@ networks: {{front: {{}}, back: {{}}}}\n"
     assert_eq!(inside(&project, "web", "grep -c $(hostname) /etc/hosts"), "2");
     assert_eq!(published(), "web");
     assert_eq!(project.run(&["plan"]).code, 0, "what has been joined besides is left alone");
-    let again = project.run(&["network", "connect", "back", "web"]).fails(1);
+    let again = project.run(&["network", "connect", "rear", "web"]).fails(1);
     assert!(again.err.contains("already"), "{}", again.err);
     let nowhere = project.run(&["network", "connect", "nowhere", "web"]).fails(1);
     assert!(nowhere.err.contains("`nowhere` does not exist"), "{}", nowhere.err);
-    let none = project.run(&["network", "connect", "back", "alone"]).fails(1);
+    let none = project.run(&["network", "connect", "rear", "alone"]).fails(1);
     assert!(none.err.contains("network_mode"), "{}", none.err);
 
     let supervisor = project.role("supervisor")[0];

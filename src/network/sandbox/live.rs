@@ -9,7 +9,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use rtnetlink::LinkUnspec;
 
-use super::{Interface, configure, connecting, default_route, enter, has_ipv6, interface_settings, ipv6_default, make};
+use super::{Interface, configure, connecting, default_route, enter, has_ipv6, interface_settings, make, set_ipv6};
 use crate::network::NetworkError;
 use crate::network::netlink::{self, ACK, CREATE, Netlink, REPLACE};
 
@@ -31,9 +31,7 @@ pub struct DefaultRoute {
 pub fn join(netns: BorrowedFd<'_>, mut interface: Interface<'_>) -> Result<(), NetworkError> {
     leave(netns, interface.addresses)?;
     let made = enter(netns, || {
-        if has_ipv6(&interface) {
-            ipv6_default(true)?;
-        }
+        set_ipv6("default", has_ipv6(&interface))?;
         let links = if_nameindex()?;
         let is_free = |name: &String| links.iter().all(|link| link.name().to_bytes() != name.as_bytes());
         let mut names = (0..=links.iter().count()).map(|number| format!("{}{number}", interface.name));
@@ -42,7 +40,9 @@ pub fn join(netns: BorrowedFd<'_>, mut interface: Interface<'_>) -> Result<(), N
     let (name, inside) = made.map_err(connecting(&interface))?;
     interface.name = name;
     let made = Netlink::route().and_then(|outside| {
-        make(&outside, netns, &interface)?;
+        let made = make(&outside, netns, &interface);
+        enter(netns, || set_ipv6("default", true))?;
+        made?;
         let mut batch = Vec::new();
         configure(&interface, &inside, &mut batch)?;
         inside.send(&batch)?;

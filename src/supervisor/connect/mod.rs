@@ -323,13 +323,17 @@ fn link_names(attachments: &[Attachment], joined: &[Joined]) -> Vec<String> {
     names
 }
 
-/// Which attachments the default routes of IPv4 and IPv6 go through: the one with the highest `gw_priority`, and of those
-/// the first.
+/// Which attachments the default routes of IPv4 and IPv6 go through, as in Docker: the one with the highest `gw_priority`, of those
+/// one that leads out by both, and of those the first by its network's name.
 fn gateways(attachments: &[Attachment], joined: &[Joined]) -> (Option<usize>, Option<usize>) {
     let best = |is: fn(&IpAddr) -> bool| {
         let both = attachments.iter().zip(joined).enumerate();
         let leads_out = both.filter(|(_, (_, joined))| !joined.record.internal && joined.addresses.iter().any(is));
-        let best = leads_out.max_by_key(|(number, (one, _))| (one.gw_priority, std::cmp::Reverse(*number)));
+        let both = |joined: &Joined| {
+            joined.addresses.iter().any(IpAddr::is_ipv4) && joined.addresses.iter().any(IpAddr::is_ipv6)
+        };
+        let best = leads_out
+            .max_by_key(|(_, (one, joined))| (one.gw_priority, both(joined), std::cmp::Reverse(&joined.record.name)));
         best.map(|(number, _)| number)
     };
     (best(IpAddr::is_ipv4), best(IpAddr::is_ipv6))
