@@ -204,11 +204,11 @@ impl Lowering<'_> {
         }
         found.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
         let mut attachments: Vec<Attachment> = found.into_iter().map(|(_, attachment)| attachment).collect();
-        if let (Some(primary), Some(mac)) = (attachments.first_mut(), &service.mac_address) {
-            if primary.mac.get_or_insert_with(|| mac.clone()) != mac {
-                let message = format!("it differs from that of the network `{}`", primary.network);
-                self.invalid(&format!("{path}.mac_address"), message);
-            }
+        if let (Some(primary), Some(mac)) = (attachments.first_mut(), &service.mac_address)
+            && primary.mac.get_or_insert_with(|| mac.clone()) != mac
+        {
+            let message = format!("it differs from that of the network `{}`", primary.network);
+            self.invalid(&format!("{path}.mac_address"), message);
         }
         NetworkMode::Networks(attachments)
     }
