@@ -448,6 +448,11 @@ fn files_are_copied_in_and_out() {
     assert_eq!(std::fs::read_to_string(here.join("back/inner/file")).unwrap(), "text");
     assert_eq!(std::fs::read_link(here.join("back/link")).unwrap(), Path::new("/etc"));
     assert!(project.run(&["cp", "a:/tmp/tree/inner/file", "-"]).ok().out.contains("text"));
+    // More directories than may be open at once.
+    (0..100).for_each(|number| std::fs::create_dir_all(here.join(format!("many/{number}"))).unwrap());
+    let few = "ulimit -n 50; \"$0\" cp many a:/tmp && \"$0\" cp a:/tmp/many again";
+    project.run_by(Path::new("sh"), &["-c", few, project.binary().to_str().unwrap()]).ok();
+    assert!(here.join("again/99").is_dir());
     for (from, to) in [("a:/nope", "x"), ("nope", "a:/x"), ("x", "y"), ("tree", "a:/etc/hostname"), ("tree", "none:/x")]
     {
         let ran = project.run(&["cp", from, to]).fails(1);

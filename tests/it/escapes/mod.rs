@@ -34,7 +34,7 @@
 //!
 //! Attacks without a number: `kernel`, `processes`, and in `told` control characters, the control socket, hostile user databases.
 //! CVE-2020-8558, and ports on the loopback that neighbours reach, are attacked in the tests of `src/network`; hostile layers of
-//! images in those of `src/image`.
+//! images in those of `src/image`, volumes that are being filled in those of `src/volume`.
 
 mod builds;
 mod descriptors;

@@ -1,11 +1,16 @@
 //! Processes that come into a container from outside, and those that are there.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{container, judge};
 use crate::oci::bundle::{Bundle, cannot_run};
+use crate::support::{Project, can_run_containers, eventually, finish, kill, needs_root};
 
 /// Looks through every process it can see for the host's files and memory, until it is told to stop.
 const LOOK_INTO: &str = "
@@ -46,7 +51,7 @@ fn a_process_that_enters_cannot_be_looked_into() {
             // The naive way: into the pid namespace, and only then into the rest.
             let pid = bundle.state()["pid"].to_string();
             let naive = format!("sleep 1; exec nsenter -t {pid} -m -r -w /bin/true");
-            let status = std::process::Command::new("nsenter").args(["-t", &pid, "-p", "sh", "-c", &naive]).status();
+            let status = Command::new("nsenter").args(["-t", &pid, "-p", "sh", "-c", &naive]).status();
             assert!(status.unwrap().success());
         } else {
             for _ in 0..40 {
@@ -75,6 +80,50 @@ fn processes_of_the_host_cannot_be_seen_or_signalled() {
         namespaces.retain(|namespace| namespace["type"] != "pid");
     };
     judge("signal", script, prepare, weaken, |_, printed| printed.contains("reached"));
+}
+
+/// A container's process ends, and its number becomes that of a process of the host, before the supervisor hears of it: what is to
+/// run in the container, such as its health check, would run where that one is.
+#[test]
+fn a_number_that_somebody_else_has_got_leads_nowhere() {
+    let test = "a_number_that_somebody_else_has_got_leads_nowhere";
+    if !can_run_containers(test) || needs_root(test, "numbers are chosen") {
+        return;
+    }
+    let project =
+        Project::new("services:\n  a: {image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL}\n");
+    project.run(&["up", "-d"]).ok();
+    let found = fs::read_dir(project.root().join("data/projects").join(&project.name).join("containers")).unwrap();
+    let state = found.map(|folder| folder.unwrap().path().join("state.json")).next().unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&fs::read(state).unwrap()).unwrap();
+    let pid = i32::try_from(state["run"]["pid"].as_i64().unwrap()).unwrap();
+    let supervisor = project.role("supervisor")[0];
+    kill(supervisor, Signal::SIGSTOP);
+    let asking = project.spawn(&["exec", "-T", "a", "cat", "/proc/self/mountinfo"]);
+    // It sends its wish and waits.
+    std::thread::sleep(Duration::from_millis(700));
+    kill(pid, Signal::SIGKILL);
+    eventually("its end", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    let mut other = eventually("the number", || {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+        if other.id() == pid.cast_unsigned() {
+            return Some(other);
+        }
+        other.kill().and_then(|()| other.wait()).unwrap();
+        None
+    });
+    kill(supervisor, Signal::SIGCONT);
+    let ran = finish(asking);
+    other.kill().and_then(|()| other.wait()).unwrap();
+    // The container's end may also be heard of first.
+    assert!(
+        ran.code != 0 && (ran.err.contains("has ended") || ran.err.contains("does not run")),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    project.down();
 }
 
 /// What `ps` and `list` print must not do anything to the caller's terminal.
