@@ -497,6 +497,7 @@ mod tests {
                 recursive,
                 flags: crate::init::MountFlags::default(),
                 recursive_flags: crate::init::RecursiveFlags::default(),
+                clear: crate::init::Cleared::default(),
                 propagation: None,
                 id_map: None,
             };
