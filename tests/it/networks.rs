@@ -472,7 +472,7 @@ networks: {{front: {{}}, rear: {{}}}}\n"
         files.filter(holds).collect::<Vec<_>>()
     };
     let before: Vec<_> = holding().into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
-    project.run(&["network", "disconnect", "back", "web"]).ok();
+    project.run(&["network", "disconnect", "rear", "web"]).ok();
     assert_eq!((before.len(), holding().len()), (2, 1));
     let supervisor = project.role("supervisor")[0];
     kill(supervisor, Signal::SIGSTOP);
@@ -480,7 +480,7 @@ networks: {{front: {{}}, rear: {{}}}}\n"
     assert_eq!(holding().len(), 2);
     kill(supervisor, Signal::SIGKILL);
     eventually("the address is given back", || (holding().len() == 1).then_some(()));
-    project.run(&["network", "connect", "back", "web", "--alias", "joined"]).ok();
+    project.run(&["network", "connect", "rear", "web", "--alias", "joined"]).ok();
     assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
 
     // The published port and the default route are on the network that is left.

@@ -439,8 +439,8 @@ networks:
   m: {driver: macvlan, driver_opts: {ipvlan_flag: vepa}}
 ",
         expect![[r#"
-            compose.yaml:3:51: there is no flag `odd`
-            compose.yaml:4:52: `networks.m.driver_opts.ipvlan_flag` is not supported yet: it is not known here
+            compose.yaml:3:50: there is no flag `odd`
+            compose.yaml:4:51: `networks.m.driver_opts.ipvlan_flag` is not supported yet: it is not known here
         "#]],
     );
 }
