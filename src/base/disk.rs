@@ -118,7 +118,8 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// Bytes that the files of a tree take on the disk; a file with several names counts once. 0: there is no such tree.
+/// Bytes that the files of a tree take on the disk; a file with several names counts once, and what is nested deeper than a path can
+/// be long does not. 0: there is no such tree.
 ///
 /// # Errors
 /// A folder cannot be read.
@@ -130,6 +131,7 @@ pub fn tree_size(root: &Path) -> io::Result<u64> {
         let entries = match fs::read_dir(&folder) {
             // It went while we looked, or was never there.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => continue,
             entries => entries?,
         };
         for entry in entries {
