@@ -11,6 +11,8 @@ const TTL: u32 = 600;
 /// Bytes that fit a UDP answer without EDNS (RFC 6891), and the most we send with it.
 const UDP_LIMIT: u16 = 512;
 const UDP_MOST: u16 = 4096;
+/// No query has more bytes. In one that had, names that point to each other would take all the others' time to read.
+const LONGEST: usize = 4096;
 
 /// A container on a network, as others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +122,9 @@ pub fn question(query: &[u8]) -> Option<String> {
 /// Answers a query out of the zone. Which replica comes first depends on the query's id: resolvers draw it at random, while
 /// counting would give a program that always asks for A and AAAA the same one of two replicas each time.
 pub fn answer(query: &[u8], zone: &Zone, over_tcp: bool) -> Reply {
+    if query.len() > LONGEST {
+        return Reply::Ignore;
+    }
     let Ok(packet) = Packet::parse(query) else { return Reply::Ignore };
     if packet.has_flags(PacketFlag::RESPONSE) {
         return Reply::Ignore;
@@ -251,6 +256,20 @@ mod tests {
         let mut packet = Packet::new_query(id);
         packet.questions.push(Question::new(Name::new(name).unwrap(), kind.into(), QCLASS::CLASS(CLASS::IN), false));
         packet.build_bytes_vec().unwrap()
+    }
+
+    #[test]
+    fn what_no_resolver_sends_is_not_read() {
+        let mut long = query(1, "web", TYPE::A);
+        assert!(matches!(answer(&long, &zone(), true), Reply::Answer(_)));
+        // Thousands of questions more; each name is a pointer to the one before it.
+        long[4] = 0x10;
+        while long.len() < 60_000 {
+            let before = u16::try_from(long.len() - 6).unwrap().min(0x3fff);
+            long.extend((0xc000 | before).to_be_bytes());
+            long.extend([0, 1, 0, 1]);
+        }
+        assert_eq!(answer(&long, &zone(), true), Reply::Ignore);
     }
 
     fn ask(name: &str, kind: TYPE, id: u16) -> Vec<String> {
