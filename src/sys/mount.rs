@@ -42,19 +42,19 @@ pub fn set_attributes(mount: impl AsFd, attributes: &MountAttributes, recursive:
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What the process `pid` sees at `path`, as a mount that is attached nowhere. Only from inside its mount namespace may one be
-/// made; a thread of ours goes there.
+/// The directory at `path` in the mount namespace of the process `pid`, as a mount that is attached nowhere. Only from inside may one
+/// be made; a thread of ours goes there. Where the process has changed its own root to counts for nothing.
 ///
 /// # Errors
-/// `ENOENT`, `EPERM`, or no thread.
+/// `ENOENT`, `ENOTDIR`, `EPERM`, or no thread.
 pub fn clone_of(pid: i32, path: &[u8]) -> io::Result<OwnedFd> {
     let namespace = File::open(format!("/proc/{pid}/ns/mnt"))?;
-    let root = File::open(format!("/proc/{pid}/root"))?;
     let clone = || -> io::Result<OwnedFd> {
         // The working directory, which other threads have, too, cannot go along.
         unshare(CloneFlags::CLONE_FS)?;
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
-        let found = super::inroot::open(root, path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let root = File::open("/")?;
+        let found = super::inroot::open(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         Ok(open_tree(found, "", flags)?)
     };

@@ -162,6 +162,45 @@ fn a_part_of_a_volume_that_turns_into_a_link_stays_inside() {
     project.down();
 }
 
+/// Whose shared memory another container gets changes its root to a directory in which a link leads to the host's files. Weakened: the
+/// memory is looked for by name, below that root.
+#[test]
+fn shared_memory_is_not_where_a_container_has_changed_its_root_to() {
+    if !can_run_containers("shared_memory_is_not_where_a_container_has_changed_its_root_to") {
+        return;
+    }
+    let project = Project::new("services: {}\n");
+    let outside = super::outside(&project);
+    let change = format!(
+        "mkdir -p /x/dev; ln -s {} /x/dev/shm; exec perl -E 'chroot(\"/x\"); $$| = 1; say \"changed\"; sleep 1000'",
+        outside.display()
+    );
+    let change = serde_json::to_string(&["sh", "-c", &change]).unwrap();
+    let service = "image: rcompose/host, stop_signal: SIGKILL";
+    let look = "cat /dev/shm/prize; grep ' /dev/shm ' /proc/self/mountinfo; echo over";
+    project.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  attacker: {{{service}, ipc: shareable, command: {change}}}\n  \
+             victim: {{{service}, ipc: 'service:attacker', command: [sh, -c, \"{look}\"]}}\n"
+        ),
+    );
+    project.run(&["up", "-d", "attacker"]).ok();
+    let logs = |service| project.run(&["logs", "--no-log-prefix", service]).ok().out;
+    eventually("the root is another", || logs("attacker").contains("changed").then_some(()));
+    project.run(&["up", "-d", "victim"]).ok();
+    let seen = eventually("the look is over", || Some(logs("victim")).filter(|said| said.contains("over")));
+    assert!(!seen.contains("of the host") && seen.contains(" - tmpfs "), "{seen}");
+    let found = fs::read_dir(project.root().join("data/projects").join(&project.name).join("containers")).unwrap();
+    let states = found.map(|folder| fs::read(folder.unwrap().path().join("state.json")).unwrap());
+    let mut pids =
+        states.filter_map(|state| serde_json::from_slice::<serde_json::Value>(&state).unwrap()["run"]["pid"].as_i64());
+    let naive =
+        |pid| fs::read_to_string(format!("/proc/{pid}/root/dev/shm/prize")).is_ok_and(|text| text == "of the host");
+    assert!(pids.any(naive), "the attack would not be seen to succeed");
+    project.down();
+}
+
 /// A mount whose target leads to the root hides all that protects, here what is read-only below it.
 #[test]
 fn the_root_cannot_be_mounted_over() {
