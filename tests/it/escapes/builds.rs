@@ -32,7 +32,7 @@ fn a_step_has_the_rights_that_it_was_given() {
 }
 
 /// A step's mount, and what a naive builder does for it: by name, from the stage's folder `$STAGE` to the step's root `$ROOT`.
-const MOUNTS: [(&str, &str); 5] = [
+const MOUNTS: [(&str, &str); 6] = [
     (
         "--mount=type=bind,from=evil,source=/link,target=/m cat /m/secret > /seen || echo nothing > /seen",
         "mkdir $ROOT/m; mount --bind $STAGE/link $ROOT/m; cat $ROOT/m/secret",
@@ -45,6 +45,10 @@ const MOUNTS: [(&str, &str); 5] = [
         "--mount=type=cache,from=evil,source=/link,target=/c echo written > /c/new || true",
         "mkdir $ROOT/c; mount --bind $STAGE/link $ROOT/c; echo written > $ROOT/c/new",
     ),
+    (
+        "--mount=type=cache,id=../../../../../../../../../../..$OUTSIDE,target=/c cp /c/secret /seen || true",
+        "mkdir $ROOT/c; mount --bind $STAGE/../../../../../../../../../../..$OUTSIDE $ROOT/c; cat $ROOT/c/secret",
+    ),
     ("--mount=type=tmpfs,target=/link/made true", "mkdir -p $ROOT/link/made; mount -t tmpfs none $ROOT/link/made"),
     // A place that was made for a mount is cleared away after the step: by then the way to it leads to the host's empty folder.
     (
@@ -54,8 +58,8 @@ const MOUNTS: [(&str, &str); 5] = [
     ),
 ];
 
-/// CVE-2024-23651, CVE-2024-23652, CVE-2024-1753 and CVE-2024-9407: the source of a mount, or the place that is made for one, leads
-/// to the host's files by links that an earlier stage made. Weakened: mounts are made and cleared away by name.
+/// CVE-2024-23651, CVE-2024-23652, CVE-2024-1753, CVE-2024-9407 and CVE-2024-9675: the source of a mount, or the place that is made
+/// for one, leads to the host's files by links that an earlier stage made, or by what a cache is called. Weakened: mounts are made and cleared away by name.
 #[test]
 fn mounts_of_steps_stay_inside() {
     let Some(project) = project("services: {web: {build: .}}\n", "") else { return };

@@ -22,11 +22,13 @@
 //! | CVE-2022-0492 | `kernel::release_agent_cannot_be_set` |
 //! | CVE-2022-24769, CVE-2022-29162 | `rights::no_capability_is_inherited` |
 //! | CVE-2022-36109 | `rights::the_own_group_stays_with_a_process` |
-//! | CVE-2024-1753, CVE-2024-9407 | `builds::mounts_of_steps_stay_inside` |
+//! | CVE-2024-1753, CVE-2024-9407, CVE-2024-9675 | `builds::mounts_of_steps_stay_inside` |
+//! | CVE-2024-9676 | `told::user_databases_of_an_image_are_read_inside_of_it_and_to_an_end` |
 //! | CVE-2024-21626 | `descriptors::the_working_directory_is_inside` |
 //! | CVE-2024-23651, CVE-2024-23652 | `mounts::targets_behind_links_are_made_inside`, `builds::mounts_of_steps_stay_inside` |
 //! | CVE-2024-23653 | `builds::a_step_has_the_rights_that_it_was_given` |
 //! | CVE-2024-29018 | `network::names_do_not_lead_out_of_an_internal_network` |
+//! | CVE-2024-32473 | `network::a_container_without_ipv6_does_not_listen_to_it` |
 //! | CVE-2024-40635 | `rights::no_number_of_a_user_is_roots` |
 //! | CVE-2025-9074 | `network::the_engine_does_not_listen_to_the_network` |
 //! | CVE-2025-31133 | `procfs::a_false_null_device_masks_nothing` |

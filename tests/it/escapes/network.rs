@@ -101,6 +101,40 @@ fn names_do_not_lead_out_of_an_internal_network() {
     }
 }
 
+/// CVE-2024-32473: a link of a network without IPv6 gets an address all the same, and can be reached by it past what was meant to
+/// keep others out. Weakened: IPv6 is switched on for the link.
+#[test]
+fn a_container_without_ipv6_does_not_listen_to_it() {
+    if !can_run_containers("a_container_without_ipv6_does_not_listen_to_it") {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:\n  victim: {{{SERVICE}, command: [sleep, '1000'], privileged: true, \
+         networks: [four, both, later]}}\n  other: {{{SERVICE}, command: [sleep, '1000'], networks: [later]}}\n\
+         networks:\n  four: {{internal: true}}\n  later: {{internal: true}}\n  both: {{internal: true, enable_ipv6: true}}\n"
+    ));
+    project.run(&["up", "-d"]).ok();
+    // Once more, while it runs.
+    let later = format!("{}_later", project.name);
+    project.run(&["network", "disconnect", &later, "victim"]).ok();
+    project.run(&["network", "connect", &later, "victim"]).ok();
+    let inside = |script: &str| project.run(&["exec", "-T", "victim", "sh", "-c", script]).ok().out;
+    // How many links have addresses of IPv6; the loopback and one more should.
+    let listen = || {
+        let table = inside("cat /proc/net/if_inet6");
+        let links: std::collections::BTreeSet<_> =
+            table.lines().filter_map(|line| line.split_whitespace().last()).collect();
+        links.len()
+    };
+    if listen() == 0 {
+        return println!("a_container_without_ipv6_does_not_listen_to_it: skipped: needs IPv6");
+    }
+    assert_eq!(listen(), 2, "{}", inside("cat /proc/net/if_inet6"));
+    inside("for link in /proc/sys/net/ipv6/conf/eth*/disable_ipv6; do echo 0 > $link; done");
+    assert_eq!(listen(), 4, "the attack would not be seen to succeed");
+    project.down();
+}
+
 /// The engine's own listening TCP sockets in the host's network, by the port.
 fn listening(project: &Project) -> Vec<u16> {
     let pids = ["keeper", "supervisor"].into_iter().flat_map(|role| project.role(role));
