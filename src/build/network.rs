@@ -92,19 +92,7 @@ impl StepNetwork {
         }
         sweep(&self.folder)?;
         let name = format!("{PREFIX}{}", std::process::id());
-        let spec = NetworkSpec {
-            name: name.clone(),
-            external: false,
-            internal: false,
-            enable_ipv4: true,
-            enable_ipv6: false,
-            driver: Default::default(),
-            mtu: None,
-            interface_prefix: None,
-            subnets: Vec::new(),
-            labels: Default::default(),
-            config_hash: String::new(),
-        };
+        let spec = NetworkSpec::bridge(name.clone());
         let made = Networks::new(self.folder.clone()).ensure(&spec, &name)?;
         firewall::apply(&ProjectTable { project: &name, networks: std::slice::from_ref(&made), published: &[] })?;
         foreign::admit(&[&made])?;

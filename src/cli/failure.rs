@@ -13,8 +13,6 @@ pub const GENERAL: u8 = 1;
 pub const WARNINGS: u8 = 2;
 /// Cancelled by SIGINT or SIGTERM.
 pub const INTERRUPTED: u8 = 130;
-/// `exec`: the program is there but cannot be executed.
-pub const NOT_EXECUTABLE: u8 = 126;
 /// `exec`: there is no such program.
 pub const NOT_FOUND: u8 = 127;
 

@@ -81,11 +81,6 @@ impl Connection {
     pub fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)
     }
-
-    /// No more is expected from the other side; a blocked [`Connection::receive`] ends.
-    pub fn shut_down(&self) {
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
-    }
 }
 
 impl AsFd for Connection {

@@ -163,19 +163,7 @@ mod tests {
             gateway: None,
             reserved: Default::default(),
         });
-        NetworkSpec {
-            name: "p_default".into(),
-            external: false,
-            internal: false,
-            enable_ipv4: true,
-            enable_ipv6: false,
-            driver: Default::default(),
-            mtu: None,
-            interface_prefix: None,
-            subnets: subnets.into_iter().collect(),
-            labels: Default::default(),
-            config_hash: String::new(),
-        }
+        NetworkSpec { subnets: subnets.into_iter().collect(), ..NetworkSpec::bridge("p_default".into()) }
     }
 
     fn record(subnet: &str) -> NetworkRecord {

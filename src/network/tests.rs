@@ -47,17 +47,10 @@ impl Host {
 
     fn network_with(&self, name: &str, internal: bool, driver: Driver) -> Result<NetworkRecord, NetworkError> {
         let spec = NetworkSpec {
-            name: format!("{}_{name}", self.project),
-            external: false,
             internal,
-            enable_ipv4: true,
-            enable_ipv6: false,
             driver,
-            mtu: None,
-            interface_prefix: None,
-            subnets: Vec::new(),
-            labels: Default::default(),
             config_hash: "h".into(),
+            ..NetworkSpec::bridge(format!("{}_{name}", self.project))
         };
         let record = self.networks().ensure(&spec, &self.project)?;
         foreign::admit(&[&record])?;

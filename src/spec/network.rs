@@ -29,6 +29,25 @@ pub struct NetworkSpec {
     pub config_hash: String,
 }
 
+impl NetworkSpec {
+    /// A bridge with IPv4 that leads out, and nothing else asked for.
+    pub fn bridge(name: String) -> Self {
+        Self {
+            name,
+            external: false,
+            internal: false,
+            enable_ipv4: true,
+            enable_ipv6: false,
+            driver: Driver::default(),
+            mtu: None,
+            interface_prefix: None,
+            subnets: Vec::new(),
+            labels: BTreeMap::new(),
+            config_hash: String::new(),
+        }
+    }
+}
+
 /// What a network is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

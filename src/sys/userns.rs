@@ -147,11 +147,6 @@ impl Mapping {
     fn many(&self) -> Option<&[PathBuf; 2]> {
         self.helpers.as_ref().filter(|_| !self.uids.is_empty() && !self.gids.is_empty())
     }
-
-    /// Whether files and processes can have more than one owner.
-    pub fn is_single(&self) -> bool {
-        self.many().is_none()
-    }
 }
 
 /// Finds a program by the `PATH` of this process, or where administrators' programs lie.

@@ -14,7 +14,7 @@ use crate::spec::NetworkSpec;
 use crate::spec::PortSpec;
 use crate::spec::Protocol;
 use crate::spec::container::{Attachment, NetworkMode};
-use crate::spec::network::{Driver, Subnet};
+use crate::spec::network::Subnet;
 
 /// The network of `network_mode: bridge`. Docker's is one for all projects; this one is the project's own.
 const BRIDGE: &str = "bridge";
@@ -111,17 +111,8 @@ impl Lowering<'_> {
 
     fn own_bridge(&self) -> NetworkSpec {
         NetworkSpec {
-            name: format!("{}_{BRIDGE}", self.project.name),
-            external: false,
-            internal: false,
-            enable_ipv4: true,
-            enable_ipv6: false,
-            driver: Driver::default(),
-            mtu: None,
-            interface_prefix: None,
-            subnets: Vec::new(),
-            labels: BTreeMap::new(),
             config_hash: hash(&json!([BRIDGE])),
+            ..NetworkSpec::bridge(format!("{}_{BRIDGE}", self.project.name))
         }
     }
 
