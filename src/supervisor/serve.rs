@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::control::connection::{MAX_DESCRIPTORS, checked_length, encode, receive_descriptors};
-use crate::control::{Exec, Failed, NetworkChange, Reply, Request, Wait};
+use crate::control::{Exec, Failed, MAX_MESSAGE, NetworkChange, Reply, Request, Wait};
 use crate::network::routes;
 use crate::plan::Change;
 use crate::plan::ChangeKind;
@@ -21,6 +21,9 @@ use crate::supervisor::host::Host;
 use crate::supervisor::link::Streams;
 use crate::supervisor::process::{Inside, Refused};
 use crate::sys::peer::{Peer, Why, peer};
+
+/// Who is not obeyed has no more bytes read, as what he sends is kept until it is whole.
+const STRANGERS: u32 = 1 << 20;
 
 /// The socket and what requests need.
 pub(super) struct Server {
@@ -142,7 +145,8 @@ struct Joined {
 impl Shared {
     async fn answer(self: &Rc<Self>, mut stream: UnixStream) -> io::Result<()> {
         let client = peer(&stream)?;
-        let request = match receive(&mut stream).await? {
+        let most = if client == Peer::Ours { MAX_MESSAGE } else { STRANGERS };
+        let request = match receive(&mut stream, most).await? {
             Some(request) => request,
             None => return Ok(()),
         };
@@ -445,14 +449,19 @@ fn project_of(change: &Change) -> Option<crate::spec::ProjectSpec> {
     }
 }
 
-async fn receive(stream: &mut UnixStream) -> io::Result<Option<Request>> {
+/// `most`: the longest message that is taken.
+async fn receive(stream: &mut UnixStream, most: u32) -> io::Result<Option<Request>> {
     let mut length = [0; 4];
     match stream.read_exact(&mut length).await {
         Ok(_) => {}
         Err(error) if is_hang_up(&error) => return Ok(None),
         Err(error) => return Err(error),
     }
-    let mut bytes = vec![0; checked_length(length)?];
+    let length = checked_length(length)?;
+    if length > most as usize {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes).await?;
     Ok(Some(serde_json::from_slice(&bytes)?))
 }

@@ -259,18 +259,29 @@ def ask():
     supervisor.connect(path)
     supervisor.sendall(struct.pack('<I', len(request)) + request)
     return supervisor.recv(65536)
+def fill():
+    supervisor = socket.socket(socket.AF_UNIX)
+    supervisor.connect(path)
+    supervisor.sendall(struct.pack('<I', 200 << 20))
+    supervisor.settimeout(1)
+    try:
+        return 'refused' if supervisor.recv(1) == b'' else 'answered'
+    except ConnectionError:
+        return 'refused'
+    except OSError:
+        return 'awaited'
 if way == 'unshared':
     import ctypes
     # CLONE_NEWUSER: all capabilities, of another user namespace.
     print('unshared', ctypes.CDLL(None).unshare(0x10000000), flush=True)
-print(ask(), 'over', flush=True)
+print('memory', fill(), ask(), 'over', flush=True)
 import time
 time.sleep(1000)
 ";
 
 /// A container that has the project's folder gives orders at the control socket, which runs programs on the host's behalf: be it
-/// with the host's pids, with the host's own root to change to, or as root of a user namespace that it made. One that may do
-/// everything anyway is obeyed.
+/// with the host's pids, with the host's own root to change to, or as root of a user namespace that it made; or it has the supervisor
+/// keep memory ready for a long message. One that may do everything anyway is obeyed.
 #[test]
 fn a_container_that_commands_at_the_control_socket_is_not_obeyed() {
     let test = "a_container_that_commands_at_the_control_socket_is_not_obeyed";
@@ -310,6 +321,7 @@ fn a_container_that_commands_at_the_control_socket_is_not_obeyed() {
         });
         assert_eq!(said.contains("started"), name == "weak", "{name}: {said}");
         assert_eq!(said.contains("not obeyed"), name != "weak", "{name}: {said}");
+        assert_eq!(said.contains("memory refused"), name != "weak", "{name}: {said}");
         assert!(name != "unshared" || said.contains("unshared 0"), "{said}");
     }
     project.down();
