@@ -30,6 +30,11 @@ impl Lowering<'_> {
         if service.shm_size.is_some_and(|size| size < 0) {
             self.invalid(&at("shm_size"), "a size cannot be negative");
         }
+        if let Some(parent) = service.cgroup_parent.as_deref()
+            && parent.split('/').any(|part| matches!(part, "." | ".."))
+        {
+            self.invalid(&at("cgroup_parent"), format!("`{parent}` must be a path without `.` and `..`"));
+        }
         for key in service.sysctls.iter().filter(|(_, value)| value.is_empty()).map(|(key, _)| key) {
             self.invalid(&at("sysctls"), format!("`{key}` has no value"));
         }

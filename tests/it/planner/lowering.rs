@@ -214,6 +214,7 @@ const REFUSED: &[&str] = &[
     "tmpfs: '/t:size=-1'",
     "volumes: [{type: tmpfs, source: s, target: /t}]",
     "working_dir: here",
+    "cgroup_parent: /a/../..",
     "uts: host\n    hostname: x",
     "network_mode: 'service:b'\n    hostname: x\n    dns: 192.0.2.1\n    extra_hosts: [x=192.0.2.2]",
     "healthcheck: {test: 'true', timeout: 500us, start_interval: 1s}",
@@ -320,6 +321,7 @@ fn what_is_not_says_what_and_where() {
         compose.yaml:6:12: `-1` is not a size
         compose.yaml:6:37: a tmpfs is empty: it has no source
         compose.yaml:6:18: `here` must be an absolute path
+        compose.yaml:6:20: `/a/../..` must be a path without `.` and `..`
         compose.yaml:7:15: with `uts: host` the host's name is the container's
         compose.yaml:7:15: `hostname` is that of the container whose network is joined; set it there
         compose.yaml:9:18: `extra_hosts` is that of the container whose network is joined; set it there
