@@ -1,7 +1,7 @@
 //! `events`: what happens to the containers of a project, from the file that its supervisor writes.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -22,16 +22,18 @@ impl App {
     pub fn events(&self, options: &EventsOptions, emit: &mut dyn FnMut(&Value) -> bool) -> Result<(), AppError> {
         let project = self.locate_with(&options.services)?;
         let dir = self.roots.project(&project);
-        let since = options.since.unwrap_or_else(now);
         let wanted = |event: &Value| {
             let service = event.get("service").and_then(Value::as_str).unwrap_or_default();
             let at = time_of(event);
-            at >= since
+            options.since.is_none_or(|since| at >= since)
                 && options.until.is_none_or(|until| at <= until)
                 && (options.services.is_empty() || options.services.iter().any(|one| one == service))
         };
         let reading = || AppError::io(format!("read the events of project `{project}`"));
         let mut reader = Reader { dir, older: true, file: None, line: String::new() };
+        if options.since.is_none() {
+            reader.skip().map_err(reading())?;
+        }
         loop {
             while let Some(event) = reader.next().map_err(reading())? {
                 if wanted(&event) && !emit(&event) {
@@ -63,6 +65,20 @@ struct Reader {
 }
 
 impl Reader {
+    /// Passes over what is there: by place, since the machine's clock may be set back.
+    fn skip(&mut self) -> io::Result<()> {
+        self.older = false;
+        match File::open(self.dir.events()) {
+            Ok(mut file) => {
+                file.seek(SeekFrom::End(0))?;
+                self.file = Some(BufReader::new(file));
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `None`: nothing more for now.
     fn next(&mut self) -> io::Result<Option<Value>> {
         loop {

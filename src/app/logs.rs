@@ -7,8 +7,9 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use crate::app::options::LogsOptions;
-use crate::app::{App, AppError, now};
-use crate::logs::{Follow, Line, LogReader, Query, Scan, Source, follow};
+use crate::app::{App, AppError};
+use crate::base::ids::ContainerId;
+use crate::logs::{Follow, Line, LogReader, Query, Scan, Source, follow, lengths};
 use crate::spec::Phase;
 use crate::state::ContainerRecord;
 use crate::state::ProjectDir;
@@ -43,14 +44,22 @@ pub struct Selection {
     pub container: Option<String>,
 }
 
+/// How far output and ends had come at some moment. What comes after it is told by places, not by times: the machine's clock may be
+/// set back meanwhile. The default is the beginning.
+#[derive(Clone, Debug, Default)]
+pub struct Reached {
+    lengths: BTreeMap<ContainerId, [u64; 2]>,
+    ends: BTreeSet<(ContainerId, i64)>,
+}
+
 /// What is followed.
 struct Followed<'a> {
     project: &'a str,
     selection: &'a Selection,
     /// Whose output is shown, of those that are selected.
     shown: &'a dyn Fn(&ContainerRecord) -> bool,
-    /// Ends before this are not told (nanoseconds since the epoch).
-    ends_since: i64,
+    /// What is not told any more.
+    reached: Reached,
     query: Query,
 }
 
@@ -109,20 +118,22 @@ impl App {
         if options.follow {
             let mut over = || Ok(self.is_over(&project, &selection)? && !self.is_changing(&project)?);
             let shown = |record: &ContainerRecord| !is_hidden(record);
-            let what = Followed { project: &project, selection: &selection, shown: &shown, ends_since: now(), query };
+            let ends = self.reached(&project, &selection).map_err(AppError::io("read the logs"))?.ends;
+            let reached = Reached { ends, ..Reached::default() };
+            let what = Followed { project: &project, selection: &selection, shown: &shown, reached, query };
             self.follow(what, &mut over, stop, emit, ended).map_err(wrong)
         } else {
             let records = self.selected(&project, &selection).map_err(AppError::io("read the logs"))?;
             let dir = self.roots.project(&project);
             let shown = records.iter().filter(|one| !is_hidden(one));
-            let sources = shown.map(|one| source(&dir, &project, one, one.is_open())).collect();
+            let sources = shown.map(|one| source(&dir, &project, one, one.is_open(), &Reached::default())).collect();
             LogReader::open(sources, query).and_then(|mut reader| reader.read(emit)).map_err(wrong)
         }
     }
 
     /// Follows the containers of a project as they come and go, until `stop` is readable, or `over` (asked whenever something has
     /// come or gone) says so; one container also until it is gone, since whoever removes it need not wait for us to see its end.
-    /// Lines before `since` (nanoseconds since the epoch) are left out; `ended` hears of each end after the container's last line.
+    /// What had been `reached` is left out; `ended` hears of each end after the container's last line.
     ///
     /// # Errors
     /// Unreadable state or logs, or what the callbacks return.
@@ -130,13 +141,12 @@ impl App {
         &self,
         project: &str,
         selection: &Selection,
-        since: i64,
+        reached: Reached,
         (stop, over): (BorrowedFd<'_>, &dyn Fn() -> io::Result<bool>),
         emit: Emit<'_>,
         ended: Hear<'_>,
     ) -> io::Result<()> {
-        let query = Query { since: Some(since), ..Query::default() };
-        let what = Followed { project, selection, shown: &|_| true, ends_since: since, query };
+        let what = Followed { project, selection, shown: &|_| true, reached, query: Query::default() };
         let mut gone =
             || Ok(over()? || (selection.container.is_some() && self.selected(project, selection)?.is_empty()));
         self.follow(what, &mut gone, stop, emit, ended)
@@ -150,9 +160,9 @@ impl App {
         emit: Emit<'_>,
         ended: Hear<'_>,
     ) -> io::Result<()> {
-        let Followed { project, selection, shown, ends_since, query } = what;
+        let Followed { project, selection, shown, reached, query } = what;
         let dir = self.roots.project(project);
-        let mut told = BTreeSet::new();
+        let mut told = reached.ends.clone();
         let mut running = BTreeMap::new();
         let pending = RefCell::new(Vec::new());
         let mut look = || -> io::Result<Scan> {
@@ -164,7 +174,7 @@ impl App {
                 let id = &record.config.id;
                 if let Some((end, at)) = end_of(project, record) {
                     running.remove(id);
-                    if at >= ends_since && told.insert((id.clone(), at)) {
+                    if told.insert((id.clone(), at)) {
                         pending.borrow_mut().push(end);
                     }
                 } else if record.state.run.is_some() {
@@ -175,7 +185,7 @@ impl App {
             pending.borrow_mut().extend(gone.map(|(_, end)| end));
             // The keeper may have written of an end before the rest of the output is in the files: that line is not over yet.
             let unfinished = |record: &ContainerRecord| record.state.run.is_some();
-            let sources = records.iter().map(|one| source(&dir, project, one, unfinished(one))).collect();
+            let sources = records.iter().map(|one| source(&dir, project, one, unfinished(one), &reached)).collect();
             Ok(Scan { sources, over })
         };
         let sources = look()?.sources;
@@ -183,6 +193,21 @@ impl App {
         let mut settled = || pending.borrow_mut().drain(..).try_for_each(&mut *ended);
         let how = Follow { folders: &|| folders(&dir), rescan: &mut look, settled: &mut settled, stop };
         follow(&mut reader, how, emit)
+    }
+
+    /// How far the containers' output and ends have come.
+    ///
+    /// # Errors
+    /// Unreadable state or logs.
+    pub fn reached(&self, project: &str, selection: &Selection) -> io::Result<Reached> {
+        let dir = self.roots.project(project);
+        let mut reached = Reached::default();
+        for record in self.selected(project, selection)? {
+            let id = record.config.id.clone();
+            reached.ends.extend(end_of(project, &record).map(|(_, at)| (id.clone(), at)));
+            reached.lengths.insert(id.clone(), lengths(&dir.container(&id).join("log"))?);
+        }
+        Ok(reached)
     }
 
     /// Whether none of the containers runs, or will run again by its policy.
@@ -232,9 +257,10 @@ fn removed(project: &str, record: &ContainerRecord) -> Ended {
     Ended { name, service: record.config.service.name.clone(), code: None, restarting: false }
 }
 
-fn source(dir: &ProjectDir, project: &str, record: &ContainerRecord, running: bool) -> Source {
-    let folder = dir.container(&record.config.id).join("log");
-    Source { name: short_name(project, &record.config.name), folder, running }
+fn source(dir: &ProjectDir, project: &str, record: &ContainerRecord, running: bool, reached: &Reached) -> Source {
+    let id = &record.config.id;
+    let from = reached.lengths.get(id).copied().unwrap_or_default();
+    Source { name: short_name(project, &record.config.name), folder: dir.container(id).join("log"), running, from }
 }
 
 /// A container's name without its project's: `web-1`.

@@ -9,7 +9,6 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::foreground;
 use crate::cli::interrupt;
-use crate::cli::show;
 
 #[derive(Args, Clone, Debug)]
 pub struct AttachArgs {
@@ -35,6 +34,8 @@ pub fn run(args: AttachArgs, context: &Context) -> Result<ExitCode, Failure> {
         interrupt::forwards(&context.app, &target)?;
     }
     let stdin = (target.stdin || target.terminal) && !args.no_stdin;
-    let code = foreground::attend(context, &target, stdin, show::now())?;
+    let reached = context.app.reached(&target.project, &foreground::selection(&target));
+    let reached = reached.map_err(|error| Failure::new(format!("cannot read the project's state: {error}")))?;
+    let code = foreground::attend(context, &target, stdin, reached)?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

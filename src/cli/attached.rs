@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::app::AppError;
 use crate::app::change::Up;
-use crate::app::logs::{Ended, Selection};
+use crate::app::logs::{Ended, Reached, Selection};
 use crate::app::options::UpOptions;
 use crate::base::reason::without_number;
 use crate::cli::context::Context;
@@ -52,6 +52,8 @@ struct Attachment {
     up: Up,
     options: UpOptions,
     selection: Selection,
+    /// What was there before.
+    reached: Reached,
     /// The change has been made, and nobody stops the project since.
     steady: AtomicBool,
 }
@@ -63,10 +65,11 @@ struct Attachment {
 pub fn run(up: Up, options: UpOptions, context: Context) -> Result<ExitCode, Failure> {
     let signals = block_signals()?;
     let selection = selection(&up, &options);
+    let reached = context.app.reached(&up.project.name, &selection).map_err(unreadable)?;
     let mode = context.progress;
     let keys = options.menu.then(|| RawMode::keys(io::stdin().as_fd())).flatten();
     let watching = options.watch;
-    let attachment = Arc::new(Attachment { context, up, options, selection, steady: AtomicBool::new(false) });
+    let attachment = Arc::new(Attachment { context, up, options, selection, reached, steady: AtomicBool::new(false) });
     let (stopped, stop) = io::pipe().map_err(|error| Failure::new(format!("no descriptor is left: {error}")))?;
     let (tell, told) = mpsc::channel();
     let (go, gone) = mpsc::channel();
@@ -265,8 +268,7 @@ impl Screen {
         let Attachment { context, up, selection, .. } = &*self.attachment;
         let (app, project) = (&context.app, &up.project.name);
         let looked = app.is_over(project, selection).and_then(|over| Ok((over, over && app.is_changing(project)?)));
-        let (over, changing) =
-            looked.map_err(|error| Failure::new(format!("cannot read the project's state: {error}")))?;
+        let (over, changing) = looked.map_err(unreadable)?;
         // What somebody makes anew, `watch` for one, has ended and is about to run again.
         self.unsettled = changing;
         // While somebody stops the project, that says when it is over.
@@ -332,9 +334,13 @@ impl Attachment {
     }
 }
 
+fn unreadable(error: io::Error) -> Failure {
+    Failure::new(format!("cannot read the project's state: {error}"))
+}
+
 /// Prints lines until told to stop.
 fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -> Result<(), Failure> {
-    let Attachment { context, up, options, selection, steady } = attachment;
+    let Attachment { context, up, options, selection, reached, steady } = attachment;
     let (app, project) = (&context.app, &up.project.name);
     let over =
         || Ok(steady.load(Ordering::Relaxed) && app.is_over(project, selection)? && !app.is_changing(project)?);
@@ -351,7 +357,7 @@ fn follow(attachment: &Attachment, stopped: &PipeReader, tell: &Sender<Event>) -
     let followed = context.app.follow_project(
         &up.project.name,
         selection,
-        up.change.requested_at,
+        reached.clone(),
         (stopped.as_fd(), &over),
         &mut |line| {
             let mut out = show::stream(line.stream);

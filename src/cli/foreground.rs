@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use crate::app::App;
 use crate::app::attach::Target;
-use crate::app::logs::{Ended, Selection};
+use crate::app::logs::{Ended, Reached, Selection};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::session;
@@ -16,11 +16,11 @@ use crate::logs::Line;
 /// The exit status of a container that was removed before it could be asked, as the keeper has it for one that it cannot learn.
 pub(super) const UNKNOWN: i32 = 255;
 
-/// Stays with a container until it has ended; its exit status. Output from `since` on (nanoseconds since the epoch).
+/// Stays with a container until it has ended; its exit status. What had been `reached` is not shown.
 ///
 /// # Errors
 /// When the connection fails.
-pub fn attend(context: &Context, target: &Target, stdin: bool, since: i64) -> Result<i32, Failure> {
+pub fn attend(context: &Context, target: &Target, stdin: bool, reached: Reached) -> Result<i32, Failure> {
     let app = &context.app;
     if stdin {
         let running = app.attach_to(&target.project, &target.container).map_err(|error| context.failure(error))?;
@@ -29,7 +29,7 @@ pub fn attend(context: &Context, target: &Target, stdin: bool, since: i64) -> Re
             std::thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut File::from(input)));
         }
     }
-    show_output(app, target, since).map_err(|error| Failure::new(format!("cannot follow the output: {error}")))
+    show_output(app, target, reached).map_err(|error| Failure::new(format!("cannot follow the output: {error}")))
 }
 
 /// Stays with a one-off container on our terminal until it has ended.
@@ -46,9 +46,14 @@ pub fn attend_terminal(context: &Context, target: &Target) -> Result<i32, Failur
     running.wait().map_err(failure)
 }
 
+/// The container alone.
+pub fn selection(target: &Target) -> Selection {
+    Selection { container: Some(target.container.clone()), ..Selection::default() }
+}
+
 /// Prints what the container prints, on the same streams, and returns its exit status.
-fn show_output(app: &App, target: &Target, since: i64) -> io::Result<i32> {
-    let selection = Selection { container: Some(target.container.clone()), ..Selection::default() };
+fn show_output(app: &App, target: &Target, reached: Reached) -> io::Result<i32> {
+    let selection = selection(target);
     let (ended, end) = io::pipe()?;
     let mut end = Some(end);
     let mut code = UNKNOWN;
@@ -65,6 +70,6 @@ fn show_output(app: &App, target: &Target, since: i64) -> io::Result<i32> {
         end = None;
         Ok(())
     };
-    app.follow_project(&target.project, &selection, since, (ended.as_fd(), &|| Ok(false)), print, over)?;
+    app.follow_project(&target.project, &selection, reached, (ended.as_fd(), &|| Ok(false)), print, over)?;
     Ok(code)
 }

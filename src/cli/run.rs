@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::app::attach::Target;
+use crate::app::logs::Reached;
 use crate::app::options::{PullPolicy, RunOptions};
 use crate::cli::build::{Policy, before_start};
 use crate::cli::context::Context;
@@ -184,7 +185,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
         foreground::attend_terminal(context, &target)?
     } else {
         interrupt::forwards(&context.app, &target)?;
-        foreground::attend(context, &target, options.stdin, 0)?
+        foreground::attend(context, &target, options.stdin, Reached::default())?
     };
     if options.remove {
         context.app.discard(&one, &mut |_| {}).map_err(|error| context.failure(error))?;

@@ -135,7 +135,8 @@ impl Sender {
         let from: Position = disk::read_json(path)?.unwrap_or_default();
         let shared = Arc::clone(&self.shared);
         let folder = self.folder.clone();
-        let source = move |ended: bool| Source { name: String::new(), folder: folder.clone(), running: !ended };
+        let source =
+            move |ended: bool| Source { name: String::new(), folder: folder.clone(), running: !ended, from: [0; 2] };
         let since = (from.time > 0).then_some(from.time);
         let mut reader = LogReader::open(vec![source(false)], Query { since, ..Query::default() })?;
         let mut rescan = || Ok(Scan { sources: vec![source(shared.ended.load(Ordering::SeqCst))], over: false });

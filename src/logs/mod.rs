@@ -20,7 +20,7 @@ mod watch;
 
 pub use forward::{Forwarder, Origin, journal_name};
 pub use pump::{Limits, LogPump};
-pub use reader::{Line, LogReader, Query, Source};
+pub use reader::{Line, LogReader, Query, Source, lengths};
 pub use watch::{Follow, Scan, follow};
 
 /// Which of a container's streams. A terminal has only [`Stream::Stdout`].

@@ -22,6 +22,22 @@ pub struct Source {
     pub folder: PathBuf,
     /// While it runs, a line without its end is held back.
     pub running: bool,
+    /// How much of each stream is passed over, as [`lengths`] had it.
+    pub from: [u64; 2],
+}
+
+/// How much a container has printed on each stream so far. Unlike a time, this goes forward whatever becomes of the machine's clock.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn lengths(folder: &Path) -> io::Result<[u64; 2]> {
+    let length = |stream: Stream| match std::fs::metadata(folder.join(stream.data_file())) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    };
+    let [stdout, stderr] = Stream::BOTH;
+    Ok([length(stdout)?, length(stderr)?])
 }
 
 /// Which lines.
@@ -98,9 +114,9 @@ impl LogReader {
 
     fn add(&mut self, source: Source, query: Query) -> io::Result<()> {
         let mut lines = 0;
-        for stream in Stream::BOTH {
+        for (stream, passed) in Stream::BOTH.into_iter().zip(source.from) {
             let mut cursor = Cursor::new(&source.folder, stream);
-            lines += cursor.position(query)?;
+            lines += cursor.position(query, passed)?;
             self.cursors.push(cursor);
         }
         let skip = query.tail.map_or(0, |tail| lines.saturating_sub(tail));
@@ -223,8 +239,8 @@ impl Cursor {
         Ok(self.files.is_some())
     }
 
-    /// Goes to where the query begins; tells how many lines the tail has.
-    fn position(&mut self, query: Query) -> io::Result<usize> {
+    /// Goes to where the query begins, not before `passed`; tells how many lines the tail has.
+    fn position(&mut self, query: Query, passed: u64) -> io::Result<usize> {
         if !self.open()? {
             return Ok(0);
         }
@@ -232,6 +248,7 @@ impl Cursor {
         let length = data.metadata()?.len();
         let start = first_data(data, length)?;
         let mut from = if start == 0 { 0 } else { line_after(data, start, length)? };
+        from = from.max(passed.min(length));
         let index_length = index.metadata()?.len();
         if let Some(since) = query.since {
             let first = partition(index, index_length, |record| record.time < since)?;

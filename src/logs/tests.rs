@@ -21,7 +21,7 @@ fn flush(pump: &LogPump, name: &str) {
 }
 
 fn source(name: &str, root: &Path, running: bool) -> Source {
-    Source { name: name.to_owned(), folder: root.join(name), running }
+    Source { name: name.to_owned(), folder: root.join(name), running, from: [0; 2] }
 }
 
 fn lines(reader: &mut LogReader) -> Vec<String> {
@@ -92,6 +92,29 @@ fn a_line_without_end_is_held_back_while_the_container_runs() {
     reader.update(vec![source("a", root.path(), false)]).unwrap();
     assert_eq!(lines(&mut reader), ["a:o:three"]);
     assert!(lines(&mut reader).is_empty());
+}
+
+/// By place, whatever the clock says: what was printed in the middle of a line is not told again, and its rest is.
+#[test]
+fn what_was_printed_by_a_moment_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((o, mut writer), (e, mut errors)) = pipes();
+    assert_eq!(lengths(&root.path().join("a")).unwrap(), [0, 0]);
+    pump.add("a", &root.path().join("a"), o.into(), e.into(), Limits::default()).unwrap();
+    writer.write_all(b"old\nbegin").unwrap();
+    errors.write_all(b"older\n").unwrap();
+    flush(&pump, "a");
+    let from = lengths(&root.path().join("a")).unwrap();
+    assert_eq!(from, [9, 6]);
+    writer.write_all(b" and end\nnew\n").unwrap();
+    errors.write_all(b"newer\n").unwrap();
+    flush(&pump, "a");
+    let mut reader =
+        LogReader::open(vec![Source { from, ..source("a", root.path(), true) }], Query::default()).unwrap();
+    let mut read = lines(&mut reader);
+    read.sort_unstable();
+    assert_eq!(read, ["a:e:newer", "a:o: and end", "a:o:new"]);
 }
 
 #[test]

@@ -128,7 +128,10 @@ impl Host {
 
     /// The same for when something was asked for: what has been done since then by the machine's clock counts as done.
     pub(super) fn requested(&self, at: i64) -> i64 {
-        if self.latest.get() > machine_now() { self.now() } else { at }
+        let behind = self.latest.get() > machine_now();
+        // What is done for it comes after it, also when the clock is set back between the two.
+        self.seen(at);
+        if behind { self.now() } else { at }
     }
 
     /// Takes in a time of the records.

@@ -122,7 +122,8 @@ impl Host {
 
     /// The last lines of a container's output.
     pub(super) fn tail(&self, id: &ContainerId, lines: usize) -> Vec<String> {
-        let source = Source { name: String::new(), folder: log_folder(&self.dir.container(id)), running: false };
+        let source =
+            Source { name: String::new(), folder: log_folder(&self.dir.container(id)), running: false, from: [0; 2] };
         let query = Query { tail: Some(lines), ..Query::default() };
         let mut found = Vec::new();
         let read = LogReader::open(vec![source], query).and_then(|mut reader| {

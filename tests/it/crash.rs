@@ -279,6 +279,55 @@ fn a_clock_that_was_set_back_keeps_nothing_from_being_done() {
     project.assert_nothing_left();
 }
 
+/// The machine's clock was a day ahead when the containers printed and ended: what is new is told from what is old all the same.
+#[test]
+fn what_is_new_is_shown_though_the_clock_was_set_back() {
+    if !can_run_containers("what_is_new_is_shown_though_the_clock_was_set_back") {
+        return;
+    }
+    let project = Project::new(
+        "services:
+  first: {image: rcompose/host, command: [sh, -c, 'sleep 0.4; echo said; exit 3']}
+  second: {image: rcompose/host, command: [sh, -c, 'sleep 0.8; echo said; exit 4'], depends_on: [first]}
+",
+    );
+    project.run(&["up"]).ok();
+    eventually("the supervisor ends", || project.role("supervisor").is_empty().then_some(()));
+    let day = 24 * 3600 * 1_000_000_000_i64;
+    let folder = project.root().join("data/projects").join(&project.name);
+    for container in std::fs::read_dir(folder.join("containers")).unwrap().map(|entry| entry.unwrap().path()) {
+        for (file, time) in [("state.json", "/exit/at"), ("exit.json", "/at")] {
+            let text = std::fs::read(container.join(file)).unwrap();
+            let mut record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let time = record.pointer_mut(time).unwrap();
+            *time = (time.as_i64().unwrap() + day).into();
+            std::fs::write(container.join(file), serde_json::to_vec(&record).unwrap()).unwrap();
+        }
+        let index = container.join("log/stdout.idx");
+        let mut records = std::fs::read(&index).unwrap();
+        for record in records.as_chunks_mut::<16>().0 {
+            let time = record.first_chunk_mut::<8>().unwrap();
+            *time = (i64::from_le_bytes(*time) + day).to_le_bytes();
+        }
+        std::fs::write(&index, records).unwrap();
+    }
+    let ran = project.run(&["up"]).ok();
+    let mut lines: Vec<_> = ran.out.lines().map(str::trim_end).collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "Attaching to first-1, second-1",
+            "first-1   | said",
+            "first-1 exited with code 3",
+            "second-1  | said",
+            "second-1 exited with code 4",
+        ]
+    );
+    project.down();
+    project.assert_nothing_left();
+}
+
 /// What lives in another one's network goes with it when its policy starts it anew, and so does what lives with that.
 #[test]
 fn who_joined_a_namespace_is_restarted_with_its_owner() {
