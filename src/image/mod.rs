@@ -54,7 +54,7 @@ pub use pull::{Fetch, Offer};
 pub use reference::Reference;
 pub use save::Format;
 pub use share::Shared;
-pub use shelf::{Kept, Repository, Shelf, ShelfError, Which};
+pub use shelf::{Kept, Repository, Shelf, ShelfError, Upload, Which};
 pub use steps::StepRecord;
 pub use store::{HostTree, Image, Removed, Store};
 pub use workshop::{Draft, MadeLayer, Workshop};

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -204,13 +204,13 @@ impl Shelf {
         }
     }
 
-    /// The same, for nobody else as long as it is open.
+    /// The same, for nobody else as long as it is held.
     ///
     /// # Errors
     /// [`ShelfError::NoUpload`], [`ShelfError::Busy`], or the file system's.
-    pub fn upload_alone(&self, id: &str) -> Result<File, ShelfError> {
+    pub fn upload_alone(&self, id: &str) -> Result<Upload, ShelfError> {
         let path = self.upload_path(id).ok_or(ShelfError::NoUpload)?;
-        lock(self.upload(id)?.ok_or(ShelfError::NoUpload)?, &path)
+        lock(self.upload(id)?.ok_or(ShelfError::NoUpload)?, path)
     }
 
     fn upload_path(&self, id: &str) -> Option<PathBuf> {
@@ -242,17 +242,16 @@ impl Shelf {
     /// Makes an upload a blob of the repository, when its digest is right. One that is not right is gone afterwards.
     ///
     /// # Errors
-    /// [`ShelfError::WrongDigest`], [`ShelfError::NoUpload`], [`ShelfError::Busy`], or the file system's.
-    pub fn finish(&self, repository: &Repository, id: &str, expected: &Digest) -> Result<(), ShelfError> {
-        let path = self.upload_path(id).ok_or(ShelfError::NoUpload)?;
-        let mut file = self.upload_alone(id)?;
-        let found = digest_of(&mut file)?;
+    /// [`ShelfError::WrongDigest`], or the file system's.
+    pub fn finish(&self, repository: &Repository, mut upload: Upload, expected: &Digest) -> Result<(), ShelfError> {
+        upload.file.rewind()?;
+        let found = digest_of(&mut upload.file)?;
         if found != *expected {
-            fs::remove_file(&path)?;
+            fs::remove_file(&upload.path)?;
             return Err(ShelfError::WrongDigest { found });
         }
-        file.sync_all()?;
-        fs::rename(&path, self.whole(expected))?;
+        upload.file.sync_all()?;
+        fs::rename(&upload.path, self.whole(expected))?;
         self.link(repository, expected).map_err(Into::into).map(drop)
     }
 
@@ -459,15 +458,29 @@ fn found<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Takes an upload for one writer, unless it has become a blob, or was given up, since it was opened: a blob stays as it is.
-fn lock(file: File, path: &Path) -> Result<File, ShelfError> {
+/// An upload that nobody else writes to meanwhile.
+pub struct Upload {
+    pub file: File,
+    path: PathBuf,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // Closing would not do: a process that was forked meanwhile has the lock, too, until it executes its program.
+        let _ = self.file.unlock();
+    }
+}
+
+fn lock(file: File, path: PathBuf) -> Result<Upload, ShelfError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(ShelfError::Busy),
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
-    let there = found(fs::metadata(path))?.ok_or(ShelfError::NoUpload)?;
-    match there.ino() == file.metadata()?.ino() {
-        true => Ok(file),
+    let upload = Upload { file, path };
+    let there = found(fs::metadata(&upload.path))?.ok_or(ShelfError::NoUpload)?;
+    match there.ino() == upload.file.metadata()?.ino() {
+        true => Ok(upload),
         false => Err(ShelfError::NoUpload),
     }
 }
@@ -520,7 +533,7 @@ mod tests {
         let id = shelf.begin().unwrap();
         shelf.upload(&id).unwrap().unwrap().write_all(b"blob").unwrap();
         let digest = Digest::of(b"blob");
-        shelf.finish(&a, &id, &digest).unwrap();
+        shelf.finish(&a, shelf.upload_alone(&id).unwrap(), &digest).unwrap();
         assert!(!shelf.mount(&b, &digest, Some(&Repository::parse("x").unwrap())).unwrap());
         assert!(shelf.mount(&b, &digest, Some(&a)).unwrap());
         assert!(shelf.delete_blob(&a, &digest).unwrap() && !shelf.delete_blob(&a, &digest).unwrap());
@@ -536,13 +549,16 @@ mod tests {
         let repository = Repository::parse("a").unwrap();
         let id = shelf.begin().unwrap();
         let mut writer = shelf.upload_alone(&id).unwrap();
-        writer.write_all(b"blob").unwrap();
+        writer.file.write_all(b"blob").unwrap();
         let digest = Digest::of(b"blob");
-        assert!(matches!(shelf.finish(&repository, &id, &digest), Err(ShelfError::Busy)));
+        assert!(matches!(shelf.upload_alone(&id), Err(ShelfError::Busy)));
+        // As a process has it that was forked meanwhile.
+        let inherited = writer.file.try_clone().unwrap();
         drop(writer);
         let late = shelf.upload(&id).unwrap().unwrap();
-        shelf.finish(&repository, &id, &digest).unwrap();
-        assert!(matches!(lock(late, &shelf.upload_path(&id).unwrap()), Err(ShelfError::NoUpload)));
+        shelf.finish(&repository, shelf.upload_alone(&id).unwrap(), &digest).unwrap();
+        drop(inherited);
+        assert!(matches!(lock(late, shelf.upload_path(&id).unwrap()), Err(ShelfError::NoUpload)));
         assert_eq!(fs::read(shelf.whole(&digest)).unwrap(), b"blob");
     }
 
@@ -557,7 +573,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let shelf = Store::open(folder.path()).unwrap().shelf().unwrap();
         let id = shelf.begin().unwrap();
-        let outcome = shelf.finish(&Repository::parse("a").unwrap(), &id, &Digest::of(b"other"));
+        let outcome =
+            shelf.finish(&Repository::parse("a").unwrap(), shelf.upload_alone(&id).unwrap(), &Digest::of(b"other"));
         assert!(matches!(outcome, Err(ShelfError::WrongDigest { .. })));
         assert!(shelf.upload(&id).unwrap().is_none());
         assert!(shelf.upload("../../images.json").unwrap().is_none());

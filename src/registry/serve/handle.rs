@@ -1,25 +1,27 @@
 //! From a request to its answer.
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, HOST, ORIGIN, RANGE};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Library;
 use super::answer::{Answered, Refusal, empty, head, json, with_headers};
 use super::body::Answer;
 use super::route::{Route, allows, is_local, parameter, range, route};
-use crate::image::{Digest, Kept, Repository, Shared, Which};
+use crate::image::{Digest, Kept, Repository, Shared, ShelfError, Upload, Which};
 
 /// Manifests are kept in memory; larger ones are refused.
 const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 /// So much of what is too large is read.
 const PATIENCE: usize = 64 * 1024 * 1024;
+/// So long it may take to notice that a connection is gone.
+const BROKEN_OFF: Duration = Duration::from_secs(2);
 const INDEX: &str = crate::image::manifest::INDEX;
 
 /// Answers one request; whatever goes wrong is an answer, too.
@@ -321,10 +323,10 @@ async fn upload(
             true => Ok(empty(StatusCode::NO_CONTENT, &[])),
             false => Err(Refusal::no_upload()),
         },
-        Method::PATCH => {
-            let size = append(library, repository, id, request).await?;
-            Ok(size.unwrap_or_else(|size| progress(StatusCode::ACCEPTED, repository, id, size)))
-        }
+        Method::PATCH => match append(library, repository, id, request).await? {
+            Ok(refused) => Ok(refused),
+            Err(upload) => Ok(progress(StatusCode::ACCEPTED, repository, id, upload.file.metadata()?.len())),
+        },
         Method::PUT => {
             let digest = parameter(request.uri().query(), "digest").and_then(|text| Digest::parse(&text));
             finish(library, repository, id, &digest.ok_or_else(bad_digest)?, request).await
@@ -343,24 +345,25 @@ async fn finish(
     digest: &Digest,
     request: Request<Incoming>,
 ) -> Result<Answered, Refusal> {
-    if let Ok(refused) = append(library, repository, id, request).await? {
-        return Ok(refused);
+    match append(library, repository, id, request).await? {
+        Ok(refused) => Ok(refused),
+        Err(upload) => {
+            library.shelf.finish(repository, upload, digest)?;
+            Ok(created(repository, digest))
+        }
     }
-    library.shelf.finish(repository, id, digest)?;
-    Ok(created(repository, digest))
 }
 
-/// Writes a request's body to the end of an upload. `Ok(Err(size))`: so many bytes are there now; `Ok(Ok(…))`: the answer to
+/// Writes a request's body to the end of an upload. `Ok(Err(…))`: the upload, held still; `Ok(Ok(…))`: the answer to
 /// a chunk that does not begin there.
 async fn append(
     library: &Library,
     repository: &Repository,
     id: &str,
     request: Request<Incoming>,
-) -> Result<Result<Answered, u64>, Refusal> {
-    // Two chunks of one upload at once would be mixed.
-    let mut file = library.shelf.upload_alone(id)?;
-    let size = file.metadata()?.len();
+) -> Result<Result<Answered, Upload>, Refusal> {
+    let mut upload = alone(library, id).await?;
+    let size = upload.file.metadata()?.len();
     if let Some(text) = header(&request, &CONTENT_RANGE) {
         let start =
             text.trim_start_matches("bytes ").split('-').next().and_then(|start| start.trim().parse::<u64>().ok());
@@ -370,9 +373,8 @@ async fn append(
     }
     // What came of a chunk that broke off stays: the client asks how far it is and goes on there.
     let mut body = request.into_body();
-    let mut received = 0;
     while let Some(bytes) = next_part(&mut body, library.silence, "BLOB_UPLOAD_INVALID").await? {
-        if let Err(full) = library.shelf.check_room(&file) {
+        if let Err(full) = library.shelf.check_room(&upload.file) {
             library.shelf.cancel(id)?;
             // So that its sender hears the answer.
             let mut count = 0;
@@ -383,10 +385,21 @@ async fn append(
             }
             return Err(full.into());
         }
-        file.write_all(&bytes)?;
-        received += bytes.len() as u64;
+        upload.file.write_all(&bytes)?;
     }
-    Ok(Err(size + received))
+    Ok(Err(upload))
+}
+
+/// An upload for one request: two chunks at once would be mixed. The request before may have broken off a moment ago, and the
+/// thread of its connection not have noticed.
+async fn alone(library: &Library, id: &str) -> Result<Upload, Refusal> {
+    let deadline = Instant::now() + BROKEN_OFF;
+    loop {
+        match library.shelf.upload_alone(id) {
+            Err(ShelfError::Busy) if Instant::now() < deadline => sleep(BROKEN_OFF / 100).await,
+            got => return Ok(got?),
+        }
+    }
 }
 
 /// The next bytes of a body; `None` at its end. Who sends nothing any more is not waited for: there are only so many connections.

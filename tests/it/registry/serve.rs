@@ -182,6 +182,26 @@ fn push_in_one_request_in_two_and_in_chunks() {
     assert_eq!(served.get(&format!("/v2/chunks/blobs/{digest}")).body, bytes);
 }
 
+/// The server learns only by and by that a connection is gone; who tries again meanwhile is not sent away.
+#[test]
+fn a_push_goes_on_after_a_request_that_broke_off() {
+    let served = Served::new();
+    let location = served.ask("POST", "/v2/a/blobs/uploads/", &[], b"").header("location");
+    let path = location.strip_prefix(&format!("http://{}", served.address)).unwrap_or(&location);
+    let mut broken = std::net::TcpStream::connect(served.address).unwrap();
+    let head = format!("PATCH {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: 9\r\n\r\nbl", served.address);
+    std::io::Write::write_all(&mut broken, head.as_bytes()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(broken);
+    });
+    let digest = Digest::of(b"blob");
+    let last = served.ask("PUT", &format!("{location}?digest={digest}"), &[], b"ob");
+    assert_eq!(last.status, 201, "{}", last.text());
+    late.join().unwrap();
+}
+
 #[test]
 fn push_mounts_cancels_and_refuses() {
     let served = Served::new();
