@@ -1,10 +1,12 @@
 //! `kill`.
 
+use std::os::fd::OwnedFd;
+
 use oci_spec::runtime::LinuxNamespaceType;
 
 use crate::oci::arguments::Global;
 use crate::oci::error::OciError;
-use crate::oci::state::{Container, Status};
+use crate::oci::state::{Container, Record, Status};
 use crate::sys::{process, signals};
 
 pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result<(), OciError> {
@@ -24,6 +26,7 @@ pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result
         }
         return Err(OciError::NotRunning { id: id.to_owned(), status: Status::Stopped.name() });
     };
+    let (number, _lock) = for_one_that_waits(&container, &record, number)?;
     if all && number != libc::SIGKILL {
         return signal_all(&record.group()?.processes()?, number);
     }
@@ -40,6 +43,23 @@ pub(super) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Result
         record.group()?.thaw()?;
     }
     sent
+}
+
+/// Before its start a container's process has no handlers, and as the first of its pid namespace it would not hear what ends any
+/// other: that ends it as SIGKILL. It cannot be started as long as the lock is held.
+fn for_one_that_waits(container: &Container, record: &Record, number: i32) -> Result<(i32, Option<OwnedFd>), OciError> {
+    let waits = || container.status(record) == Status::Created;
+    if !ends_by_default(number) || !waits() || shares_pids(container)? {
+        return Ok((number, None));
+    }
+    let lock = container.lock()?;
+    Ok(if waits() { (libc::SIGKILL, Some(lock)) } else { (number, None) })
+}
+
+fn ends_by_default(number: i32) -> bool {
+    use libc::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
+    let lets_live = [0, SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH];
+    !lets_live.contains(&number)
 }
 
 fn signal_all(pids: &[i32], number: i32) -> Result<(), OciError> {

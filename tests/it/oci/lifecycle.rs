@@ -66,6 +66,29 @@ fn what_was_started_is_created_no_longer() {
     }
 }
 
+/// As the first process of its pid namespace it would not hear of it; what ends no process leaves it as it is.
+#[test]
+fn what_was_created_and_not_started_is_ended_by_a_signal() {
+    if cannot_run() {
+        return;
+    }
+    let bundle = Bundle::new("waiting", "sleep 60");
+    for args in [&["TERM"][..], &["INT"], &["--all", "TERM"]] {
+        bundle.create();
+        bundle.ok(&["kill", &bundle.id, "WINCH"]);
+        bundle.ok(&["kill", &bundle.id, "0"]);
+        assert_eq!(bundle.status(), "created");
+        let (signal, options) = args.split_last().unwrap();
+        bundle.ok(&[&["kill"], options, &[bundle.id.as_str(), signal]].concat());
+        eventually("it ends", || (bundle.status() == "stopped").then_some(()));
+        bundle.ok(&["delete", &bundle.id]);
+    }
+    bundle.create();
+    bundle.start();
+    bundle.ok(&["kill", &bundle.id, "HUP"]);
+    bundle.ok(&["delete", "--force", &bundle.id]);
+}
+
 #[test]
 fn run_gives_the_exit_status_and_leaves_nothing() {
     if cannot_run() {
