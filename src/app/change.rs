@@ -42,6 +42,10 @@ impl App {
     /// [`AppError::Input`] for wrong files, [`AppError::Usage`] for wrong numbers.
     pub fn prepare_up(&self, options: &UpOptions, providers: Option<News<'_>>) -> Result<Up, AppError> {
         let mut loaded = self.load(&options.services)?;
+        // `create` takes it for nothing to do.
+        if loaded.project.services.is_empty() && !options.no_start {
+            return Err(AppError::Usage("no service selected".to_owned()));
+        }
         if let Some(news) = providers {
             self.ask_providers(&mut loaded.project, news)?;
         }

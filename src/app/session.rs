@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -271,7 +271,9 @@ impl Session {
     /// The lock of who starts or removes what the project has; `None` when it has been removed meanwhile.
     fn lock(&self) -> Result<Option<File>, SessionError> {
         let path = self.dir.lock();
-        let locked = File::create(&path).and_then(|file| {
+        // What others can open they can lock, and keep everybody's commands waiting.
+        let open = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let locked = open.and_then(|file| {
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
             let (ours, there) = (file.metadata()?, std::fs::metadata(&path)?);
             Ok(((ours.dev(), ours.ino()) == (there.dev(), there.ino())).then_some(file))

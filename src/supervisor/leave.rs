@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -51,7 +52,10 @@ impl Host {
     /// The project's folders go with its last container, network and volume. Whoever is about to start a supervisor holds the
     /// lock: then they stay.
     fn remove_folders(&self) {
-        let Ok(lock) = File::options().write(true).create(true).truncate(false).open(self.dir.lock()) else { return };
+        let Ok(lock) = File::options().write(true).create(true).truncate(false).mode(0o600).open(self.dir.lock())
+        else {
+            return;
+        };
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return,

@@ -162,6 +162,34 @@ fn too_few_descriptors_are_told_once() {
     project.down();
 }
 
+/// `create` takes it for nothing to do, as in the reference.
+#[test]
+fn up_of_no_service_is_an_error() {
+    let project = Project::new("services:\n  a: {image: rcompose/host, profiles: [x]}\n");
+    for args in [&["up"][..], &["up", "-d"], &["up", "--dry-run"], &["plan"]] {
+        let ran = project.run(args).fails(1);
+        assert_eq!(ran.err, "error: no service selected\n");
+    }
+    project.run(&["create"]).ok();
+    project.run(&["down"]).ok();
+    project.assert_nothing_left();
+}
+
+/// Whoever can open it can lock it, and keep everybody's commands waiting.
+#[test]
+fn nobody_else_can_hold_a_projects_lock() {
+    if !can_run_containers("nobody_else_can_hold_a_projects_lock") {
+        return;
+    }
+    let project =
+        Project::new("services:\n  a: {image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL}\n");
+    project.run(&["up", "-d"]).ok();
+    let lock = project.root().join("run").join(&project.name).join("lock");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&lock).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    project.down();
+}
+
 #[test]
 fn no_permission_is_said() {
     if !nix::unistd::geteuid().is_root() {
