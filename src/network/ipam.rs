@@ -66,7 +66,36 @@ fn base(network: IpNetwork) -> IpNetwork {
 
 fn first_address(subnet: IpNetwork, range: IpNetwork) -> IpAddr {
     let start = if subnet.contains(range.network()) { range.network() } else { subnet.network() };
-    from_number(subnet, number(start).max(number(subnet.network()) + 1))
+    from_number(subnet, number(start).max(first_host(subnet)))
+}
+
+/// An IPv4 subnet of one or two addresses has none for itself and none for broadcasts (RFC 3021).
+fn is_pair(subnet: IpNetwork) -> bool {
+    subnet.is_ipv4() && subnet.prefix() >= 31
+}
+
+fn first_host(subnet: IpNetwork) -> u128 {
+    number(subnet.network()) + u128::from(!is_pair(subnet))
+}
+
+/// The last address of an IPv4 subnet is its broadcast address.
+fn last_host(subnet: IpNetwork) -> u128 {
+    number(subnet.broadcast()) - u128::from(subnet.is_ipv4() && !is_pair(subnet))
+}
+
+/// Who has an address that no container can have.
+fn owner(subnet: &SubnetRecord, address: IpAddr) -> Option<String> {
+    if subnet.gateway == address {
+        return Some("the gateway".to_owned());
+    }
+    if let Some((name, _)) = subnet.reserved.iter().find(|(_, reserved)| **reserved == address) {
+        return Some(format!("`{name}` of its `aux_addresses`"));
+    }
+    match number(address) {
+        number if number < first_host(subnet.subnet) => Some("the network itself".to_owned()),
+        number if number > last_host(subnet.subnet) => Some("broadcasts".to_owned()),
+        _ => None,
+    }
 }
 
 fn number(address: IpAddr) -> u128 {
@@ -99,11 +128,8 @@ pub fn lease(record: &mut NetworkRecord, container: &str, wanted: &[IpAddr]) -> 
         let Some(subnet) = record.subnets.iter().find(|subnet| subnet.subnet.contains(*address)) else {
             return Err(NetworkError::AddressOutside { network, address: *address });
         };
-        let holder = if subnet.gateway == *address {
-            Some("the gateway".to_owned())
-        } else {
-            record.leases.get(address).filter(|holder| *holder != container).map(|holder| format!("container {holder}"))
-        };
+        let leased = record.leases.get(address).filter(|holder| *holder != container);
+        let holder = owner(subnet, *address).or_else(|| leased.map(|holder| format!("container {holder}")));
         if let Some(holder) = holder {
             return Err(NetworkError::AddressTaken { network, address: *address, holder });
         }
@@ -130,10 +156,8 @@ pub fn lease(record: &mut NetworkRecord, container: &str, wanted: &[IpAddr]) -> 
 
 fn free_address(record: &NetworkRecord, subnet: &SubnetRecord) -> Option<IpAddr> {
     let range = subnet.range.unwrap_or(subnet.subnet);
-    let first = number(range.network()).max(number(subnet.subnet.network()) + 1);
-    // The last address of an IPv4 subnet is its broadcast address.
-    let end = if range.is_ipv4() { number(subnet.subnet.broadcast()) } else { u128::MAX };
-    let last = number(range.broadcast()).min(end - 1);
+    let first = number(range.network()).max(first_host(subnet.subnet));
+    let last = number(range.broadcast()).min(last_host(subnet.subnet));
     let taken = |address: &IpAddr| {
         *address == subnet.gateway
             || record.leases.contains_key(address)
@@ -225,6 +249,31 @@ mod tests {
             lease(&mut network, container, &[]).unwrap();
         }
         assert!(matches!(lease(&mut network, "f", &[]), Err(NetworkError::AddressesExhausted { .. })));
+    }
+
+    #[test]
+    fn what_no_container_can_have_is_refused_by_name() {
+        let mut network = record("10.9.0.0/24");
+        network.subnets[0].reserved.insert("printer".into(), "10.9.0.9".parse().unwrap());
+        for (address, holder) in [
+            ("10.9.0.0", "the network itself"),
+            ("10.9.0.1", "the gateway"),
+            ("10.9.0.9", "`printer` of its `aux_addresses`"),
+            ("10.9.0.255", "broadcasts"),
+        ] {
+            let refused = lease(&mut network, "a", &[address.parse().unwrap()]).unwrap_err().to_string();
+            assert_eq!(refused, format!("address {address} of network `p_default` is taken by {holder}"));
+        }
+    }
+
+    /// As Docker's, and RFC 3021: both addresses of a pair can be used.
+    #[test]
+    fn a_pair_has_an_address_beside_the_gateway() {
+        let mut network = record("10.9.0.0/31");
+        assert_eq!(network.subnets[0].gateway, "10.9.0.0".parse::<IpAddr>().unwrap());
+        assert_eq!(lease(&mut network, "a", &[]).unwrap(), ["10.9.0.1".parse::<IpAddr>().unwrap()]);
+        assert!(matches!(lease(&mut network, "b", &[]), Err(NetworkError::AddressesExhausted { .. })));
+        assert!(matches!(lease(&mut record("10.9.0.7/32"), "a", &[]), Err(NetworkError::AddressesExhausted { .. })));
     }
 
     #[test]

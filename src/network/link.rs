@@ -132,7 +132,10 @@ pub(super) fn address_message(index: u32, address: IpAddr, prefix: u8) -> Vec<u8
     message.attributes.push(AddressAttribute::Address(address));
     if let (IpAddr::V4(_), Ok(IpNetwork::V4(network))) = (address, IpNetwork::new(address, prefix)) {
         message.attributes.push(AddressAttribute::Local(address));
-        message.attributes.push(AddressAttribute::Broadcast(network.broadcast()));
+        // Of two addresses none is left for broadcasts: it would be the neighbour's.
+        if prefix < 31 {
+            message.attributes.push(AddressAttribute::Broadcast(network.broadcast()));
+        }
     } else {
         message.attributes.push(AddressAttribute::Flags(netlink_packet_route::address::AddressFlags::Nodad));
     }

@@ -693,3 +693,23 @@ fn what_others_do_to_the_firewall_and_the_routes_is_noticed() {
     assert!(!project.run(&["up", "-d"]).ok().err.contains("10.91.44.0/22"), "the VPN is gone");
     project.down();
 }
+
+/// As in Docker: of two addresses the first is the gateway's, the second the container's, and none is for broadcasts.
+#[test]
+fn a_network_of_two_addresses_has_room_for_a_container() {
+    if !can_run_containers("a_network_of_two_addresses_has_room_for_a_container") || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:\n  a: {{{}, networks: [n]}}\nnetworks: {{n: {{ipam: {{config: [{{subnet: 10.91.41.0/31}}]}}}}}}\n",
+        server(80, "pair")
+    ));
+    project.run(&["up", "-d"]).ok();
+    eventually("it answers", || {
+        let mut text = String::new();
+        TcpStream::connect(("10.91.41.1", 80)).ok()?.read_to_string(&mut text).ok()?;
+        (text == "pair").then_some(())
+    });
+    project.down();
+    project.assert_nothing_left();
+}
