@@ -92,6 +92,8 @@ pub trait Runtime: 'static {
     ) -> impl Future<Output = Result<ContainerState, RuntimeError>>;
     /// Sends a signal to its first process; `Ok` when it has ended already.
     fn signal_container(&self, id: ContainerId, signal: String) -> impl Future<Output = Result<(), RuntimeError>>;
+    /// Whether its first process has ended, and [`RuntimeEvent::Exited`] is still to come.
+    fn is_ending(&self, id: &ContainerId) -> bool;
     /// Notes that the container is stopped by command (or no longer is), so that policies leave it alone after a restart of ours.
     fn mark_stopped(&self, id: ContainerId, stopped: bool) -> impl Future<Output = Result<(), RuntimeError>>;
     /// Notes that the container is to be started again once it has ended, to be in the namespaces that `service` is in now.

@@ -361,6 +361,10 @@ impl Runtime for Host {
         Ok(())
     }
 
+    fn is_ending(&self, id: &ContainerId) -> bool {
+        self.live.borrow().get(id).is_some_and(|live| !live.is_itself())
+    }
+
     async fn pause_container(&self, id: ContainerId, pause: bool) -> Result<ContainerState, RuntimeError> {
         self.pause(&id, pause).await
     }

@@ -205,8 +205,9 @@ fn hooks_of_cdi_files_are_run() {
     }
     let vendor = format!("h{}.example", std::process::id());
     let project = Project::new(&format!(
-        "services:\n  a: {{{}, devices: ['{vendor}/gpu=one'], volumes: ['./hooks:/hooks']}}\n",
-        shell("echo program >> /hooks/log; exec sleep 1000")
+        "services:\n  a: {{{}, devices: ['{vendor}/gpu=one'], volumes: ['./hooks:/hooks']}}\n  b: {{{}}}\n",
+        shell("echo program >> /hooks/log; exec sleep 1000"),
+        shell("exec sleep 1000")
     ));
     let hooks = project.folder().join("hooks");
     std::fs::create_dir(&hooks).unwrap();
@@ -232,7 +233,8 @@ fn hooks_of_cdi_files_are_run() {
         );
         std::fs::write(&file.0, text).unwrap();
     };
-    write("", "");
+    // Longer than a container may take to be gone after SIGKILL: neither its own nor another's is said to hang.
+    write("sleep 12", "");
     project.run(&["up", "-d"]).ok();
     let log = || std::fs::read_to_string(hooks.join("log")).unwrap_or_default();
     let seen = || log().lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>();

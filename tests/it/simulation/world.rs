@@ -318,6 +318,10 @@ impl Runtime for Sim {
         Ok(())
     }
 
+    fn is_ending(&self, id: &ContainerId) -> bool {
+        self.0.boxes.borrow().get(id).is_some_and(|found| !matches!(found.state.phase, Phase::Running { .. }))
+    }
+
     async fn mark_rejoins(&self, id: ContainerId, _: String) -> Result<(), RuntimeError> {
         self.0.work("mark rejoins").await?;
         if let Some(found) = self.0.boxes.borrow_mut().get_mut(&id) {
