@@ -3,10 +3,13 @@
 //! The record is written before the bridge is made and removed after it is gone, so whatever a kill leaves behind is
 //! named by a record, and the next [`Networks::ensure`] or [`Networks::sweep`] clears it.
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::base::ids::ContainerId;
 use crate::network::NetworkError;
@@ -19,6 +22,9 @@ use crate::network::records::{self, EndpointRecord, NetworkRecord, Records};
 use crate::network::routes;
 use crate::spec::NetworkSpec;
 use crate::spec::network::{Bridge, Driver, Shared};
+
+/// How long what others do is waited for.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// All networks of this data folder, of all projects.
 #[derive(Clone, Debug)]
@@ -90,6 +96,7 @@ impl Networks {
                 clear(&records, &record)?;
             }
         }
+        let _alone = alone();
         let mut record = plan_record(spec, project, &others, &self.outside)?;
         records.put(&record)?;
         make(&record).inspect_err(|_| {
@@ -150,7 +157,7 @@ impl Networks {
             return;
         }
         let begin = Instant::now();
-        while link_exists(&record.bridge) && begin.elapsed() < Duration::from_secs(1) {
+        while link_exists(&record.bridge) && begin.elapsed() < MOMENT {
             thread::sleep(Duration::from_micros(200));
         }
         link::await_lock();
@@ -231,6 +238,17 @@ impl Networks {
         }
         Ok(())
     }
+}
+
+/// Held from the choice of a range until its link has it: nobody with other records, those of another data folder, is to choose
+/// the same one meanwhile. What is locked is the network namespace; anybody may lock that, so it is waited for for a moment only.
+fn alone() -> Option<File> {
+    let namespace = File::open("/proc/thread-self/ns/net").ok()?;
+    let begin = Instant::now();
+    while flock(&namespace, FlockOperation::NonBlockingLockExclusive).is_err() && begin.elapsed() < MOMENT {
+        thread::sleep(Duration::from_micros(200));
+    }
+    Some(namespace)
 }
 
 /// Removes what a network is made of, and then the record.

@@ -104,6 +104,30 @@ impl Drop for Host {
     }
 }
 
+/// As `up` in two roots at once, which know nothing of each other's records.
+#[test]
+fn those_with_other_records_do_not_choose_the_same_range() {
+    let hosts: Option<Vec<_>> = (0..4).map(|number| Host::new(&format!("range{number}"))).collect();
+    let Some(hosts) = hosts else { return };
+    for round in 0..8 {
+        let name = format!("n{round}");
+        let make = |host: &Host| host.network(&name, false).subnets[0].subnet;
+        let begin = std::sync::Barrier::new(hosts.len());
+        let ranges: std::collections::BTreeSet<_> = thread::scope(|scope| {
+            let started = |host| {
+                let begin = &begin;
+                scope.spawn(move || {
+                    begin.wait();
+                    make(host)
+                })
+            };
+            let threads: Vec<_> = hosts.iter().map(started).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(ranges.len(), hosts.len(), "{ranges:?}");
+    }
+}
+
 /// Answers each connection with the peer's address, until the test ends.
 fn serve(netns: &OwnedFd, port: u16) {
     let (tcp, udp) = sandbox::enter(netns.as_fd(), || {
