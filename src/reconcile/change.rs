@@ -113,14 +113,18 @@ impl Running {
         }
     }
 
-    /// A step that is not made after all; of starts and waits a person is told, who waits for them.
+    /// A step that is not made after all; of starts and waits a person is told, who waits for them, once for each container.
     pub(super) fn cancel(&mut self, id: usize) {
-        self.set(id, StepState::Cancelled);
-        if let Some(step) = self.step(id)
-            && matches!(step.op, Op::Start { .. } | Op::Wait { .. })
-        {
-            self.say(step.op.words().0, "Canceled", String::new());
+        let told = |step: &Step| matches!(step.op, Op::Start { .. } | Op::Wait { .. });
+        let name = self.step(id).filter(|step| told(step)).map(|step| step.op.words().0);
+        if let Some(name) = name {
+            let known =
+                |step: &Step| self.state(step.id) == StepState::Cancelled && told(step) && step.op.words().0 == name;
+            if !self.plan.steps.iter().any(known) {
+                self.say(name, "Canceled", String::new());
+            }
         }
+        self.set(id, StepState::Cancelled);
     }
 
     /// The first pending step that may begin or never will.

@@ -64,7 +64,7 @@ impl Host {
         let record = self.record.borrow();
         let containers = self.dir.load().map_or(true, |containers| !containers.is_empty());
         let volumes = record.volumes.values().any(|spec| self.volumes.get(&spec.name).is_ok());
-        let empty = !containers && !volumes && record.networks.is_empty() && record.change.is_none();
+        let empty = !containers && !volumes && !self.has_networks() && record.change.is_none();
         let data = if empty { fs::remove_dir_all(self.dir.data()) } else { Ok(()) };
         for error in [data, remove_run_folder(self.dir.run(), &self.dir.lock())].into_iter().filter_map(Result::err) {
             self.warn(&because("cannot remove the project's folder", &error).message);

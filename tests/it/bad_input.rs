@@ -190,6 +190,32 @@ fn nobody_else_can_hold_a_projects_lock() {
     project.down();
 }
 
+/// The record of what was to be made does not outlive it, and who waits in vain is told once.
+#[test]
+fn a_network_that_cannot_be_made_leaves_nothing() {
+    if !can_run_containers("a_network_that_cannot_be_made_leaves_nothing") {
+        return;
+    }
+    let project = Project::new(
+        "services:
+  a: {image: rcompose/host, command: [sleep, '1000'], networks: [n], healthcheck: {test: 'true'}}
+  b: {image: rcompose/host, command: [sleep, '1000'], networks: [n], depends_on: {a: {condition: service_healthy}}}
+networks:
+  n: {driver: macvlan, driver_opts: {parent: nosuchlink}}
+",
+    );
+    let refused = project.run(&["up", "-d", "--wait"]).fails(1);
+    for name in ["a-1", "b-1"] {
+        let told = format!("{}-{name}  Canceled", project.name);
+        assert_eq!(refused.err.matches(&told).count(), 1, "{}", refused.err);
+    }
+    eventually("nothing is left", || {
+        (!project.root().join("data/projects").join(&project.name).exists()).then_some(())
+    });
+    project.run(&["down"]).ok();
+    project.assert_nothing_left();
+}
+
 #[test]
 fn no_permission_is_said() {
     if !nix::unistd::geteuid().is_root() {

@@ -113,6 +113,15 @@ impl Host {
         swept.map_err(|error| because("cannot remove what is left of networks", &error))
     }
 
+    /// Whether a network is there that the project's record names; also when that cannot be learnt.
+    pub(in crate::supervisor) fn has_networks(&self) -> bool {
+        let record = self.record.borrow();
+        let there = |records: Vec<NetworkRecord>| {
+            record.networks.values().any(|spec| records.iter().any(|record| record.name == spec.name))
+        };
+        !record.networks.is_empty() && self.connections.networks.list().map_or(true, there)
+    }
+
     /// The networks that this project has made.
     pub(super) fn own_networks(&self) -> Result<Vec<NetworkRecord>, RuntimeError> {
         let records = self.connections.networks.list();
