@@ -105,7 +105,7 @@ pub enum SpecError {
     #[error(transparent)]
     Capability(#[from] UnknownCapability),
     #[error(
-        "`security_opt: {0}` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label`, `systempaths`, `mask`, `unmask` and `writable-cgroups`"
+        "`security_opt: {0}` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label`, `systempaths=unconfined`, `mask`, `unmask` and `writable-cgroups`"
     )]
     SecurityOption(String),
     #[error("`security_opt: writable-cgroups` needs version 2 of control groups and `cgroup: private`")]

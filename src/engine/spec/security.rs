@@ -49,7 +49,8 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
             ("no-new-privileges", "" | "true") => no_new_privileges = true,
             ("no-new-privileges", "false") => no_new_privileges = false,
             ("seccomp", value) if !value.is_empty() => profile = Some(value),
-            ("systempaths", "unconfined") => paths_confined = false,
+            // With a colon it is no option of Docker's.
+            ("systempaths", "unconfined") if option.contains('=') => paths_confined = false,
             ("apparmor", "unconfined") => {}
             // Those are [`crate::engine::selinux::Labels`]; without SELinux they mean nothing, as in Docker.
             ("label", label) if !label.is_empty() => {}

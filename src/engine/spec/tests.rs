@@ -214,6 +214,7 @@ fn what_cannot_be_is_said_in_the_services_words() {
             c.ulimits.insert("files".into(), Ulimit { soft: 1, hard: 1 });
         }),
         error(&|c| c.security_opt = vec!["secomp=unconfined".into()]),
+        error(&|c| c.security_opt = vec!["systempaths:unconfined".into()]),
         error(&|c| c.security_opt = vec!["seccomp=none.json".into()]),
         error(&|c| c.resources.device_cgroup_rules = vec!["c 1-3 rw".into()]),
     ];
@@ -223,7 +224,8 @@ fn what_cannot_be_is_said_in_the_services_words() {
         `sysctls: net/../kernel/core_pattern` is not the name of a kernel parameter
         `sysctls: net.core.somaxconn` would change the host, whose namespace the service shares; take one of the two out
         `ulimits: files` is not a resource limit; names are those of setrlimit(2) in lower case, such as `nofile`
-        `security_opt: secomp=unconfined` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label`, `systempaths`, `mask`, `unmask` and `writable-cgroups`
+        `security_opt: secomp=unconfined` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label`, `systempaths=unconfined`, `mask`, `unmask` and `writable-cgroups`
+        `security_opt: systempaths:unconfined` is not known; known are `seccomp`, `no-new-privileges`, `apparmor`, `label`, `systempaths=unconfined`, `mask`, `unmask` and `writable-cgroups`
         cannot read the seccomp profile `/project/none.json` of `security_opt`
         `device_cgroup_rules: c 1-3 rw` is not a rule such as `c 1:3 rwm`"#]]
     .assert_eq(&messages.join("\n"));
