@@ -250,7 +250,8 @@ impl Record {
     pub(super) fn process(&self) -> Result<Option<OwnedFd>, OciError> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(None),
+            // The number is free, or that of somebody's thread, or of what is being reaped.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
             pidfd => pidfd.map_err(OciError::io("open", format!("process {}", self.pid)))?,
         };
         // Looked at after opening: the descriptor cannot come to mean another process.

@@ -464,7 +464,9 @@ networks: {{front: {{}}, rear: {{}}}}\n"
     let web = project.container("web")["ID"].as_str().unwrap().to_owned();
     let holding = || {
         let folder = std::fs::read_dir(project.root().join("data/networks")).unwrap();
-        let files = folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some());
+        // Records alone: what is about to take a record's place is gone in a moment.
+        let is_record = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "json");
+        let files = folder.map(|entry| entry.unwrap().path()).filter(is_record);
         let holds = |path: &std::path::PathBuf| {
             let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
             record["leases"].as_object().unwrap().values().any(|holder| holder.as_str().unwrap().starts_with(&web))
