@@ -93,8 +93,10 @@ fn what_is_made_is_what_gets_the_mode() {
     let attack = || {
         for name in &names {
             let path = folder.path().join(name);
-            while fs::rename(&path, folder.path().join(format!("old-{name}"))).is_err() {}
-            symlink("victim", path).unwrap();
+            // Between the two it may be made once more.
+            while fs::rename(&path, folder.path().join(format!("old-{name}"))).is_err()
+                || symlink("victim", &path).is_err()
+            {}
         }
     };
     std::thread::scope(|scope| {

@@ -86,7 +86,8 @@ impl Uplink {
     /// Whatever keeps the signal from being sent.
     pub fn end(&self) -> io::Result<()> {
         match self.pidfd().and_then(|pidfd| process::send_signal(&pidfd, libc::SIGKILL)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            // The number is free, or that of somebody's thread.
+            Err(error) if matches!(error.raw_os_error(), None | Some(libc::ESRCH | libc::EINVAL | libc::ENOENT)) => {
                 Ok(())
             }
             ended => ended,
