@@ -125,14 +125,9 @@ fn too_few_descriptors_are_told_once() {
     };
     let limited = |limit: u32, args: &str| {
         let binary = project.binary();
-        let mut command = project.command(&[]);
         let script = format!("ulimit -n {limit}; exec {} {args}", binary.display());
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &script]).current_dir(project.folder()).env_clear();
-        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command = shell;
         alone();
-        crate::support::Ran::from(command.output().unwrap())
+        project.run_by(std::path::Path::new("sh"), &["-c", &script])
     };
     let errors = |ran: &crate::support::Ran| ran.err.lines().filter(|line| line.starts_with("error: ")).count();
     let refused = limited(100, "up -d").fails(1);
@@ -143,6 +138,9 @@ fn too_few_descriptors_are_told_once() {
     for limit in [8, 12] {
         let refused = limited(limit, "up -d").fails(1);
         assert!(refused.err.contains(&format!("may have {limit} open files")), "{}", refused.err);
+    }
+    if needs_root("too_few_descriptors_are_told_once", "a supervisor holds more and does not get as far") {
+        return;
     }
     // What has been made already is not counted before: then the way out is told once.
     limited(100, "create").fails(1);

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Project, Ran, can_run_containers, eventually, finish, free_port, kill, needs_root};
+use crate::support::{
+    Project, Ran, can_run_containers, eventually, finish, free_port, kill, lacks_controllers, needs_root,
+};
 
 /// A service that runs a shell script; a `$` in it is the shell's, not Compose's.
 fn shell(script: &str) -> String {
@@ -132,7 +134,9 @@ fn without_names_a_command_is_about_services_of_active_profiles() {
 "
     ));
     project.run(&["--profile", "x", "up", "-d"]).ok();
-    for command in [&["restart"][..], &["pause"], &["unpause"], &["kill"], &["start"], &["stop"], &["rm", "-f"]] {
+    let frozen = !lacks_controllers("without_names_a_command_is_about_services_of_active_profiles", &["pids"]);
+    let commands = [&["restart"][..], &["pause"], &["unpause"], &["kill"], &["start"], &["stop"], &["rm", "-f"]];
+    for command in commands.into_iter().filter(|command| frozen || !command[0].ends_with("pause")) {
         let said = project.run(command).ok();
         assert!(said.err.contains("-a-1") && !said.err.contains("-p-1"), "{command:?}: {}", said.err);
     }
@@ -321,7 +325,11 @@ fn attached_up_ends_when_all_containers_have_ended() {
     let up = project.run(&["up"]).ok();
     assert!(up.out.starts_with("Attaching to a-1\n"), "{}", up.out);
     assert!(up.out.contains("| one") && up.out.contains("a-1 exited with code 3"), "{}", up.out);
-    assert!(up.err.ends_with("-a-1  Created\na-1  | two\n"), "what comes between the output: {}", up.err);
+    // An ordinary user may have no way out here, and is told.
+    let told: Vec<_> = up.err.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    let last =
+        told.last_chunk().map(|[created, line]: &[_; 2]| created.ends_with("-a-1  Created") && *line == "a-1  | two");
+    assert_eq!(last, Some(true), "what comes between the output: {}", up.err);
     project.down();
 }
 
@@ -434,6 +442,7 @@ fn the_same_command_from_two_terminals_is_done_once() {
     ));
     let gate = project.folder().join("go");
     std::fs::create_dir(&gate).unwrap();
+    project.give(&gate);
     let first = project.spawn(&["up", "-d"]);
     let running = || project.run(&["ps", "-q", "--status", "running"]).ok().out;
     eventually("the change is under way", || (!running().is_empty()).then_some(()));

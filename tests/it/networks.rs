@@ -699,7 +699,8 @@ fn what_others_do_to_the_firewall_and_the_routes_is_noticed() {
 /// As in Docker: of two addresses the first is the gateway's, the second the container's, and none is for broadcasts.
 #[test]
 fn a_network_of_two_addresses_has_room_for_a_container() {
-    if !can_run_containers("a_network_of_two_addresses_has_room_for_a_container") || !nix::unistd::geteuid().is_root() {
+    let test = "a_network_of_two_addresses_has_room_for_a_container";
+    if !can_run_containers(test) || needs_root(test, "its network is not the host's") {
         return;
     }
     let project = Project::new(&format!(

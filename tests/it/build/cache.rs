@@ -149,7 +149,7 @@ fn room_that_downloads_take_is_told() {
         let folder = project.root().join("data").join(folder);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("file"), vec![1; 100_000]).unwrap();
-        project.give(&folder);
+        folder.ancestors().take_while(|one| one.starts_with(project.root())).for_each(|one| project.give(one));
     }
     let rows = project.run(&["system", "df", "-v"]).ok().out;
     for name in ["build steps ", "downloads of builds "] {
