@@ -5,11 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-};
+use rustix::mount::MountAttrFlags;
 
-use crate::sys::userns::Ids;
+use crate::sys::overlay::{Changes, Overlay};
 
 /// Opens the layers (topmost first) as one directory. The tree is gone with the descriptor.
 ///
@@ -20,16 +18,8 @@ pub fn open(layers: &[PathBuf]) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         return Ok(rustix::fs::open(only, flags, Mode::empty())?);
     }
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    add_layers(&context, layers)?;
-    if Ids::of_this_process() != Ids::Host {
-        fsconfig_set_flag(&context, "userxattr")?;
-    }
-    fsconfig_create(&context)?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, read_only)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(&mount, ".", flags, Mode::empty())?)
+    root_of(Overlay { lower: layers, changes: None, label: None }, read_only)
 }
 
 /// Opens the layers (topmost first) as one directory that takes changes: they land in `upper`, an overlay's directory,
@@ -38,35 +28,12 @@ pub fn open(layers: &[PathBuf]) -> io::Result<OwnedFd> {
 /// # Errors
 /// As [`open`].
 pub fn open_writable(layers: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    add_layers(&context, layers)?;
-    fsconfig_set_string(&context, "upperdir", upper)?;
-    fsconfig_set_string(&context, "workdir", work)?;
-    for key in ["index", "xino", "metacopy"] {
-        fsconfig_set_string(&context, key, "off")?;
-    }
-    if Ids::of_this_process() == Ids::Host {
-        fsconfig_set_string(&context, "redirect_dir", "off")?;
-    } else {
-        fsconfig_set_flag(&context, "userxattr")?;
-    }
-    fsconfig_set_flag(&context, "volatile")?;
-    fsconfig_create(&context)?;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    let changes = Some(Changes { upper, work, volatile: true });
+    root_of(Overlay { lower: layers, changes, label: None }, MountAttrFlags::MOUNT_ATTR_NODEV)
+}
+
+fn root_of(overlay: Overlay<'_>, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    let mount = overlay.detached(attributes)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(&mount, ".", flags, Mode::empty())?)
-}
-
-fn add_layers(context: &OwnedFd, layers: &[PathBuf]) -> io::Result<()> {
-    let added = layers.iter().try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer));
-    if added.is_err() {
-        // Before Linux 6.5 there is one option for all; `\` and `:` and `,` are what separates there.
-        let list: Vec<String> = layers.iter().map(|layer| escape(&layer.to_string_lossy())).collect();
-        fsconfig_set_string(context, "lowerdir", list.join(":"))?;
-    }
-    Ok(())
-}
-
-fn escape(path: &str) -> String {
-    path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
 }

@@ -10,10 +10,11 @@ use rustix::fs::{self as rfs, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
-use super::fault::{At, Fault, fault};
+use super::fault::{At, Fault, errno, fault};
 use super::inroot;
 use super::{Cleared, DeviceKind, MountFlags, Overlay, Propagation, PropagationKind, RecursiveFlags};
-use crate::sys::mount::{MountAttributes, set_attributes};
+use crate::sys::mount::{MountAttributes, kernel_message, set_attributes};
+use crate::sys::overlay::{self, Changes};
 use crate::sys::userns::Ids;
 use crate::sys::{copy, process};
 
@@ -84,66 +85,18 @@ fn attach_overlay(overlay: &Overlay, directory: &OwnedFd, label: Option<&str>) -
             _ => {}
         }
     }
-    match new_overlay(overlay, label) {
-        Ok(new) => attach(&new, directory).at("attaching the overlay"),
-        // Kernels before 6.5 have no `lowerdir+`, and a value of this interface holds 255 bytes at most.
-        Err(Fault { errno: libc::EINVAL, .. }) => classic_overlay(overlay, directory, label),
-        Err(error) => Err(error),
-    }
+    let changes = Changes { upper: &overlay.upper, work: &overlay.work, volatile: overlay.volatile };
+    mount_overlay(overlay::Overlay { lower: &overlay.lower, changes: Some(changes), label }, directory)
 }
 
-fn new_overlay(overlay: &Overlay, label: Option<&str>) -> Result<OwnedFd, Fault> {
-    let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at("overlay")?;
-    let set = |key: &str, value: &str| mount::fsconfig_set_string(context.as_fd(), key, value).at(key);
-    for layer in &overlay.lower {
-        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path()).at(layer.to_string_lossy())?;
-    }
-    set("upperdir", &text(&overlay.upper)?.replace('\\', "\\\\"))?;
-    set("workdir", &text(&overlay.work)?.replace('\\', "\\\\"))?;
-    for key in ["index", "xino", "metacopy"] {
-        set(key, "off")?;
-    }
-    if Ids::of_this_process() == Ids::Host {
-        set("redirect_dir", "off")?;
-    } else {
-        // Its own marks in attributes that no privilege is needed for (Linux 5.11); then there are no redirects.
-        mount::fsconfig_set_flag(context.as_fd(), "userxattr").at("userxattr")?;
-    }
-    if overlay.volatile {
-        mount::fsconfig_set_flag(context.as_fd(), "volatile").at("volatile")?;
-    }
-    set_label(&context, label)?;
-    create(&context, "overlay", MountAttrFlags::empty())
+fn mount_overlay(overlay: overlay::Overlay<'_>, directory: &OwnedFd) -> Result<(), Fault> {
+    overlay.mount_on(directory).map_err(|error| Fault { errno: errno(&error.source), detail: error.what })
 }
 
 /// Every file of the new file system shows this SELinux label.
 fn set_label(context: &OwnedFd, label: Option<&str>) -> Result<(), Fault> {
     let Some(label) = label else { return Ok(()) };
     mount::fsconfig_set_string(context.as_fd(), "context", label).at(format!("SELinux label `{label}`"))
-}
-
-fn classic_overlay(overlay: &Overlay, directory: &OwnedFd, label: Option<&str>) -> Result<(), Fault> {
-    // `\` and `,` part the options, `:` the layers.
-    let escape =
-        |path: &PathBuf| text(path).map(|path| path.replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:"));
-    let lower = overlay.lower.iter().map(escape).collect::<Result<Vec<_>, _>>()?.join(":");
-    let (upper, work) = (escape(&overlay.upper)?, escape(&overlay.work)?);
-    let mut data = format!("lowerdir={lower},upperdir={upper},workdir={work},index=off,xino=off,metacopy=off");
-    if overlay.volatile {
-        data.push_str(",volatile");
-    }
-    data.push_str(if Ids::of_this_process() == Ids::Host { ",redirect_dir=off" } else { ",userxattr" });
-    if let Some(label) = label {
-        data.push_str(&format!(",context=\"{label}\""));
-    }
-    let data = std::ffi::CString::new(data).map_err(io::Error::from).at("overlay options")?;
-    let target = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    mount::mount("overlay", target, "overlay", mount::MountFlags::empty(), Some(data.as_c_str()))
-        .at(data.to_string_lossy())
-}
-
-fn text(path: &Path) -> Result<&str, Fault> {
-    path.to_str().map_or_else(|| fault(libc::EILSEQ, path.to_string_lossy()), Ok)
 }
 
 /// Mounts a kernel file system.
@@ -267,15 +220,6 @@ fn create(context: &OwnedFd, fstype: &str, attributes: MountAttrFlags) -> Result
     mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(fstype)
 }
 
-/// What the file system had to say, when it did.
-fn kernel_message(context: &OwnedFd) -> String {
-    let mut text = [0; 512];
-    match rustix::io::read(context, &mut text) {
-        Ok(length) => format!(": {}", String::from_utf8_lossy(text.get(2..length).unwrap_or_default()).trim_end()),
-        Err(_) => String::new(),
-    }
-}
-
 /// A directory to mount on, made when missing; never the root itself, which a link of the image may lead to.
 fn directory_target(root: &OwnedFd, target: &str) -> Result<OwnedFd, Fault> {
     let (directory, _) = inroot::make_directory(root, target, 0o755).at(target)?;
@@ -296,7 +240,7 @@ pub(super) fn image(root: &OwnedFd, layers: &[PathBuf], subpath: &str, target: &
     let combined = layers.len() > 1;
     if combined {
         // For the moment it takes to copy the part out of it, in this mount namespace only.
-        attach(&read_only_overlay(layers)?, &on).at("attaching the image")?;
+        mount_overlay(overlay::Overlay { lower: layers, changes: None, label: None }, &on)?;
     }
     let tree = host_directory(top)?;
     let part = inroot::open(&tree, subpath, OFlags::PATH).at(format!("{subpath} of the image"))?;
@@ -313,14 +257,6 @@ pub(super) fn image(root: &OwnedFd, layers: &[PathBuf], subpath: &str, target: &
         false => not_the_root(root, inroot::make_file(root, target).at(target)?, target)?,
     };
     attach(&clone, &on).at(target)
-}
-
-fn read_only_overlay(layers: &[PathBuf]) -> Result<OwnedFd, Fault> {
-    let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at("overlay")?;
-    for layer in layers {
-        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path()).at(layer.to_string_lossy())?;
-    }
-    create(&context, "overlay", MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 /// Attaches a detached mount, made from a host file or directory, on a file or directory made to match.

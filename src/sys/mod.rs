@@ -6,6 +6,7 @@ pub mod dbus;
 pub mod inroot;
 pub mod message;
 pub mod mount;
+pub mod overlay;
 pub mod packet_filter;
 pub mod path;
 pub mod peer;

@@ -1,4 +1,4 @@
-//! `mount_setattr(2)`, which the safe wrappers lack, and mounts of other mount namespaces.
+//! `mount_setattr(2)`, which the safe wrappers lack, what the kernel says to a mount, and mounts of other mount namespaces.
 #![allow(unsafe_code, reason = "system call without a safe wrapper")]
 
 use std::fs::File;
@@ -40,6 +40,15 @@ pub fn set_attributes(mount: impl AsFd, attributes: &MountAttributes, recursive:
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the file system had to say to a mount that failed, after `: `; empty when it said nothing.
+pub fn kernel_message(context: &OwnedFd) -> String {
+    let mut text = [0; 512];
+    match rustix::io::read(context, &mut text) {
+        Ok(length) => format!(": {}", String::from_utf8_lossy(text.get(2..length).unwrap_or_default()).trim_end()),
+        Err(_) => String::new(),
+    }
 }
 
 /// The directory at `path` in the mount namespace of the process `pid`, as a mount that is attached nowhere. Only from inside may one
