@@ -88,11 +88,10 @@ fn kernel() -> Finding {
     let release = release.trim();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    if version >= (5, 11) {
+    if version >= (5, 12) {
         return ok("kernel", format!("Linux {release}"));
     }
-    let cost = "containers cannot be started; ordinary users have no overlay file systems before Linux 5.11";
-    lack("kernel", format!("Linux {release}"), cost, "install a kernel of 5.11 or later")
+    lack("kernel", format!("Linux {release}"), "containers cannot be started", "install a kernel of 5.12 or later")
 }
 
 fn helpers(mapping: &Mapping, system: &System) -> Finding {

@@ -21,7 +21,11 @@ pub(super) fn because(what: impl Into<String>, error: &dyn Error) -> RuntimeErro
         message.push_str(&error.to_string());
         cause = error.source();
     }
-    let known = [("Too many open files", DESCRIPTORS_HELP), ("No space left on device", SPACE_HELP)];
+    let known = [
+        ("Too many open files", DESCRIPTORS_HELP),
+        ("No space left on device", SPACE_HELP),
+        ("Function not implemented", KERNEL_HELP),
+    ];
     let help = known.iter().find(|(text, _)| message.contains(text)).map(|(_, help)| (*help).to_owned());
     RuntimeError { message: without_number(&message), help }
 }
@@ -33,6 +37,9 @@ pub(super) const DESCRIPTORS_HELP: &str = "the project's processes have the hard
 /// The way out of a full disk. What ends and removes containers works there, too.
 const SPACE_HELP: &str = "make room on the disk of the data directory: `rcompose system df` tells what takes it, `rcompose image prune` \
     removes images that no container has";
+
+/// The way out of a kernel that is too old: mount_setattr(2) is the newest system call that every container needs.
+const KERNEL_HELP: &str = "boot a kernel of 5.12 or later (`uname -r` tells which one runs)";
 
 /// A line of the log: what others have said makes no lines of its own, and does nothing to a terminal.
 fn line(message: &str) -> String {
@@ -53,6 +60,7 @@ mod tests {
         let failed =
             |errno| because("cannot write", &std::io::Error::from_raw_os_error(errno)).help.unwrap_or_default();
         assert!(failed(libc::ENOSPC).contains("system df") && failed(libc::EMFILE).contains("ulimit"));
+        assert!(failed(libc::ENOSYS).contains("5.12"));
         assert_eq!(failed(libc::EACCES), "");
     }
 
