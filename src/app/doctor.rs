@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{FsOpenFlags, fsopen};
 
+use crate::engine::apparmor;
 use crate::engine::selinux::{self, Absent, Policy};
 use crate::keeper::scope;
 use crate::network::Networks;
@@ -36,6 +37,9 @@ pub fn examine(roots: &Roots) -> Vec<Finding> {
         findings.extend(lingering(&system));
     }
     findings.extend(selinux(&system));
+    if root {
+        findings.extend(apparmor(&system));
+    }
     findings
 }
 
@@ -362,6 +366,19 @@ fn ports() -> Finding {
 }
 
 /// Nothing to say where there is no SELinux.
+fn apparmor(system: &System) -> Option<Finding> {
+    let what = "AppArmor";
+    if !apparmor::is_enabled() {
+        return None;
+    }
+    if apparmor::has_parser() {
+        return Some(ok(what, format!("containers run under `{}`", apparmor::DEFAULT)));
+    }
+    let packages = ["apparmor", "apparmor-parser", "apparmor", "apparmor-parser", "apparmor"];
+    let cost = "containers run without a profile";
+    Some(note(lack(what, "`apparmor_parser` is not installed", cost, system.install(packages))))
+}
+
 fn selinux(system: &System) -> Option<Finding> {
     let what = "SELinux";
     let mode = if selinux::is_enforcing() { "enforcing" } else { "permissive" };

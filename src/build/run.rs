@@ -232,6 +232,8 @@ impl StageBuilder<'_> {
             ..ContainerSpec::default()
         };
         let users = self.users()?;
+        let apparmor = engine::apparmor::load_default()
+            .map_err(|error| BuildError::because("cannot load the AppArmor profile of containers", &error))?;
         let built = engine::spec::build(&Request {
             container: &container,
             image: &ImageConfig {
@@ -247,6 +249,7 @@ impl StageBuilder<'_> {
             images: &[],
             joined: &[],
             project_dir: Path::new("/"),
+            apparmor,
             cgroup_path: group,
             unified_cgroups: self.builder.site.hierarchies()?.is_unified(),
         });

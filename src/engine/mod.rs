@@ -1,5 +1,6 @@
 //! The isolation engine above the system calls: runtime spec to launch steps, root file systems, cgroups, seccomp, capabilities.
 
+pub mod apparmor;
 pub mod capabilities;
 mod cdi;
 pub mod cgroup;

@@ -12,6 +12,7 @@ use crate::base::disk::Durability;
 use crate::base::ids::ContainerId;
 use crate::control;
 use crate::engine;
+use crate::engine::apparmor;
 use crate::engine::cgroup::Cgroup;
 use crate::engine::lower::{Extras, Lifecycle, Lowered, Root};
 use crate::engine::spec::{HostMount, ImageConfig, ImageMount, Request};
@@ -171,6 +172,7 @@ impl Host {
         let path = |file: &str, pid: i32| PathBuf::from(format!("/proc/{pid}/ns/{file}"));
         let joined: Vec<_> = joined.iter().map(|(kind, file, live)| (*kind, path(file, live.pid))).collect();
         let defaults = &image.document.config;
+        let apparmor = apparmor::load_default();
         let request = Request {
             container,
             image: &ImageConfig {
@@ -187,6 +189,7 @@ impl Host {
             images: &images,
             joined: &joined,
             project_dir: &self.record.borrow().working_dir,
+            apparmor: apparmor.map_err(|error| because("cannot load the AppArmor profile of containers", &error))?,
             cgroup_path: group,
             unified_cgroups: self.hierarchies.is_unified(),
         };

@@ -106,10 +106,8 @@ impl Overlay<'_> {
         if let Some(label) = self.label {
             mount::fsconfig_set_string(&context, "context", label).to(format!("SELinux label `{label}`"))?;
         }
-        mount::fsconfig_create(&context).map_err(|error| Error {
-            what: format!("overlay{}", kernel_message(&context)),
-            source: error.into(),
-        })?;
+        mount::fsconfig_create(&context)
+            .map_err(|error| Error { what: format!("overlay{}", kernel_message(&context)), source: error.into() })?;
         mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).to("overlay")
     }
 
@@ -233,9 +231,8 @@ mod tests {
         };
         assert_eq!(names(&older), 120);
         assert_eq!(names(&overlay.detached(read_only).unwrap()), 120);
-        let write = |mount: &OwnedFd| {
-            rustix::fs::openat(mount, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).map(drop)
-        };
+        let write =
+            |mount: &OwnedFd| rustix::fs::openat(mount, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).map(drop);
         assert_eq!(write(&older), Err(rustix::io::Errno::ROFS));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&folder.path().display().to_string()), "seen by others: {mounts}");

@@ -125,6 +125,7 @@ impl World {
             images: &[],
             joined: &[],
             project_dir: folder,
+            apparmor: None,
             cgroup_path: &self.cgroup_path,
             unified_cgroups: self.hierarchies.is_unified(),
         };

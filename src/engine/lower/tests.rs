@@ -24,6 +24,7 @@ fn spec(container: &ContainerSpec) -> Spec {
         images: &[],
         joined: &[],
         project_dir: Path::new("/"),
+        apparmor: None,
         cgroup_path: "rcompose/demo/c",
         unified_cgroups: false,
     };

@@ -89,6 +89,8 @@ pub struct Request<'a> {
     pub joined: &'a [(LinuxNamespaceType, PathBuf)],
     /// Relative paths of `security_opt` files start here.
     pub project_dir: &'a Path,
+    /// The AppArmor profile of a container that asks for none ([`crate::engine::apparmor`]).
+    pub apparmor: Option<&'a str>,
     /// Cgroup of the container, below the hierarchies' roots.
     pub cgroup_path: &'a str,
     /// Only cgroup v2: the container gets a cgroup namespace.

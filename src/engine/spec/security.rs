@@ -4,6 +4,7 @@ use std::fs;
 
 use oci_spec::runtime::LinuxSeccomp;
 
+use crate::engine::apparmor;
 use crate::engine::capabilities::CapabilitySet;
 use crate::engine::seccomp;
 use crate::engine::spec::Request;
@@ -41,7 +42,7 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
     let mut profile = None;
     let mut paths_confined = !request.container.privileged;
     let (mut masked, mut unmasked) = (Vec::new(), Vec::new());
-    let mut apparmor_profile = None;
+    let mut apparmor_profile = request.apparmor.filter(|_| !request.container.privileged).map(str::to_owned);
     let mut writable_cgroups = request.container.privileged;
     for option in &request.container.security_opt {
         let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
@@ -51,10 +52,10 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
             ("seccomp", value) if !value.is_empty() => profile = Some(value),
             // With a colon it is no option of Docker's.
             ("systempaths", "unconfined") if option.contains('=') => paths_confined = false,
-            ("apparmor", "unconfined") => {}
+            ("apparmor", "unconfined") => apparmor_profile = None,
             // Those are [`crate::engine::selinux::Labels`]; without SELinux they mean nothing, as in Docker.
             ("label", label) if !label.is_empty() => {}
-            ("apparmor", profile) if has_apparmor() && !profile.is_empty() => {
+            ("apparmor", profile) if apparmor::is_enabled() && !profile.is_empty() => {
                 apparmor_profile = Some(profile.to_owned());
             }
             // As with labels: where there is no AppArmor it means nothing, as in Docker.
@@ -88,10 +89,6 @@ pub(super) fn options(request: &Request<'_>, capabilities: CapabilitySet) -> Res
     masked_paths.extend(masked);
     let readonly_paths = paths(&READ_ONLY);
     Ok(Security { seccomp, no_new_privileges, masked_paths, readonly_paths, apparmor_profile, writable_cgroups })
-}
-
-fn has_apparmor() -> bool {
-    fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
 }
 
 /// With version 2 and a cgroup namespace of its own, a container sees nobody's groups but its own.

@@ -20,6 +20,10 @@ fn image() -> ImageConfig {
 
 /// The specification as JSON, so that tests can point into it.
 fn built(container: &ContainerSpec) -> Result<serde_json::Value, SpecError> {
+    built_with_apparmor(container, None)
+}
+
+fn built_with_apparmor(container: &ContainerSpec, apparmor: Option<&str>) -> Result<serde_json::Value, SpecError> {
     let users = UserDatabase { passwd: b"app:x:7:8::/home/app:/bin/sh\n".to_vec(), group: Vec::new() };
     let etc = EtcFiles { hosts: Some("/run/c/hosts".into()), ..EtcFiles::default() };
     let request = Request {
@@ -32,10 +36,23 @@ fn built(container: &ContainerSpec) -> Result<serde_json::Value, SpecError> {
         images: &[],
         joined: &[],
         project_dir: Path::new("/project"),
+        apparmor,
         cgroup_path: "rcompose/demo/c",
         unified_cgroups: false,
     };
     build(&request).map(|spec| serde_json::to_value(spec).unwrap())
+}
+
+#[test]
+fn the_default_profile_of_apparmor_is_for_who_asks_for_nothing_else() {
+    let profile = |container: &ContainerSpec| {
+        let spec = built_with_apparmor(container, Some("rcompose-default")).unwrap();
+        spec["process"].get("apparmorProfile").map(|profile| profile.as_str().unwrap().to_owned())
+    };
+    let unconfined = ContainerSpec { security_opt: vec!["apparmor=unconfined".to_owned()], ..ContainerSpec::default() };
+    assert_eq!(profile(&ContainerSpec::default()).as_deref(), Some("rcompose-default"));
+    assert_eq!(profile(&unconfined), None);
+    assert_eq!(profile(&ContainerSpec { privileged: true, ..ContainerSpec::default() }), None);
 }
 
 fn texts(value: &serde_json::Value) -> Vec<&str> {

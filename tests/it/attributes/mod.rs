@@ -2,6 +2,7 @@
 
 use crate::support::{Project, eventually};
 
+mod apparmor;
 mod inside;
 mod life;
 mod logging;
