@@ -61,7 +61,7 @@ impl Host {
                 None => self.release_process(&id),
             }
         }
-        self.give_back_strays(&records);
+        self.settle_networks(&records);
         self.refresh_network()
     }
 

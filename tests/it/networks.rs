@@ -485,6 +485,43 @@ networks: {{front: {{}}, rear: {{}}}}\n"
     project.run(&["network", "connect", "rear", "web", "--alias", "joined"]).ok();
     assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
 
+    // Killed by the first file that it writes: link and record still agree.
+    let next_supervisor = |killed: i32| {
+        eventually("the next supervisor", || project.role("supervisor").first().filter(|pid| **pid != killed).copied());
+    };
+    let supervisor = project.role("supervisor")[0];
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let pid = rustix::process::Pid::from_raw(supervisor);
+    rustix::process::prlimit(pid, rustix::process::Resource::Fsize, none).unwrap();
+    project.run(&["network", "disconnect", "rear", "web"]).fails(1);
+    next_supervisor(supervisor);
+    assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
+    assert_eq!(links("web"), 3);
+
+    // Killed after the record was written: the next one sees to the rest, also to the way out, which leads elsewhere then.
+    let (gateway, hosts) = (
+        || inside(&project, "web", "ip route | grep default | cut -d. -f1,2"),
+        || inside(&project, "web", "grep -c $(hostname) /etc/hosts"),
+    );
+    let leads = gateway();
+    let containers = std::fs::read_dir(project.root().join("data/projects").join(&project.name).join("containers"));
+    let folders = containers.unwrap().map(|entry| entry.unwrap());
+    let folder = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with(&web)).next().unwrap();
+    let config = folder.path().join("config.json");
+    let mut without: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    let attachments = without["service"]["container"]["network"]["networks"].as_array_mut().unwrap();
+    attachments.retain(|one| one["network"] != "front");
+    let supervisor = project.role("supervisor")[0];
+    kill(supervisor, Signal::SIGSTOP);
+    std::fs::write(&config, without.to_string()).unwrap();
+    kill(supervisor, Signal::SIGKILL);
+    eventually("the link is gone", || (links("web") == 2).then_some(()));
+    eventually("the address is given back", || (holding().len() == 1).then_some(()));
+    assert_ne!(gateway(), leads);
+    assert_eq!((hosts(), published()), ("1".to_owned(), "web".to_owned()));
+    project.run(&["network", "connect", "front", "web"]).ok();
+    assert_eq!((hosts(), links("web"), gateway()), ("2".to_owned(), 3, leads));
+
     // The published port and the default route are on the network that is left.
     let gateway = || inside(&project, "web", "ip route | grep default | cut -d. -f1,2");
     let before = gateway();

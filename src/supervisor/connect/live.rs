@@ -1,6 +1,7 @@
 //! Containers that join and leave networks while they run. What they are on is part of their configuration from then on; the
 //! service's hash stays what it was, so that the planner sees in what they differ from the file.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use super::ports::Targets;
 use super::{Host, Joined, gateways, own_hostname};
 use crate::network::dns_sockets::DnsSockets;
 use crate::network::sandbox::live::{self, DefaultRoute};
-use crate::network::{Gateway, Interface, files};
+use crate::network::{Gateway, Interface, NetworkRecord, files};
 use crate::runtime::RuntimeError;
 use crate::spec::container::{Attachment, NetworkMode};
 use crate::state::{ContainerConfig, ContainerRecord};
@@ -51,11 +52,6 @@ impl Host {
             return Err(failure(format!("container `{name}` is not on network `{network}`")));
         }
         let (id, from) = (record.config.id.clone(), self.lease(&record.config, &left, true)?);
-        if let Some(netns) = self.netns_of(&record)? {
-            let addresses: Vec<IpAddr> = from.iter().flat_map(|joined| joined.addresses.clone()).collect();
-            live::leave(netns.as_fd(), &addresses)
-                .map_err(|error| because("cannot disconnect the container", &error))?;
-        }
         self.moved(record, &before, after)?;
         for joined in &from {
             let released = self.connections.networks.release_from(&joined.record.id, &id);
@@ -64,32 +60,44 @@ impl Host {
         Ok(())
     }
 
-    /// Addresses that containers hold without being on the network: a command that connected or disconnected them was killed
-    /// between the two records.
-    pub(in crate::supervisor) fn give_back_strays(&self, records: &[ContainerRecord]) {
+    /// Sees commands to their end that connected or disconnected containers and were killed between two records: their links,
+    /// addresses and routes become those of the networks that their configuration names.
+    pub(in crate::supervisor) fn settle_networks(&self, records: &[ContainerRecord]) {
         if records.is_empty() {
             return;
         }
-        if let Err(error) = self.try_give_back_strays(records) {
+        if let Err(error) = self.try_settle_networks(records) {
             self.warn(&error.message);
         }
     }
 
-    fn try_give_back_strays(&self, records: &[ContainerRecord]) -> Result<(), RuntimeError> {
-        let what = "addresses cannot be given back";
-        for network in self.connections.networks.list().map_err(|error| because(what, &error))? {
-            for record in records {
-                let id = &record.config.id;
+    fn try_settle_networks(&self, records: &[ContainerRecord]) -> Result<(), RuntimeError> {
+        let what = "a container's networks cannot be made those of its configuration";
+        let networks = self.connections.networks.list().map_err(|error| because(what, &error))?;
+        for record in records {
+            let NetworkMode::Networks(attached) = &record.config.service.container.network else { continue };
+            let id = &record.config.id;
+            let held = |network: &NetworkRecord| {
                 let leases = network.leases.iter().filter(|(_, holder)| *holder == id.as_str());
-                let addresses: Vec<IpAddr> = leases.map(|(address, _)| *address).collect();
-                let attached = attachments_of(&record.config).unwrap_or_default();
+                leases.map(|(address, _)| *address).collect::<Vec<IpAddr>>()
+            };
+            let is_left = |network: &&NetworkRecord| {
                 let key = self.key_of(&network.name);
-                if addresses.is_empty() || attached.iter().any(|one| one.network == key) {
-                    continue;
+                !held(network).is_empty() && attached.iter().all(|one| one.network != key)
+            };
+            let left: Vec<&NetworkRecord> = networks.iter().filter(is_left).collect();
+            let strays: Vec<IpAddr> = left.iter().flat_map(|network| held(network)).collect();
+            if let Some(netns) = self.netns_of(record)? {
+                let joined = self.lease(&record.config, attached, true)?;
+                if !strays.is_empty() || record.state.addresses != first_addresses(attached, &joined) {
+                    live::leave(netns.as_fd(), &strays).map_err(|error| because(what, &error))?;
+                    live::route(netns.as_fd(), &default_routes(attached, &joined))
+                        .map_err(|error| because(what, &error))?;
+                    // Its state may have been written since.
+                    self.note_addresses(&mut self.load(id)?, &strays, &joined)?;
                 }
-                if let Some(netns) = self.netns_of(record)? {
-                    live::leave(netns.as_fd(), &addresses).map_err(|error| because(what, &error))?;
-                }
+            }
+            for network in left {
                 let released = self.connections.networks.release_from(&network.id, id);
                 released.map_err(|error| because(what, &error))?;
             }
@@ -148,7 +156,8 @@ impl Host {
         Ok(())
     }
 
-    /// Writes down what a container is on now, and has its names, routes and ports follow.
+    /// Writes down what a container is on now, and has its links, names, routes and ports follow. Whatever is killed from then
+    /// on, the next supervisor sees to the rest of it ([`Host::settle_networks`]).
     fn moved(
         &self,
         mut record: ContainerRecord,
@@ -168,10 +177,14 @@ impl Host {
         let mut held = self.link.held(&format!("net:{id}")).map_err(|error| because(what, &error))?.into_iter();
         let Some(netns) = held.next() else { return Err(failure(what)) };
         let dns = held.next().zip(held.next()).map(|(udp, tcp)| DnsSockets { udp, tcp });
+        let all = |joined: &[Joined]| joined.iter().flat_map(|one| one.addresses.clone()).collect::<Vec<IpAddr>>();
+        let kept = all(&are);
+        let gone: Vec<IpAddr> = all(&were).into_iter().filter(|one| !kept.contains(one)).collect();
+        live::leave(netns.as_fd(), &gone).map_err(|error| because("cannot disconnect the container", &error))?;
         let (old, new) = (default_routes(before, &were), default_routes(&after, &are));
         let changed: Vec<_> = new.into_iter().filter(|route| !old.contains(route)).collect();
         live::route(netns.as_fd(), &changed).map_err(|error| because(what, &error))?;
-        self.note_addresses(&mut record, &were, &are)?;
+        self.note_addresses(&mut record, &gone, &are)?;
         let same = Targets::new(before, &were) == Targets::new(&after, &are);
         let previous = self.connections.open.borrow_mut().remove(&record.config.id);
         self.open(&record.config, &are, &netns, dns)?;
@@ -194,25 +207,19 @@ impl Host {
         self.apply_firewall()
     }
 
-    /// In the container's state, and in its /etc/hosts: a line comes for each address that is new, and goes with the address.
+    /// In the container's /etc/hosts, where a line comes for each address that has none and goes with the address; then in its
+    /// state, which says by that that all has followed.
     fn note_addresses(
         &self,
         record: &mut ContainerRecord,
-        were: &[Joined],
+        gone: &[IpAddr],
         are: &[Joined],
     ) -> Result<(), RuntimeError> {
-        let attachments = attachments_of(&record.config)?.iter();
-        let first =
-            attachments.zip(are).filter_map(|(one, joined)| Some((one.network.clone(), *joined.addresses.first()?)));
-        record.state.addresses = first.collect();
-        self.write_state(&record.config.id, &record.state)?;
-        let all = |joined: &[Joined]| joined.iter().flat_map(|one| one.addresses.clone()).collect::<Vec<IpAddr>>();
-        let (old, new) = (all(were), all(are));
         let container = &record.config.service.container;
         let hostname = own_hostname(&record.config);
-        let lines = |addresses: Vec<IpAddr>| files::own_hosts(&hostname, container.domainname.as_deref(), &addresses);
-        let gone = lines(old.iter().filter(|one| !new.contains(one)).copied().collect());
-        let come = lines(new.into_iter().filter(|one| !old.contains(one)).collect());
+        let lines = |addresses: &[IpAddr]| files::own_hosts(&hostname, container.domainname.as_deref(), addresses);
+        let gone = lines(gone);
+        let come = lines(&are.iter().flat_map(|one| one.addresses.clone()).collect::<Vec<_>>());
         let path = self.dir.container(&record.config.id).join("hosts");
         // The container has the file itself: it is changed, not replaced. What is in it may be anything by now.
         let changed = fs::File::open(&path).and_then(|file| {
@@ -221,15 +228,19 @@ impl Host {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
             let is_gone = |line: &&[u8]| gone.split_inclusive('\n').any(|other| other.as_bytes() == *line);
-            let kept = text.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_gone(line));
-            fs::write(&path, kept.chain([come.as_bytes()]).collect::<Vec<_>>().concat())
+            let mut kept: Vec<&[u8]> =
+                text.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_gone(line)).collect();
+            let new = come.split_inclusive('\n').map(str::as_bytes).filter(|line| !kept.contains(line));
+            kept.extend(new.collect::<Vec<_>>());
+            fs::write(&path, kept.concat())
         });
         if let Err(error) = changed {
             self.warn(
                 &because(format!("`{}` does not have the container's addresses", path.display()), &error).message,
             );
         }
-        Ok(())
+        record.state.addresses = first_addresses(attachments_of(&record.config)?, are);
+        self.write_state(&record.config.id, &record.state)
     }
 }
 
@@ -240,6 +251,12 @@ fn attachments_of(config: &ContainerConfig) -> Result<&[Attachment], RuntimeErro
             format!("container `{}` has a `network_mode` that leaves it no networks of its own", config.name),
         )),
     }
+}
+
+/// By network key, as a container's state has them.
+fn first_addresses(attachments: &[Attachment], joined: &[Joined]) -> BTreeMap<String, IpAddr> {
+    let first = attachments.iter().zip(joined);
+    first.filter_map(|(one, joined)| Some((one.network.clone(), *joined.addresses.first()?))).collect()
 }
 
 /// The default routes that a container has on its networks.
