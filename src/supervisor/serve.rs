@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -25,16 +26,21 @@ use crate::sys::peer::{Peer, Why, peer};
 /// Who is not obeyed has no more bytes read, as what he sends is kept until it is whole.
 const STRANGERS: u32 = 1 << 20;
 
+/// How long who has connected may take to ask for something, where he alone keeps this process from ending. Clients ask at once,
+/// and one that is hung up on asks the next supervisor.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// The socket and what requests need.
 pub(super) struct Server {
     shared: Rc<Shared>,
     listener: tokio::net::UnixListener,
-    idle: watch::Receiver<bool>,
 }
 
 struct Shared {
     host: Host,
     commands: mpsc::UnboundedSender<Command>,
+    /// Nothing runs.
+    idle: watch::Receiver<bool>,
     /// The change under way: its time of request, and who else waits for its outcome.
     current: RefCell<Option<Current>>,
     /// Clients being served, and changes that leave something to clear away.
@@ -59,8 +65,9 @@ impl Server {
         idle: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let shared = Shared { host, commands, current: RefCell::new(None), busy: Cell::new(0), left: Notify::new() };
-        Ok(Self { shared: Rc::new(shared), listener: tokio::net::UnixListener::from_std(listener)?, idle })
+        let current = RefCell::new(None);
+        let shared = Shared { host, commands, idle, current, busy: Cell::new(0), left: Notify::new() };
+        Ok(Self { shared: Rc::new(shared), listener: tokio::net::UnixListener::from_std(listener)? })
     }
 
     /// Goes on with the change that the process before this one had begun.
@@ -82,7 +89,7 @@ impl Server {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.serve(accepted?.0),
-                () = done(&self.shared, self.idle.clone()) => {
+                () = done(&self.shared) => {
                     if !self.accept_late()? {
                         break;
                     }
@@ -121,7 +128,8 @@ impl Server {
 }
 
 /// Waits until nothing runs, nothing is under way or left over, and nobody is connected.
-async fn done(shared: &Shared, mut idle: watch::Receiver<bool>) {
+async fn done(shared: &Shared) {
+    let mut idle = shared.idle.clone();
     loop {
         if idle.wait_for(|idle| *idle).await.is_err() {
             return;
@@ -146,10 +154,12 @@ impl Shared {
     async fn answer(self: &Rc<Self>, mut stream: UnixStream) -> io::Result<()> {
         let client = peer(&stream)?;
         let most = if client == Peer::Ours { MAX_MESSAGE } else { STRANGERS };
-        let request = match receive(&mut stream, most).await? {
-            Some(request) => request,
-            None => return Ok(()),
+        let request = tokio::select! {
+            biased;
+            request = receive(&mut stream, most) => request?,
+            () = self.silence() => None,
         };
+        let Some(request) = request else { return Ok(()) };
         match client {
             Peer::Ours => {}
             // Nobody waits for what would be done.
@@ -182,6 +192,16 @@ impl Shared {
             Request::Network { container, change } => self.network(&mut stream, &container, change).await,
             Request::Events => self.events(&mut stream).await,
             Request::GiveWay => self.give_way(&mut stream).await,
+        }
+    }
+
+    /// Waits until whoever has asked for nothing is not waited for any more.
+    async fn silence(&self) {
+        loop {
+            tokio::time::sleep(SILENCE).await;
+            if *self.idle.borrow() && self.current.borrow().is_none() {
+                return;
+            }
         }
     }
 

@@ -173,6 +173,23 @@ fn up_of_no_service_is_an_error() {
     project.assert_nothing_left();
 }
 
+/// It may be any program of the user's, and stay there for ever.
+#[test]
+fn who_says_nothing_at_the_control_socket_keeps_no_supervisor() {
+    if !can_run_containers("who_says_nothing_at_the_control_socket_keeps_no_supervisor") {
+        return;
+    }
+    let project =
+        Project::new("services:\n  a: {image: rcompose/host, command: [sleep, '1000'], stop_signal: SIGKILL}\n");
+    project.run(&["up", "-d"]).ok();
+    let socket = project.root().join("run").join(&project.name).join("control.sock");
+    let silent = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let mut half = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    std::io::Write::write_all(&mut half, &[9, 0, 0, 0, b'{']).unwrap();
+    project.down();
+    drop((silent, half));
+}
+
 /// Whoever can open it can lock it, and keep everybody's commands waiting.
 #[test]
 fn nobody_else_can_hold_a_projects_lock() {
