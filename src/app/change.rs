@@ -42,8 +42,7 @@ impl App {
     /// [`AppError::Input`] for wrong files, [`AppError::Usage`] for wrong numbers.
     pub fn prepare_up(&self, options: &UpOptions, providers: Option<News<'_>>) -> Result<Up, AppError> {
         let mut loaded = self.load(&options.services)?;
-        // `create` takes it for nothing to do.
-        if loaded.project.services.is_empty() && !options.no_start {
+        if loaded.project.services.is_empty() && !options.may_be_empty {
             return Err(AppError::Usage("no service selected".to_owned()));
         }
         if let Some(news) = providers {

@@ -20,6 +20,8 @@ pub struct UpOptions {
     pub renew_anonymous_volumes: bool,
     pub no_deps: bool,
     pub no_start: bool,
+    /// No service at all is nothing to do, as for `create`, and no error.
+    pub may_be_empty: bool,
     pub remove_orphans: bool,
     pub scale: Vec<(String, u32)>,
     pub timeout: Option<Duration>,

@@ -59,6 +59,7 @@ pub fn run(args: CreateArgs, context: Context) -> Result<ExitCode, Failure> {
         scale: args.scale,
         yes: args.yes,
         no_start: true,
+        may_be_empty: true,
         ..UpArgs::default()
     };
     up::run(args, context)

@@ -112,6 +112,9 @@ pub struct UpArgs {
     #[arg(long, env = "COMPOSE_MENU", hide_env = true, num_args = 0..=1, require_equals = true,
         default_missing_value = "true")]
     pub menu: Option<bool>,
+    /// For `create`.
+    #[arg(skip)]
+    pub may_be_empty: bool,
 }
 
 impl UpArgs {
@@ -129,6 +132,7 @@ impl UpArgs {
             renew_anonymous_volumes: self.renew_anon_volumes,
             no_deps: self.no_deps,
             no_start: self.no_start,
+            may_be_empty: self.may_be_empty,
             remove_orphans: self.remove_orphans,
             scale: self.scale,
             timeout: self.timeout,

@@ -164,7 +164,7 @@ fn too_few_descriptors_are_told_once() {
 #[test]
 fn up_of_no_service_is_an_error() {
     let project = Project::new("services:\n  a: {image: rcompose/host, profiles: [x]}\n");
-    for args in [&["up"][..], &["up", "-d"], &["up", "--dry-run"], &["plan"]] {
+    for args in [&["up"][..], &["up", "-d"], &["up", "--no-start"], &["up", "--dry-run"], &["plan"]] {
         let ran = project.run(args).fails(1);
         assert_eq!(ran.err, "error: no service selected\n");
     }
