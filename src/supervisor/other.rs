@@ -51,8 +51,11 @@ impl Host {
             (cgroup.entry(), path.join("runtime"))
         };
         let entry = entry.map_err(|error| because("cannot open the control group", &error))?;
-        let bundle = lower::bundle(spec, &root, network, group).map_err(|error| because(what(), &error))?;
-        fs::create_dir_all(&folder)
+        let memory = self.joined_memory(config)?;
+        let at = memory.is_some().then(|| folder.join("shm"));
+        let bundle =
+            lower::bundle(spec, &root, network, group, at.as_deref()).map_err(|error| because(what(), &error))?;
+        fs::create_dir_all(at.as_ref().unwrap_or(&folder))
             .and_then(|()| disk::replace_json(&folder.join("config.json"), &bundle, Durability::Kill))
             .map_err(|error| because(format!("cannot write a bundle in `{}`", folder.display()), &error))?;
         let handover = Handover {
@@ -61,6 +64,7 @@ impl Host {
             root,
             bundle: &folder,
             cgroup: entry,
+            shared_memory: memory.zip(at.as_deref()),
             stdin: config.service.container.stdin_open,
         };
         let lowered = lower::lower_other(spec, handover).map_err(|error| because(what(), &error))?;

@@ -360,7 +360,7 @@ impl Host {
     }
 
     /// What the container whose `ipc` namespace is joined has in /dev/shm.
-    fn joined_memory(&self, config: &ContainerConfig) -> Result<Option<OwnedFd>, RuntimeError> {
+    pub(super) fn joined_memory(&self, config: &ContainerConfig) -> Result<Option<OwnedFd>, RuntimeError> {
         let Some(id) = self.owner_of(&config.service.container.ipc)? else { return Ok(None) };
         let pid = self.live.borrow().get(&id).map(|live| live.pid);
         let memory = pid.map(|pid| crate::sys::mount::clone_of(pid, b"dev/shm")).transpose();

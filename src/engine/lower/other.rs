@@ -1,5 +1,6 @@
 //! A container that another OCI runtime makes: we mount its root where nobody else sees it, and hand over a bundle.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
@@ -26,14 +27,31 @@ pub struct Handover<'a> {
     pub bundle: &'a Path,
     /// What the runtime is called in; the container stays there, or below it.
     pub cgroup: cgroup::Entry,
+    /// Shared memory of the container whose `ipc` namespace is joined, as a mount to be attached, and the folder for that: only
+    /// where the runtime is called does a path lead there.
+    pub shared_memory: Option<(OwnedFd, &'a Path)>,
     pub stdin: bool,
 }
 
+const SHM: &str = "/dev/shm";
 const SHARED: [&str; 2] = ["shared", "rshared"];
 const SLAVE: [&str; 2] = ["slave", "rslave"];
 
 fn spreads(mount: &Mount, options: [&str; 2]) -> bool {
     mount.options().iter().flatten().any(|option| options.contains(&option.as_str()))
+}
+
+fn share_memory((memory, at): (OwnedFd, &Path), slots: &mut Slots) -> Result<Step, LowerError> {
+    Ok(Step::Bind {
+        source: BindSource::Detached(slots.add(memory)),
+        target: mounts::text(at)?,
+        recursive: false,
+        flags: MountFlags::default(),
+        clear: Cleared::default(),
+        recursive_flags: RecursiveFlags::default(),
+        propagation: None,
+        id_map: None,
+    })
 }
 
 /// In the namespace that the runtime is called in nothing spreads to the host. The host's mount is put over its copy there.
@@ -64,6 +82,9 @@ pub fn lower_other(spec: &Spec, handover: Handover<'_>) -> Result<Lowered, Lower
     for mount in spec.mounts().iter().flatten().filter(|mount| spreads(mount, SHARED)) {
         steps.push(stay_shared(mount, &mut slots)?);
     }
+    if let Some(memory) = handover.shared_memory {
+        steps.push(share_memory(memory, &mut slots)?);
+    }
     steps.extend(spec.linux().as_ref().and_then(mounts::label));
     root(handover.root, (None, false), &mut slots, &mut steps)?;
     steps.extend(mounts::images(spec)?);
@@ -81,11 +102,18 @@ pub fn lower_other(spec: &Spec, handover: Handover<'_>) -> Result<Lowered, Lower
     Ok(Lowered { launch, descriptors: slots.0 })
 }
 
-/// The specification as the other runtime gets it: only words of the standard, and paths that it can follow.
+/// The specification as the other runtime gets it: only words of the standard, and paths that it can follow. `memory`: where
+/// [`lower_other`] attaches the memory that is shared.
 ///
 /// # Errors
 /// What it could not do from where it runs.
-pub fn bundle(spec: &Spec, root: &Root, network: Option<PathBuf>, group: PathBuf) -> Result<Spec, LowerError> {
+pub fn bundle(
+    spec: &Spec,
+    root: &Root,
+    network: Option<PathBuf>,
+    group: PathBuf,
+    memory: Option<&Path>,
+) -> Result<Spec, LowerError> {
     let mut spec = spec.clone();
     spec.set_version(VERSION.to_owned());
     let mut mounts = spec.mounts().clone().unwrap_or_default();
@@ -95,6 +123,14 @@ pub fn bundle(spec: &Spec, root: &Root, network: Option<PathBuf>, group: PathBuf
     let around = around.iter().find(|(options, _)| mounts.iter().any(|mount| spreads(mount, *options)));
     if let (Some((_, propagation)), Some(linux)) = (around, spec.linux_mut()) {
         linux.set_rootfs_propagation(Some((*propagation).to_owned()));
+    }
+    if let Some(memory) = memory.filter(|_| !mounts.iter().any(|mount| mount.destination() == Path::new(SHM))) {
+        let mut shared = Mount::default();
+        shared.set_destination(PathBuf::from(SHM));
+        shared.set_typ(Some("bind".to_owned()));
+        shared.set_source(Some(memory.to_owned()));
+        shared.set_options(Some(["bind", "rprivate"].map(str::to_owned).to_vec()));
+        mounts.push(shared);
     }
     spec.set_mounts(Some(mounts));
     if let (Root::Overlay { at, .. } | Root::Bind(at), Some(wanted)) = (root, spec.root_mut()) {

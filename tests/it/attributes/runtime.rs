@@ -85,6 +85,32 @@ fn another_runtime_makes_the_container_and_all_else_stays_ours() {
     other.down();
 }
 
+/// Both ways: in one that it makes, and of one that it has made.
+#[test]
+fn another_runtime_gives_the_memory_of_the_container_whose_ipc_is_joined() {
+    let idle = shell("exec sleep 1000");
+    let compose = format!(
+        "services:
+  a: {{{idle}, ipc: shareable}}
+  b: {{{idle}, runtime: other, ipc: 'service:a', depends_on: [a]}}
+  c: {{{idle}, runtime: other, ipc: shareable}}
+  d: {{{idle}, ipc: 'service:c', depends_on: [c]}}
+  e: {{{idle}, runtime: other, ipc: 'service:a', tmpfs: ['/dev/shm:size=1m'], depends_on: [a]}}\n"
+    );
+    let test = "another_runtime_gives_the_memory_of_the_container_whose_ipc_is_joined";
+    let Some(other) = Other::new(test, &compose) else { return };
+    other.run(&["up", "-d"]).ok();
+    let inside = |service: &str, script: &str| other.run(&["exec", "-T", service, "sh", "-c", script]).ok().out;
+    for (owner, guest) in [("a", "b"), ("c", "d")] {
+        inside(owner, "echo theirs > /dev/shm/file");
+        let said = inside(guest, "cat /dev/shm/file; echo ours > /dev/shm/file; grep -c ' /dev/shm ' /proc/mounts");
+        assert_eq!(said, "theirs\n1\n", "{guest}");
+        assert_eq!(inside(owner, "cat /dev/shm/file"), "ours\n", "{guest}");
+    }
+    assert_eq!(inside("e", "ls /dev/shm; grep -c ' /dev/shm ' /proc/mounts"), "1\n");
+    other.down();
+}
+
 #[test]
 fn another_runtime_gives_a_terminal() {
     let compose =
