@@ -20,6 +20,7 @@ use crate::keeper;
 use crate::keeper::CONTROL;
 use crate::keeper::Program;
 use crate::keeper::SpawnOptions;
+use crate::state::ContainerRecord;
 use crate::state::ProjectDir;
 use crate::state::Roots;
 use crate::state::RunState;
@@ -51,6 +52,10 @@ pub enum SessionError {
         "the supervisor of project `{project}` takes no connection: it was stopped or hangs, and too many commands wait for it"
     )]
     Deaf { project: String },
+    #[error(
+        "the containers of project `{project}` that run need {wanted} open files in its processes, and this command may have {files}"
+    )]
+    Files { project: String, wanted: u64, files: u64 },
     #[error("the supervisor of project `{project}` ended {ATTEMPTS} times without an answer; see `{log}`")]
     Gone { project: String, log: PathBuf },
 }
@@ -80,6 +85,11 @@ impl SessionError {
             Self::Talk { project, .. } | Self::Gone { project, .. } => {
                 Some(format!("if it is of another build of this program, {}", end_both(project)))
             }
+            Self::Files { .. } => Some(
+                "give the command where the hard limit is higher (`ulimit -Hn`, `LimitNOFILE=` of a systemd service, `nofile` in \
+                 /etc/security/limits.conf)"
+                    .to_owned(),
+            ),
             Self::Folder { .. } | Self::Start { .. } => None,
         }
     }
@@ -205,7 +215,10 @@ impl Session {
                 return Ok(connection);
             }
             self.make_folder(self.dir.data())?;
-            return self.start().map_err(|source| SessionError::Start { project: self.project.clone(), source });
+            let failed = |source| SessionError::Start { project: self.project.clone(), source };
+            let running = self.running().map_err(failed)?;
+            self.check_files(&running)?;
+            return self.start(&running).map_err(failed);
         }
     }
 
@@ -236,7 +249,7 @@ impl Session {
 
     /// Binds the control socket and starts the keeper with it; whoever connects from now on waits in its backlog. We do so
     /// first: a supervisor that finds nothing to do and nobody waiting ends.
-    fn start(&self) -> io::Result<Connection> {
+    fn start(&self, running: &[ContainerRecord]) -> io::Result<Connection> {
         let folder = self.open_run_folder()?;
         match std::fs::remove_file(self.dir.socket()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -252,20 +265,32 @@ impl Session {
             supervisor: Program::supervisor(&self.project, &self.roots.data, &self.roots.run),
             held: vec![(CONTROL.to_owned(), listener.as_fd())],
             log,
-            like: self.living()?.as_ref().map(AsFd::as_fd),
+            like: living(running).as_ref().map(AsFd::as_fd),
         })?;
         Ok(Connection::new(stream))
     }
 
-    /// The user namespace of a container that outlived keeper and supervisor, and may end any time.
-    fn living(&self) -> io::Result<Option<File>> {
+    /// Containers that outlived keeper and supervisor, and may end any time.
+    fn running(&self) -> io::Result<Vec<ContainerRecord>> {
         let boot = crate::base::boot::boot_id()?;
-        let runs = self.dir.load()?.into_iter().filter_map(|record| record.state.run.filter(|run| run.boot_id == boot));
-        let namespace = |run: RunState| {
-            let file = userns::of(run.pid).ok()?;
-            (start_time(run.pid) == Some(run.start_time)).then_some(file)
-        };
-        Ok(runs.filter_map(namespace).next())
+        let mut records = self.dir.load()?;
+        records.retain(|record| {
+            let run = record.state.run.as_ref().filter(|run| run.boot_id == boot);
+            run.is_some_and(|run| start_time(run.pid) == Some(run.start_time))
+        });
+        Ok(records)
+    }
+
+    /// A keeper has this command's hard limit, and could not take over what runs with less than it was started with.
+    fn check_files(&self, running: &[ContainerRecord]) -> Result<(), SessionError> {
+        let taken: usize = running.iter().map(|one| one.config.service.container.network.descriptors()).sum();
+        let wanted = FILES.saturating_add(taken as u64);
+        match getrlimit(Resource::Nofile).maximum {
+            Some(files) if taken > 0 && files < wanted => {
+                Err(SessionError::Files { project: self.project.clone(), wanted, files })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The lock of who starts or removes what the project has; `None` when it has been removed meanwhile.
@@ -292,6 +317,15 @@ impl Session {
     fn folder_error(&self, source: io::Error) -> SessionError {
         SessionError::Folder { path: self.dir.run().to_owned(), source }
     }
+}
+
+/// The user namespace of one of these containers.
+fn living(running: &[ContainerRecord]) -> Option<File> {
+    let namespace = |run: &RunState| {
+        let file = userns::of(run.pid).ok()?;
+        (start_time(run.pid) == Some(run.start_time)).then_some(file)
+    };
+    running.iter().filter_map(|record| record.state.run.as_ref()).find_map(namespace)
 }
 
 /// Has keeper and supervisor replaced by this program. Returns when that is done or failed: whoever is there then is asked.

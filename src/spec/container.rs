@@ -163,6 +163,14 @@ pub enum NetworkMode {
 }
 
 impl NetworkMode {
+    /// How many descriptors a container that runs takes of the project's supervisor; while it starts it takes some more.
+    pub const fn descriptors(&self) -> usize {
+        match self {
+            Self::Networks(_) => 12,
+            Self::None | Self::Host | Self::Service(_) | Self::Container(_) => 6,
+        }
+    }
+
     /// Whose network namespace is joined, if anybody's.
     pub fn namespace(&self) -> NamespaceMode {
         match self {

@@ -23,8 +23,7 @@ impl Host {
     /// When the project's directory cannot be read. A container that cannot be taken over is ended.
     pub(super) async fn take_over(&self, inherited: Inherited) -> Result<(), RuntimeError> {
         self.sweep()?;
-        let Inherited { processes, held, ended } = inherited;
-        drop(held);
+        let Inherited { processes, ended, .. } = inherited;
         let records = self.dir.load().map_err(|error| because("cannot read the project's containers", &error))?;
         for record in &records {
             let id = &record.config.id;

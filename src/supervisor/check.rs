@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use crate::base::ids::ContainerId;
@@ -9,16 +10,42 @@ use crate::engine::runtimes;
 use crate::network::ports::{Holder, PortError};
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
-use crate::spec::container::{MountSource, NetworkMode};
+use crate::spec::container::MountSource;
 use crate::spec::observed::Published;
+use crate::state::ContainerConfig;
 use crate::supervisor::failure::{DESCRIPTORS_HELP, because};
 use crate::supervisor::host::Host;
 
-/// What a running container takes of the supervisor's descriptors; while it starts it takes some more.
-const DESCRIPTORS: usize = 6;
-const DESCRIPTORS_WITH_NETWORK: usize = 12;
+/// Kept for whoever asks for something, for programs inside containers, and for what a start takes for a moment: without any left
+/// nobody is answered, and a successor of this process cannot take over what runs.
+const SPARE: usize = 32;
+
+/// Descriptors, counted when containers begin to be started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    /// Open before the first of them.
+    open: usize,
+    /// For those that start.
+    promised: usize,
+}
 
 impl Host {
+    /// There are descriptors for one more container, besides those that are being started.
+    pub(super) fn check_room(&self, config: &ContainerConfig) -> Result<(), RuntimeError> {
+        let what = || format!("cannot start container `{}`", config.name);
+        let mut room = self.room.get();
+        if self.starting.borrow().is_empty() {
+            let open = open_descriptors().ok_or_else(|| because(what(), &Errno::MFILE))?;
+            room = Room { open, promised: 0 };
+        }
+        room.promised += config.service.container.network.descriptors();
+        if limit().is_some_and(|limit| room.open.saturating_add(room.promised + SPARE) > limit) {
+            return Err(because(what(), &Errno::MFILE));
+        }
+        self.room.set(room);
+        Ok(())
+    }
+
     /// Images there, bind sources there, ports free. All problems, not the first one.
     pub(super) fn check(&self, containers: &[NewContainer], going: &[ContainerId]) -> Result<(), Vec<RuntimeError>> {
         let mut problems: Vec<_> = check_descriptors(containers).into_iter().collect();
@@ -108,17 +135,24 @@ impl Host {
 
 /// There are descriptors for the new containers: otherwise each of those that get none would fail for itself.
 fn check_descriptors(containers: &[NewContainer]) -> Option<RuntimeError> {
-    let limit = usize::try_from(getrlimit(Resource::Nofile).current?).ok()?;
-    let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
+    let (open, limit) = (open_descriptors()?, limit()?);
     let new = containers.iter().filter(|new| new.replaces.is_none());
-    let network = |new: &NewContainer| matches!(new.service.container.network, NetworkMode::Networks(_));
-    let wanted: usize = new.map(|new| if network(new) { DESCRIPTORS_WITH_NETWORK } else { DESCRIPTORS }).sum();
-    (open.saturating_add(wanted) > limit).then(|| RuntimeError {
+    let wanted: usize = new.map(|new| new.service.container.network.descriptors()).sum();
+    (wanted > 0 && open.saturating_add(wanted + SPARE) > limit).then(|| RuntimeError {
         message: format!(
-            "the containers need {wanted} descriptors in the project's processes, which have {open} of {limit} by now"
+            "the containers need {wanted} descriptors in the project's processes, which have {open} of {limit} by now and keep \
+             {SPARE} free"
         ),
         help: Some(DESCRIPTORS_HELP.to_owned()),
     })
+}
+
+fn limit() -> Option<usize> {
+    usize::try_from(getrlimit(Resource::Nofile).current?).ok()
+}
+
+fn open_descriptors() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/fd").ok()?.count())
 }
 
 /// Another runtime that is asked for is there.

@@ -40,6 +40,7 @@ use crate::state::Roots;
 use crate::state::RunState;
 use crate::state::StateFile;
 use crate::state::{ContainerConfig, ContainerRecord};
+use crate::supervisor::check::Room;
 use crate::supervisor::connect::Connections;
 use crate::supervisor::failure::{because, failure};
 use crate::supervisor::link::Link;
@@ -92,6 +93,8 @@ pub(super) struct Parts {
     /// Containers whose start has not been written down yet: their end waits for that.
     pub(super) starting: RefCell<BTreeSet<ContainerId>>,
     pub(super) started: Notify,
+    /// Descriptors for the containers that are being started.
+    pub(super) room: Cell<Room>,
     /// What whoever asked for the change under way should know.
     pub(super) notices: RefCell<Option<mpsc::UnboundedSender<String>>>,
     /// What a user with one id does without has been said.

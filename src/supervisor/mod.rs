@@ -21,7 +21,7 @@ mod serve;
 mod start;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io;
@@ -51,7 +51,7 @@ use crate::state::Roots;
 use crate::state::RunState;
 use crate::supervisor::connect::Connections;
 use crate::supervisor::host::{Host, Parts};
-use crate::supervisor::link::{Inherited, Link};
+use crate::supervisor::link::Link;
 use crate::supervisor::serve::Server;
 use crate::volume::Volumes;
 
@@ -92,15 +92,17 @@ fn start(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
 
 async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> {
     let keeper = KeeperHandle::from_stdin()?;
-    let inherited = Link::greeting(&keeper).await?;
+    let mut inherited = Link::greeting(&keeper).await?;
     let program = Program::supervisor(&project, &roots.data, &roots.run);
     let log = roots.project(&project).data().join("supervisor.log");
     let held = inherited.held.get(NETWORK).and_then(|descriptors| descriptors.first());
     let outlived = if held.is_none() { Uplink::left(roots.project(&project).run())? } else { None };
     // While this thread is the only one.
     let (outside, netns) = network::outside::settle(held.or(outlived.as_ref()))?;
+    let held = std::mem::take(&mut inherited.held);
+    let is_new = !held.contains_key(NETWORK);
     let (link, ends) = Link::new(&project, program, log, keeper, outside.clone());
-    let listener = match restore(&link, &inherited) {
+    let listener = match restore(&link, held) {
         Ok(listener) => listener,
         Err(error) => {
             // Nobody can reach us, and no successor would do better: the next command starts both anew.
@@ -108,7 +110,7 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
             return Err(error.into());
         }
     };
-    if let Some(netns) = netns.filter(|_| held.is_none()) {
+    if let Some(netns) = netns.filter(|_| is_new) {
         link.hold(NETWORK, vec![netns])?;
     }
     let pumping = link.clone();
@@ -144,13 +146,12 @@ async fn supervise(project: String, roots: Roots) -> Result<(), Box<dyn Error>> 
 }
 
 /// Notes everything that the keeper holds, and finds the control socket among it.
-fn restore(link: &Link, inherited: &Inherited) -> io::Result<UnixListener> {
+fn restore(link: &Link, held: HashMap<String, Vec<OwnedFd>>) -> io::Result<UnixListener> {
     let mut control = None;
-    for (name, descriptors) in &inherited.held {
-        let copies = descriptors.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
-        let copies = link.restore(name, copies);
+    for (name, descriptors) in held {
+        let held = link.restore(&name, descriptors);
         if name == CONTROL {
-            control = copies.first().map(OwnedFd::try_clone).transpose()?;
+            control = held.first().map(OwnedFd::try_clone).transpose()?;
         }
     }
     control.map(UnixListener::from).ok_or_else(|| io::Error::other("the keeper holds no control socket"))
@@ -184,6 +185,7 @@ fn host(
         notices: RefCell::default(),
         said_single: Cell::new(false),
         started: Notify::new(),
+        room: Cell::default(),
         ends: Mutex::new(ends),
         watchers: RefCell::default(),
         latest: Cell::new(0),

@@ -30,6 +30,9 @@ const STRANGERS: u32 = 1 << 20;
 /// and one that is hung up on asks the next supervisor.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// How long nobody is accepted when no descriptor is left.
+const FULL: Duration = Duration::from_millis(50);
+
 /// The socket and what requests need.
 pub(super) struct Server {
     shared: Rc<Shared>,
@@ -88,7 +91,14 @@ impl Server {
     pub(super) async fn run(self) -> io::Result<()> {
         loop {
             tokio::select! {
-                accepted = self.listener.accept() => self.serve(accepted?.0),
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => self.serve(stream),
+                    // Whoever is served now gives some back.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                        tokio::time::sleep(FULL).await;
+                    }
+                    Err(error) => return Err(error),
+                },
                 () = done(&self.shared) => {
                     if !self.accept_late()? {
                         break;

@@ -53,6 +53,7 @@ impl Host {
         if self.live.borrow().contains_key(id) {
             return self.observe_one(id);
         }
+        self.check_room(&record.config)?;
         self.forget_last_end(&record, restarts)?;
         self.starting.borrow_mut().insert(id.clone());
         let started = self.connect_and_launch(&record).await;
