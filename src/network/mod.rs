@@ -83,6 +83,21 @@ pub enum NetworkError {
          `ipvlan_flag`: give both the same, or another `parent`"
     )]
     Modes { network: String, holder: String, link: String },
+    #[error(
+        "networks `{network}` and `{holder}` are on link `{link}`, of which mode `passthru` takes all: give one of them another \
+         `parent`, or both another `macvlan_mode`"
+    )]
+    Whole { network: String, holder: String, link: String },
+    #[error(
+        "network `{network}` gives link `{link}` whole to one container (`macvlan_mode: passthru`), and another one is on it: \
+         stop that, or choose another `macvlan_mode` or `parent`"
+    )]
+    Passthru { network: String, link: String },
+    #[error(
+        "link `{link}` cannot be the parent of network `{network}` (`{driver}`) now: it is one of `{other}`, or a port of a bridge or bond. \
+         Choose another `parent`, or the same driver for all networks on it"
+    )]
+    Parent { network: String, link: String, driver: &'static str, other: &'static str },
     #[error("network `{network}`: this host has no link `{link}`")]
     NoParent { network: String, link: String },
     #[error("`{value}` is not a hardware address")]

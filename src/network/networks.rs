@@ -292,11 +292,17 @@ fn plan_record(
     if let Some(other) = others.iter().find(|other| is_bridge && other.bridge == bridge) {
         return Err(NetworkError::LinkTaken { network: spec.name.clone(), link: bridge, holder: other.name.clone() });
     }
-    // The last one made would change those that are there.
-    if let Driver::Shared(shared) = &spec.driver
-        && let Some(other) = others.iter().find(|other| other.bridge == bridge && other.changes_with(shared))
-    {
-        return Err(NetworkError::Modes { network: spec.name.clone(), holder: other.name.clone(), link: bridge });
+    if let Driver::Shared(shared) = &spec.driver {
+        for other in others.iter().filter(|other| other.bridge == bridge) {
+            let (network, holder) = (spec.name.clone(), other.name.clone());
+            // The last one made would change those that are there.
+            if other.changes_with(shared) {
+                return Err(NetworkError::Modes { network, holder, link: bridge });
+            }
+            if other.excludes(shared) {
+                return Err(NetworkError::Whole { network, holder, link: bridge });
+            }
+        }
     }
     let mut used = ipam::used_by(others);
     // The own range of a link that is there already is the very one that containers are to be in.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::disk::{self, Durability};
 use crate::network::NetworkError;
 use crate::network::ipam;
-use crate::spec::network::{Bridge, Driver, Shared};
+use crate::spec::network::{Bridge, Driver, Shared, SharedKind};
 
 /// A network that exists, or of which something may exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,13 @@ impl NetworkRecord {
         let Driver::Shared(own) = &self.driver else { return false };
         let ipvlan = own.kind.driver() == "ipvlan" && new.kind.driver() == "ipvlan";
         ipvlan && (own.kind, own.flag) != (new.kind, new.flag)
+    }
+
+    /// Whether one of them takes the parent, if it is the same, whole.
+    pub fn excludes(&self, new: &Shared) -> bool {
+        let Driver::Shared(own) = &self.driver else { return false };
+        let macvlan = own.kind.driver() == "macvlan" && new.kind.driver() == "macvlan";
+        macvlan && [own.kind, new.kind].contains(&SharedKind::MacvlanPassthru)
     }
 
     /// Its bridge; `None` for a network of another kind.

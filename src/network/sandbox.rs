@@ -147,7 +147,21 @@ fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result
 }
 
 fn connecting(interface: &Interface<'_>) -> impl FnOnce(io::Error) -> NetworkError {
-    NetworkError::kernel(format!("connect a container to network `{}`", interface.network.name))
+    let (network, link) = (interface.network.name.clone(), interface.network.bridge.clone());
+    let has_mtu = interface.network.mtu.is_some();
+    let shared = match &interface.network.driver {
+        Driver::Shared(shared) => Some(shared.kind),
+        Driver::Bridge(_) => None,
+    };
+    move |error| match (error.raw_os_error(), shared) {
+        // All that the kernel says to one that is not alone there, and to one with an MTU that the parent does not have.
+        (Some(libc::EINVAL), Some(SharedKind::MacvlanPassthru)) if !has_mtu => NetworkError::Passthru { network, link },
+        (Some(libc::EBUSY), Some(kind)) => {
+            let other = if kind.driver() == "macvlan" { "ipvlan" } else { "macvlan" };
+            NetworkError::Parent { network, link, driver: kind.driver(), other }
+        }
+        _ => NetworkError::kernel(format!("connect a container to network `{network}`"))(error),
+    }
 }
 
 fn has_ipv6(interface: &Interface<'_>) -> bool {
@@ -359,4 +373,37 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6], NetworkError> {
     let wrong = || NetworkError::Mac { value: text.to_owned() };
     let bytes: Result<Vec<u8>, _> = text.split([':', '-']).map(|part| u8::from_str_radix(part, 16)).collect();
     bytes.map_err(|_| wrong())?.try_into().map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::network::Bridge;
+
+    #[test]
+    fn a_parent_that_others_have_is_told_with_a_way_out() {
+        let shared = |kind| Driver::Shared(Shared { parent: Some("eth7".into()), kind, flag: IpvlanFlag::Bridge });
+        let told = |driver, number| {
+            let network = NetworkRecord { driver, bridge: "eth7".into(), ..crate::network::tests::record("net") };
+            let interface = Interface {
+                network: &network,
+                addresses: &[],
+                link_local: &[],
+                mac: None,
+                name: "eth0".into(),
+                link: "",
+                gateway: Gateway::default(),
+                sysctls: &[],
+            };
+            connecting(&interface)(io::Error::from_raw_os_error(number)).to_string()
+        };
+        let whole = told(shared(SharedKind::MacvlanPassthru), libc::EINVAL);
+        assert!(whole.contains("`net` gives link `eth7` whole") && whole.contains("another `macvlan_mode`"), "{whole}");
+        for (kind, other) in [(SharedKind::MacvlanBridge, "`ipvlan`"), (SharedKind::IpvlanL3, "`macvlan`")] {
+            let busy = told(shared(kind), libc::EBUSY);
+            assert!(busy.contains("`eth7`") && busy.contains(other) && busy.contains("another `parent`"), "{busy}");
+            assert!(told(shared(kind), libc::EINVAL).contains("the kernel refused"));
+        }
+        assert!(told(Driver::Bridge(Bridge::default()), libc::EBUSY).contains("the kernel refused"));
+    }
 }

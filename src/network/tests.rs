@@ -340,6 +340,38 @@ fn networks_on_one_parent_do_not_change_each_others_mode() {
         let refused = host.network_with("second", false, on_it(kind, flag)).unwrap_err();
         assert!(matches!(refused, NetworkError::Modes { .. }), "{refused}");
     }
+    // Mode `passthru` takes a parent whole, and is refused where one of the driver is.
+    let refused =
+        host.network_with("whole", false, on_it(SharedKind::MacvlanPassthru, IpvlanFlag::Bridge)).unwrap_err();
+    assert!(matches!(refused, NetworkError::Whole { .. }), "{refused}");
+    let alone = host.network("alone", false).bridge;
+    let on_that = |kind| Driver::Shared(Shared { parent: Some(alone.clone()), kind, flag: IpvlanFlag::Bridge });
+    host.network_with("takes", false, on_that(SharedKind::MacvlanPassthru)).unwrap();
+    for kind in [SharedKind::MacvlanPassthru, SharedKind::MacvlanBridge] {
+        let refused = host.network_with("late", false, on_that(kind)).unwrap_err();
+        assert!(matches!(refused, NetworkError::Whole { .. }), "{refused}");
+    }
+}
+
+/// A network without addresses, for tests that make nothing.
+pub(super) fn record(name: &str) -> NetworkRecord {
+    NetworkRecord {
+        id: "0".repeat(64),
+        name: name.into(),
+        project: "p".into(),
+        bridge: String::new(),
+        owns_link: false,
+        driver: Driver::default(),
+        mtu: None,
+        interface_prefix: None,
+        internal: false,
+        subnets: Vec::new(),
+        labels: std::collections::BTreeMap::new(),
+        config_hash: String::new(),
+        ready: true,
+        leases: std::collections::BTreeMap::new(),
+        endpoints: std::collections::BTreeMap::new(),
+    }
 }
 
 #[test]
