@@ -12,21 +12,36 @@ use crate::supervisor::failure::because;
 use crate::supervisor::host::Host;
 
 impl Host {
-    /// Waits for the end of a container, and deals with all of it but the reconciler's part.
+    /// Waits for the end of a container, and deals with all of it but the reconciler's part: with each one's apart, as hooks, another
+    /// runtime or a log service may take their time with one of them.
     pub(super) async fn next_end(&self) -> Option<RuntimeEvent> {
+        let (reported, under_way) = &mut *self.ends.lock().await;
         loop {
-            let (id, record) = self.ends.lock().await.recv().await?;
-            let Some(id) = ContainerId::parse(&id) else {
-                self.release_process(&id);
-                continue;
-            };
-            while self.starting.borrow().contains(&id) {
-                self.started.notified().await;
-            }
-            if let Some(exit) = self.ended(&id, record).await {
-                return Some(RuntimeEvent::Exited { id, exit });
+            tokio::select! {
+                end = reported.recv() => {
+                    let (id, record) = end?;
+                    let host = self.clone();
+                    under_way.spawn_local(async move { host.end_of(&id, record).await });
+                }
+                Some(dealt) = under_way.join_next() => match dealt {
+                    Ok(Some(event)) => return Some(event),
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Ok(None) | Err(_) => {}
+                }
             }
         }
+    }
+
+    async fn end_of(&self, id: &str, record: ExitRecord) -> Option<RuntimeEvent> {
+        let Some(id) = ContainerId::parse(id) else {
+            self.release_process(id);
+            return None;
+        };
+        while self.starting.borrow().contains(&id) {
+            self.started.notified().await;
+        }
+        let exit = self.ended(&id, record).await?;
+        Some(RuntimeEvent::Exited { id, exit })
     }
 
     /// `None` when the container is not one of ours any more.

@@ -10,6 +10,7 @@ use oci_spec::runtime::Spec;
 use tokio::sync::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::base::ids::ContainerId;
 use crate::base::trash::Trash;
@@ -99,8 +100,8 @@ pub(super) struct Parts {
     pub(super) notices: RefCell<Option<mpsc::UnboundedSender<String>>>,
     /// What a user with one id does without has been said.
     pub(super) said_single: Cell<bool>,
-    /// Ends that the keeper has reported.
-    pub(super) ends: Mutex<mpsc::UnboundedReceiver<(String, ExitRecord)>>,
+    /// Ends that the keeper has reported, and those that are being dealt with.
+    pub(super) ends: Mutex<(mpsc::UnboundedReceiver<(String, ExitRecord)>, JoinSet<Option<RuntimeEvent>>)>,
     /// Who follows the containers' lives.
     pub(super) watchers: RefCell<Vec<mpsc::UnboundedSender<control::Event>>>,
     /// The latest time in the project's records.

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use tokio::sync::{Mutex, Notify, mpsc};
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use crate::base::trash::Trash;
 use crate::engine::cgroup::Hierarchies;
@@ -186,7 +186,7 @@ fn host(
         said_single: Cell::new(false),
         started: Notify::new(),
         room: Cell::default(),
-        ends: Mutex::new(ends),
+        ends: Mutex::new((ends, JoinSet::new())),
         watchers: RefCell::default(),
         latest: Cell::new(0),
         next_process: Cell::new(0),

@@ -259,3 +259,41 @@ fn hooks_of_cdi_files_are_run() {
     drop(file);
     project.down();
 }
+
+/// A hook after one container's end that takes its time holds up nobody else's end.
+#[test]
+fn a_slow_hook_after_an_end_is_its_containers_alone() {
+    let test = "a_slow_hook_after_an_end_is_its_containers_alone";
+    if !can_run_containers(test) || needs_root(test, "the files of this test are root's") {
+        return;
+    }
+    let vendor = format!("s{}.example", std::process::id());
+    let project = Project::new(&format!(
+        "services:\n  a: {{{}, devices: ['{vendor}/gpu=one'], volumes: ['.:/out']}}\n  b: {{{}, restart: always, volumes: ['.:/out']}}\n",
+        shell("until rm /out/first; do sleep 0.1; done 2>/dev/null"),
+        shell("echo >> /out/starts; until rm /out/second; do sleep 0.1; done 2>/dev/null")
+    ));
+    let folder = project.folder();
+    let there = |file: &str| folder.join(file).exists();
+    std::fs::create_dir_all("/etc/cdi").unwrap();
+    let file = CdiFile(format!("/etc/cdi/{vendor}.yaml").into());
+    // It is told to end, and ends by itself should the test not come to that.
+    let wait = "for i in $(seq 400); do [ -e go ] && break; sleep 0.1; done; : > after";
+    let hook = format!("cd {} && : > begun && {wait}", folder.display());
+    let text = format!(
+        "cdiVersion: 0.6.0\nkind: {vendor}/gpu\ndevices: [{{name: one, containerEdits: {{hooks: \
+         [{{hookName: poststop, path: /bin/sh, args: [sh, -c, {hook:?}]}}]}}}}]\n"
+    );
+    std::fs::write(&file.0, text).unwrap();
+    project.run(&["up", "-d"]).ok();
+    std::fs::write(folder.join("first"), "").unwrap();
+    eventually("the hook runs", || there("begun").then_some(()));
+    let starts = || std::fs::read_to_string(folder.join("starts")).unwrap_or_default().lines().count();
+    assert_eq!(starts(), 1);
+    std::fs::write(folder.join("second"), "").unwrap();
+    eventually("the other one is started again", || (starts() == 2).then_some(()));
+    assert!(!there("after"), "the hook was not slow");
+    std::fs::write(folder.join("go"), "").unwrap();
+    project.down();
+    assert!(there("after"));
+}
