@@ -5,6 +5,7 @@
 //! that file). All numbers are little-endian.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
@@ -183,6 +184,7 @@ pub(super) fn replay(folder: &Path, displaced: &[Displaced], output: &mut dyn Wr
     let root = File::open(folder.join("fs"))?;
     let mut recipe = BufReader::new(zstd::stream::read::Decoder::new(File::open(folder.join("recipe"))?)?);
     let mut output = Hashing { output, hash: Sha256::new(), buffer: vec![0; RECORD] };
+    let displaced = Moves::new(displaced);
     let mut contents = 0;
     let mut kind = [0];
     while recipe.read(&mut kind)? == 1 {
@@ -196,7 +198,7 @@ pub(super) fn replay(folder: &Path, displaced: &[Displaced], output: &mut dyn Wr
                 let mut path = Vec::new();
                 let length = u64::from(read_u32(&mut recipe)?);
                 recipe.by_ref().take(length).read_to_end(&mut path)?;
-                let mut file = open_content(folder, &root, &path, displaced, contents)?;
+                let mut file = open_content(folder, &root, &path, &displaced, contents)?;
                 output.copy(&mut file, size)?;
                 contents += 1;
             }
@@ -206,14 +208,37 @@ pub(super) fn replay(folder: &Path, displaced: &[Displaced], output: &mut dyn Wr
     Ok(Digest::finish(output.hash))
 }
 
+/// What was moved, by where it was: number and [`Displaced::before`], both growing.
+struct Moves<'a>(HashMap<&'a [u8], Vec<(usize, u64)>>);
+
+impl<'a> Moves<'a> {
+    fn new(displaced: &'a [Displaced]) -> Self {
+        let mut moves: HashMap<_, Vec<_>> = HashMap::new();
+        for (number, displaced) in displaced.iter().enumerate() {
+            moves.entry(displaced.path.as_slice()).or_default().push((number, displaced.before));
+        }
+        Self(moves)
+    }
+
+    /// The first of them that took `path` along after contents number `contents` had been recorded, and the path inside.
+    fn of<'b>(&self, path: &'b [u8], contents: u64) -> Option<(usize, &'b [u8])> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| index);
+        let moved = slashes.chain([path.len()]).filter_map(|end| {
+            let (outer, rest) = path.split_at(end);
+            let moves = self.0.get(outer)?;
+            let first = moves.partition_point(|(_, before)| *before <= contents);
+            Some((moves.get(first)?.0, rest))
+        });
+        moved.min_by_key(|(number, _)| *number)
+    }
+}
+
 /// Finds the contents that were recorded as number `contents`: in the layer, or where a later entry moved them.
-fn open_content(folder: &Path, root: &File, path: &[u8], displaced: &[Displaced], contents: u64) -> io::Result<File> {
-    let moved = displaced.iter().enumerate().find_map(|(number, displaced)| {
-        let rest = path.strip_prefix(displaced.path.as_slice())?;
-        let inside = rest.is_empty() || rest.starts_with(b"/");
-        (displaced.before > contents && inside).then_some((number, rest))
-    });
-    match moved {
+fn open_content(folder: &Path, root: &File, path: &[u8], displaced: &Moves<'_>, contents: u64) -> io::Result<File> {
+    match displaced.of(path, contents) {
         None => inroot::open_file(root, path),
         Some((number, rest)) => {
             let aside = File::open(folder.join("displaced"))?;

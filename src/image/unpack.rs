@@ -4,6 +4,7 @@
 //! (<https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts>) become what overlayfs knows: `.wh.x` a
 //! character device 0:0 named `x`, `.wh..wh..opq` the xattr `overlay.opaque` of its directory.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -22,7 +23,7 @@ use super::recipe::{Displaced, RecipeHandle, Recorder};
 use crate::sys::inroot;
 use crate::sys::userns::Ids;
 
-/// More than any real layer has; bounds what is remembered of directories.
+/// More than any real layer has, with the directories that no entry speaks of; bounds what is made, and what is remembered of directories.
 const MAX_ENTRIES: u64 = 5_000_000;
 const BUFFER: usize = 256 * 1024;
 /// After so many bytes the room on the disk is looked at, of which so many are left alone.
@@ -86,23 +87,23 @@ pub(super) fn unpack(
         rights,
         recipe: recipe.clone(),
         parent: None,
-        directories: Vec::new(),
+        directories: BTreeMap::new(),
         displaced: Vec::new(),
+        made: 0,
         size: 0,
         buffer: vec![0; BUFFER],
         since_look: 0,
     };
     let mut entries = Entries::new(recorder);
-    let mut number = 0;
     while let Some(mut entry) = entries.advance().map_err(UnpackError::Read)? {
         if stop.load(Ordering::Relaxed) {
             return Err(UnpackError::Cancelled);
         }
-        number += 1;
-        if number > MAX_ENTRIES {
+        unpacker.made += 1;
+        unpacker.entry(&mut entry, &mut entries)?;
+        if unpacker.made > MAX_ENTRIES {
             return Err(UnpackError::TooManyEntries { limit: MAX_ENTRIES });
         }
-        unpacker.entry(&mut entry, &mut entries)?;
     }
     entries.finish().map_err(UnpackError::Read)?;
     unpacker.finish_directories()?;
@@ -117,18 +118,15 @@ struct Unpacker<'a> {
     recipe: RecipeHandle,
     /// The directory of the last entry: most entries follow one of the same directory.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
-    /// Modes and times are set when nothing more comes into the directories.
-    directories: Vec<Directory>,
+    /// By their paths. Modes and times are set when nothing more comes into the directories.
+    directories: BTreeMap<Vec<u8>, Attributes>,
     displaced: Vec<Displaced>,
+    /// Entries, and directories that none speaks of.
+    made: u64,
     size: u64,
     buffer: Vec<u8>,
     /// Bytes written since the room on the disk was looked at.
     since_look: u64,
-}
-
-struct Directory {
-    path: Vec<u8>,
-    attributes: Attributes,
 }
 
 /// Where an entry goes: an open directory and a name in it.
@@ -161,7 +159,7 @@ impl Unpacker<'_> {
         if path.is_empty() {
             return match kind {
                 EntryType::Directory => {
-                    self.directories.push(Directory { path: Vec::new(), attributes });
+                    self.directories.insert(Vec::new(), attributes);
                     Ok(())
                 }
                 _ => Err(Failure::Refused("the root must be a directory")),
@@ -251,7 +249,7 @@ impl Unpacker<'_> {
 
     fn directory(&mut self, place: &Place<'_>, attributes: Attributes) -> Result<(), Failure> {
         self.make_directory(&place.parent, place.name, place.path)?;
-        self.directories.push(Directory { path: place.path.to_owned(), attributes });
+        self.directories.insert(place.path.to_owned(), attributes);
         Ok(())
     }
 
@@ -347,7 +345,15 @@ impl Unpacker<'_> {
         let aside = File::open(aside)?;
         rustix::fs::renameat(parent, name, aside, self.displaced.len().to_string())?;
         self.displaced.push(Displaced { path: path.to_owned(), before: self.recipe.contents() });
-        self.directories.retain(|directory| !is_inside(&directory.path, path));
+        self.directories.remove(path);
+        // Those inside follow each other.
+        let inside = [path, b"/"].concat();
+        while let Some((found, _)) =
+            self.directories.range(inside.clone()..).next().filter(|(found, _)| found.starts_with(&inside))
+        {
+            let found = found.clone();
+            self.directories.remove(&found);
+        }
         self.parent = None;
         Ok(())
     }
@@ -373,14 +379,14 @@ impl Unpacker<'_> {
 
     /// Directories that no entry speaks of belong to root and are open to all.
     fn make_parents(&mut self, folder: &[u8]) -> Result<Rc<OwnedFd>, Failure> {
-        let mut directory = Rc::new(inroot::open_directory(&self.root, b"")?);
-        let ends = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| index);
-        for end in ends.chain([folder.len()]) {
-            let path = folder.get(..end).unwrap_or_default();
-            if let Ok(there) = inroot::open_directory(&self.root, path) {
-                directory = Rc::new(there);
-                continue;
-            }
+        let slashes = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| index);
+        let ends: Vec<usize> = slashes.chain([folder.len()]).collect();
+        let path = |end: &usize| folder.get(..*end).unwrap_or_default();
+        // To go down from the root for each of them would take the square of the depth.
+        let there = ends.partition_point(|end| inroot::open_directory(&self.root, path(end)).is_ok());
+        let (there, missing) = ends.split_at(there);
+        let mut directory = Rc::new(inroot::open_directory(&self.root, there.last().map_or(&[][..], path))?);
+        for path in missing.iter().map(path) {
             let (_, name) = split(path);
             let free = match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => true,
@@ -389,6 +395,7 @@ impl Unpacker<'_> {
             if !free {
                 return Err(Failure::Refused("its parent is not a directory"));
             }
+            self.made += 1;
             self.make_directory(&directory, name, path)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             let made = inroot::open(&directory, name, flags)?;
@@ -411,11 +418,12 @@ impl Unpacker<'_> {
     }
 
     fn finish_directories(&mut self) -> Result<(), UnpackError> {
-        for directory in self.directories.iter().rev() {
+        // What is inside of another one comes first.
+        for (path, attributes) in self.directories.iter().rev() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            let opened = inroot::open(&self.root, &directory.path, flags).map_err(Failure::Create);
-            let finished = opened.and_then(|opened| finish_open(&opened, &directory.attributes, self.rights));
-            let entry = || String::from_utf8_lossy(&directory.path).into_owned();
+            let opened = inroot::open(&self.root, path, flags).map_err(Failure::Create);
+            let finished = opened.and_then(|opened| finish_open(&opened, attributes, self.rights));
+            let entry = || String::from_utf8_lossy(path).into_owned();
             match finished {
                 Err(Failure::Create(source)) => return Err(UnpackError::Create { entry: entry(), source }),
                 Err(Failure::Refused(reason)) => return Err(UnpackError::Refused { entry: entry(), reason }),
@@ -448,10 +456,6 @@ impl From<Errno> for Failure {
 
 fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-fn is_inside(path: &[u8], folder: &[u8]) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// The path without a leading `/`, empty and `.` components.

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use super::fixture::*;
+use crate::image::recipe::replay;
 use crate::image::unpack::{Rights, unpack};
 use crate::image::{Compression, Digest, Error, UnpackError};
 
@@ -14,7 +16,15 @@ struct Sandbox(tempfile::TempDir);
 
 impl Sandbox {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory: ext4 takes its time with new files where many have just been deleted.
+    fn quick() -> Self {
+        Self::within(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    fn within(folder: tempfile::TempDir) -> Self {
         fs::create_dir_all(folder.path().join("layer/fs")).unwrap();
         fs::write(folder.path().join("outside"), "untouched").unwrap();
         Self(folder)
@@ -30,6 +40,19 @@ impl Sandbox {
 
     fn unpack(&self, tar: Tar) -> Result<(), UnpackError> {
         self.unpack_with(Rights::of_this_process(), tar)
+    }
+
+    /// How long unpacking takes, and then writing the archive again, which has to be the same.
+    fn time(&self, tar: Tar) -> [Duration; 2] {
+        let archive = tar.end();
+        let folder = self.0.path().join("layer");
+        let begin = Instant::now();
+        let unpacked = unpack(archive.as_slice(), &folder, Rights::of_this_process(), &AtomicBool::new(false)).unwrap();
+        let unpacking = begin.elapsed();
+        let mut again = Vec::new();
+        let replayed = replay(&folder, &unpacked.displaced, &mut again);
+        assert!(replayed.is_ok() && again == archive);
+        [unpacking, begin.elapsed() - unpacking]
     }
 
     fn unpack_with(&self, rights: Rights, tar: Tar) -> Result<(), UnpackError> {
@@ -273,4 +296,40 @@ fn device_nodes_are_made_by_root_only() {
     sandbox.unpack(device()).unwrap();
     let made = fs::symlink_metadata(sandbox.root().join("null")).unwrap();
     assert_eq!((made.rdev(), made.mode() & 0o777), (rustix::fs::makedev(1, 3), 0o666));
+}
+
+/// Work grows with the archive, not with its square: these would take minutes.
+#[test]
+fn entries_that_displace_each_other_take_no_longer_than_others() {
+    const COUNT: usize = 30_000;
+    let folders = || (0..COUNT).fold(Tar::new(), |tar, number| tar.folder(&format!("folder{number}")));
+    let plain = (0..COUNT).fold(folders(), |tar, number| tar.file(&format!("file{number}"), b"1"));
+    let hostile = (0..COUNT).fold(folders(), |tar, _| tar.file("file", b"1"));
+    let usual = Sandbox::quick().time(plain);
+    let took = Sandbox::quick().time(hostile);
+    for (usual, took) in usual.into_iter().zip(took) {
+        assert!(took < 5 * usual + Duration::from_secs(2), "{took:?} instead of {usual:?}");
+    }
+}
+
+/// Each of these entries names two thousand folders, of which the last one is new.
+#[test]
+fn deep_paths_are_not_gone_through_again_and_again() {
+    const COUNT: usize = 300;
+    let folders = "d/".repeat(2000);
+    let deep = |name: &dyn Fn(usize) -> String| {
+        let at = |tar: Tar, path: String| tar.pax(&[("path", path.as_bytes())]).file("short", b"1");
+        let first = at(Tar::new(), format!("{folders}first"));
+        Sandbox::quick().time((0..COUNT).fold(first, |tar, number| at(tar, format!("{folders}{}", name(number)))))[0]
+    };
+    let usual = deep(&|number| format!("file{number}"));
+    let took = deep(&|number| format!("n{number}/f"));
+    assert!(took < 20 * usual + Duration::from_secs(10), "{took:?} instead of {usual:?}");
+}
+
+#[test]
+fn of_a_folder_that_comes_twice_the_last_attributes_count() {
+    let sandbox = Sandbox::new();
+    sandbox.unpack(Tar::new().folder("d").entry(tar::EntryType::Directory, "d", 0o700, "")).unwrap();
+    assert_eq!(fs::metadata(sandbox.root().join("d")).unwrap().mode() & 0o7777, 0o700);
 }
