@@ -107,7 +107,7 @@ impl App {
             index: options.index,
             ..Selection::default()
         };
-        let query = Query { tail: options.tail, since: options.since, until: options.until };
+        let query = Query { tail: options.tail, since: options.since, until: options.until, raw: false };
         let wrong = AppError::io("read the logs");
         if let (Some(index), Some(service)) = (options.index, options.services.first()) {
             let there = self.selected(&project, &selection).map_err(AppError::io("read the logs"))?;
@@ -146,7 +146,9 @@ impl App {
         emit: Emit<'_>,
         ended: Hear<'_>,
     ) -> io::Result<()> {
-        let what = Followed { project, selection, shown: &|_| true, reached, query: Query::default() };
+        // Of one container, who follows it is at its side.
+        let query = Query { raw: selection.container.is_some(), ..Query::default() };
+        let what = Followed { project, selection, shown: &|_| true, reached, query };
         let mut gone =
             || Ok(over()? || (selection.container.is_some() && self.selected(project, selection)?.is_empty()));
         self.follow(what, &mut gone, stop, emit, ended)

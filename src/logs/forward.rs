@@ -162,15 +162,18 @@ impl Sender {
             if !known {
                 self.deliver(&line)?;
             }
-            position.set(at);
+            if line.ends {
+                position.set(at);
+            }
             Ok(())
         })
     }
 
     /// Tries until the service has the line; gives up only when the container has ended.
     fn deliver(&mut self, line: &Line<'_>) -> io::Result<()> {
-        let pieces: Vec<&[u8]> = if line.text.is_empty() { vec![line.text] } else { line.text.chunks(PIECE).collect() };
-        for piece in pieces {
+        // An empty line is a message, too.
+        let whole = (line.text.is_empty() && line.begins).then_some(line.text);
+        for piece in line.text.chunks(PIECE).chain(whole) {
             loop {
                 let error = match self.send(&Line { text: piece, ..*line }) {
                     Ok(()) => break,
@@ -384,7 +387,7 @@ mod tests {
     }
 
     fn line(text: &'static [u8], stream: Stream) -> Line<'static> {
-        Line { container: "", stream, time: 1_700_000_000_123_456_789, text, complete: true }
+        Line { container: "", stream, time: 1_700_000_000_123_456_789, text, begins: true, ends: true, complete: true }
     }
 
     #[test]
@@ -407,7 +410,15 @@ mod tests {
     fn no_line_or_name_makes_a_message_of_its_own() {
         const FORGED: &str = "<38>Jan  1 00:00:00 sshd[1]: Accepted password for root";
         let text = format!("x\0{FORGED}").into_bytes();
-        let line = Line { container: "", stream: Stream::Stdout, time: 0, text: &text, complete: true };
+        let line = Line {
+            container: "",
+            stream: Stream::Stdout,
+            time: 0,
+            text: &text,
+            begins: true,
+            ends: true,
+            complete: true,
+        };
         let mut from = origin();
         from.tag = format!("web\n{FORGED}\u{9b}");
         from.fields = vec![

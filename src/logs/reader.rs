@@ -11,6 +11,7 @@ use std::time::UNIX_EPOCH;
 use super::file::{first_data, partition, read_record};
 use super::{Record, Stream};
 
+/// Read at once. Of a line no more is kept in memory: a longer one is looked through for its end, and read once more to be shown.
 const CHUNK: usize = 256 * 1024;
 
 /// One container's log.
@@ -49,9 +50,11 @@ pub struct Query {
     pub since: Option<i64>,
     /// Nanoseconds since the epoch: not newer.
     pub until: Option<i64>,
+    /// Not lines, but bytes as they come: their ends are in the text then.
+    pub raw: bool,
 }
 
-/// A line of output.
+/// A line of output, or a piece of a long one: nothing else comes between its pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
     pub container: &'a str,
@@ -60,7 +63,11 @@ pub struct Line<'a> {
     pub time: i64,
     /// As printed, without the `\n`: any bytes.
     pub text: &'a [u8],
-    /// False: the program ended without a last `\n`.
+    /// It is the first piece.
+    pub begins: bool,
+    /// It is the last piece.
+    pub ends: bool,
+    /// A `\n` comes after this piece. None does when the program ended without it.
     pub complete: bool,
 }
 
@@ -115,7 +122,7 @@ impl LogReader {
     fn add(&mut self, source: Source, query: Query) -> io::Result<()> {
         let mut lines = 0;
         for (stream, passed) in Stream::BOTH.into_iter().zip(source.from) {
-            let mut cursor = Cursor::new(&source.folder, stream);
+            let mut cursor = Cursor::new(&source.folder, stream, query.raw);
             lines += cursor.position(query, passed)?;
             self.cursors.push(cursor);
         }
@@ -148,7 +155,7 @@ impl LogReader {
         }
         let mut order = BinaryHeap::new();
         for (index, cursor) in self.cursors.iter_mut().enumerate() {
-            if let Some(time) = cursor.next_line(stopped(index, &self.containers))? {
+            if let Some(time) = cursor.find(stopped(index, &self.containers))? {
                 order.push(Reverse((time, index)));
             }
         }
@@ -166,12 +173,10 @@ impl LogReader {
                 if container.skip > 0 {
                     container.skip -= 1;
                 } else if self.query.since.is_none_or(|since| time >= since) {
-                    let name = &container.source.name;
-                    let (text, complete) = (cursor.line(), cursor.line_end.is_some());
-                    emit(Line { container: name, stream: cursor.stream, time, text, complete })?;
+                    cursor.emit(&container.source.name, time, emit)?;
                 }
                 cursor.consume();
-                match cursor.next_line(!container.source.running)? {
+                match cursor.find(!container.source.running)? {
                     Some(next_time) => time = next_time,
                     None => {
                         time = i64::MIN;
@@ -187,18 +192,27 @@ impl LogReader {
     }
 }
 
+/// Where the next line ends, and where what follows it begins.
+enum Found {
+    InBuffer { end: usize, next: usize },
+    InFile { end: u64, next: u64 },
+}
+
 /// A place in one stream's files.
 struct Cursor {
     stream: Stream,
     folder: PathBuf,
+    raw: bool,
     files: Option<(File, File)>,
-    /// Bytes of the data file from `offset` on; `at` is the beginning of the next line, `line_end` the end of it.
+    /// Bytes of the data file from `offset` on; `at` is the beginning of the next line, `found` the end of it.
     buffer: Vec<u8>,
     offset: u64,
     at: usize,
-    line_end: Option<usize>,
+    found: Found,
     /// Where in `buffer` to go on looking for the end of the line.
     scanned: usize,
+    /// The same in the file, for a line that is too long for the buffer.
+    long: Option<u64>,
     /// How far the data file may be read: as far as it is indexed.
     readable: u64,
     /// Records not yet passed, oldest first.
@@ -207,16 +221,18 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new(folder: &Path, stream: Stream) -> Self {
+    fn new(folder: &Path, stream: Stream, raw: bool) -> Self {
         Self {
             stream,
+            raw,
             folder: folder.to_owned(),
             files: None,
             buffer: Vec::new(),
             offset: 0,
             at: 0,
-            line_end: None,
+            found: Found::InBuffer { end: 0, next: 0 },
             scanned: 0,
+            long: None,
             readable: 0,
             records: std::collections::VecDeque::new(),
             index_offset: 0,
@@ -302,31 +318,119 @@ impl Cursor {
     }
 
     /// Finds the next line and its time. `partial`: also one without its end.
-    fn next_line(&mut self, partial: bool) -> io::Result<Option<i64>> {
+    fn find(&mut self, partial: bool) -> io::Result<Option<i64>> {
+        if self.raw {
+            return self.find_bytes();
+        }
         loop {
+            if let Some(scanned) = self.long {
+                let Some(found) = self.find_far(scanned, partial)? else { continue };
+                return Ok(found.then(|| self.time()));
+            }
             let unseen = self.buffer.get(self.scanned..).unwrap_or_default();
             if let Some(length) = memchr(b'\n', unseen) {
-                self.line_end = Some(self.scanned + length);
+                let end = self.scanned + length;
+                self.found = Found::InBuffer { end, next: end + 1 };
                 return Ok(Some(self.time()));
             }
             self.scanned = self.buffer.len();
-            if !self.fill()? {
+            if self.buffer.len() - self.at >= CHUNK {
+                self.long = Some(self.offset + self.buffer.len() as u64);
+                self.go_to(self.offset + self.at as u64);
+            } else if !self.fill()? {
+                self.found = Found::InBuffer { end: self.buffer.len(), next: self.buffer.len() };
                 let some = partial && self.at < self.buffer.len();
-                self.line_end = None;
                 return Ok(some.then(|| self.time()));
             }
         }
     }
 
-    /// The line that [`next_line`](Self::next_line) found.
-    fn line(&self) -> &[u8] {
-        self.buffer.get(self.at..self.line_end.unwrap_or(self.buffer.len())).unwrap_or_default()
+    /// As many bytes as came at once.
+    fn find_bytes(&mut self) -> io::Result<Option<i64>> {
+        if self.at == self.buffer.len() && !self.fill()? {
+            return Ok(None);
+        }
+        let time = self.time();
+        let batch = self.records.front().map_or(u64::MAX, |record| record.end).saturating_sub(self.offset);
+        let end = usize::try_from(batch).unwrap_or(usize::MAX).min(self.buffer.len());
+        self.found = Found::InBuffer { end, next: end };
+        Ok(Some(time))
+    }
+
+    /// Looks for the end of a long line where that has not been done yet. `None`: its beginning has been given up meanwhile, and
+    /// the line with it.
+    fn find_far(&mut self, mut scanned: u64, partial: bool) -> io::Result<Option<bool>> {
+        let Some((data, _)) = &self.files else { return Ok(Some(false)) };
+        let mut chunk = vec![0; CHUNK];
+        while scanned < self.readable {
+            let part = piece(&mut chunk, self.readable - scanned);
+            data.read_exact_at(part, scanned)?;
+            let start = first_data(data, self.readable)?;
+            if start > self.offset {
+                let next = line_after(data, start, self.readable)?;
+                self.long = None;
+                self.go_to(next);
+                return Ok(None);
+            }
+            if let Some(length) = memchr(b'\n', part) {
+                let end = scanned + length as u64;
+                self.found = Found::InFile { end, next: end + 1 };
+                return Ok(Some(true));
+            }
+            scanned += part.len() as u64;
+            self.long = Some(scanned);
+        }
+        self.found = Found::InFile { end: scanned, next: scanned };
+        Ok(Some(partial))
+    }
+
+    /// Hands out what [`find`](Self::find) found.
+    fn emit(&self, container: &str, time: i64, emit: &mut dyn FnMut(Line<'_>) -> io::Result<()>) -> io::Result<()> {
+        let stream = self.stream;
+        let (end, next) = match self.found {
+            Found::InBuffer { end, next } => {
+                let text = self.buffer.get(self.at..end).unwrap_or_default();
+                return emit(Line { container, stream, time, text, begins: true, ends: true, complete: next > end });
+            }
+            Found::InFile { end, next } => (end, next),
+        };
+        let Some((data, _)) = &self.files else { return Ok(()) };
+        let mut chunk = vec![0; CHUNK];
+        let mut from = self.offset;
+        loop {
+            let part = piece(&mut chunk, end - from);
+            data.read_exact_at(part, from)?;
+            // The writer gives up old output, this line with it: there it ends.
+            let text: &[u8] = if first_data(data, self.readable)? > from { &[] } else { part };
+            let begins = from == self.offset;
+            from += text.len() as u64;
+            let ends = from == end || text.is_empty();
+            emit(Line { container, stream, time, text, begins, ends, complete: ends && next > end })?;
+            if ends {
+                return Ok(());
+            }
+        }
     }
 
     fn consume(&mut self) {
-        self.at = self.line_end.map_or(self.buffer.len(), |end| end + 1);
-        self.scanned = self.at;
-        self.line_end = None;
+        match self.found {
+            Found::InBuffer { next, .. } => {
+                self.at = next;
+                self.scanned = next;
+            }
+            Found::InFile { next, .. } => {
+                self.long = None;
+                self.go_to(next);
+            }
+        }
+    }
+
+    /// Goes on there, with nothing in memory.
+    fn go_to(&mut self, offset: u64) {
+        self.buffer.clear();
+        self.offset = offset;
+        self.at = 0;
+        self.scanned = 0;
     }
 
     /// Time of the batch with the first byte of the next line.
@@ -363,6 +467,12 @@ impl Cursor {
         }
         Ok(true)
     }
+}
+
+/// As much of the buffer as there is to read.
+fn piece(buffer: &mut [u8], left: u64) -> &mut [u8] {
+    let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+    buffer.get_mut(..length).unwrap_or_default()
 }
 
 fn memchr(byte: u8, bytes: &[u8]) -> Option<usize> {

@@ -35,6 +35,93 @@ fn lines(reader: &mut LogReader) -> Vec<String> {
     lines
 }
 
+/// Bytes in memory do not grow with a line, and what is printed is the same.
+#[test]
+fn a_long_line_comes_in_pieces() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((ao, mut a), (ae, _a2)) = pipes();
+    let ((bo, mut b), (be, _b2)) = pipes();
+    for (name, o, e) in [("a", ao, ae), ("b", bo, be)] {
+        pump.add(name, &root.path().join(name), OwnedFd::from(o), OwnedFd::from(e), Limits::default()).unwrap();
+    }
+    let whole = |reader: &mut LogReader| {
+        let mut found = vec![(String::new(), true)];
+        let mut emit = |line: Line<'_>| {
+            assert!(line.text.len() <= 1 << 20, "{} bytes at once", line.text.len());
+            let (last, ended) = found.last_mut().unwrap();
+            assert_eq!(line.begins, *ended);
+            *ended = line.ends;
+            assert!(line.ends || !line.complete);
+            let end = if line.complete { "\n" } else { "" };
+            let text = String::from_utf8_lossy(line.text);
+            if line.begins {
+                found.push((format!("{}:{text}{end}", line.container), line.ends));
+            } else {
+                last.push_str(&text);
+                last.push_str(end);
+            }
+            Ok(())
+        };
+        reader.read(&mut emit).unwrap();
+        found.into_iter().skip(1).map(|(text, _)| text).collect::<Vec<_>>()
+    };
+    let long = |letter: &str, mib: usize| letter.repeat(mib << 20);
+    let both = |running| vec![source("a", root.path(), running), source("b", root.path(), running)];
+    let mut reader = LogReader::open(both(true), Query::default()).unwrap();
+    a.write_all(long("x", 2).as_bytes()).unwrap();
+    flush(&pump, "a");
+    assert!(whole(&mut reader).is_empty(), "it is not whole");
+    writeln!(b, "between").unwrap();
+    flush(&pump, "b");
+    assert_eq!(whole(&mut reader), ["b:between\n"]);
+    write!(a, "{}\nshort\n{}", long("y", 1), long("z", 3)).unwrap();
+    flush(&pump, "a");
+    let first = format!("a:{}{}\n", long("x", 2), long("y", 1));
+    assert!(whole(&mut reader) == [first.clone(), "a:short\n".to_owned()]);
+    drop(a);
+    flush(&pump, "a");
+    reader.update(both(false)).unwrap();
+    let rest = format!("a:{}", long("z", 3));
+    assert!(whole(&mut reader) == [rest.clone()]);
+    // All of it at once, and the last of it.
+    let mut reader = LogReader::open(both(false), Query::default()).unwrap();
+    assert!(whole(&mut reader) == [first, "b:between\n".to_owned(), "a:short\n".to_owned(), rest.clone()]);
+    let mut reader = LogReader::open(both(false), Query { tail: Some(1), ..Query::default() }).unwrap();
+    assert!(whole(&mut reader) == ["b:between\n".to_owned(), rest]);
+}
+
+/// Who reads bytes gets them as they come, parts of lines too.
+#[test]
+fn bytes_come_as_they_were_written() {
+    let root = tempfile::tempdir().unwrap();
+    let pump = pump();
+    let ((o, mut out), (e, mut err)) = pipes();
+    pump.add("a", &root.path().join("a"), OwnedFd::from(o), OwnedFd::from(e), Limits::default()).unwrap();
+    let query = Query { raw: true, ..Query::default() };
+    let mut reader = LogReader::open(vec![source("a", root.path(), true)], query).unwrap();
+    let mut all = Vec::new();
+    for text in ["pass", "word: ", "\n\nx\n", "y"] {
+        out.write_all(text.as_bytes()).unwrap();
+        flush(&pump, "a");
+        err.write_all(b"!").unwrap();
+        flush(&pump, "a");
+        all.extend([format!("a:o:{text}"), "a:e:!".to_owned()]);
+        assert_eq!(lines(&mut reader).concat(), all.split_off(0).concat());
+    }
+    out.write_all(&[b'z'; 3 << 20]).unwrap();
+    drop(out);
+    flush(&pump, "a");
+    let mut length = 0;
+    let mut emit = |line: Line<'_>| {
+        length += line.text.len();
+        assert!(line.text.len() <= 1 << 20 && !line.complete);
+        Ok(())
+    };
+    reader.read(&mut emit).unwrap();
+    assert_eq!(length, 3 << 20);
+}
+
 #[test]
 fn merges_in_the_order_of_printing() {
     let root = tempfile::tempdir().unwrap();
@@ -136,7 +223,7 @@ fn since_and_until_bound_the_lines() {
     };
     all.read(&mut note).unwrap();
     assert!(times.is_sorted());
-    let query = Query { since: Some(times[5]), until: Some(times[8]), tail: None };
+    let query = Query { since: Some(times[5]), until: Some(times[8]), ..Query::default() };
     let mut some = LogReader::open(sources(), query).unwrap();
     assert_eq!(lines(&mut some), ["a:o:5", "a:o:6", "a:o:7", "a:o:8"]);
 }

@@ -128,7 +128,10 @@ impl Host {
         let mut found = Vec::new();
         let read = LogReader::open(vec![source], query).and_then(|mut reader| {
             reader.read(&mut |line| {
-                found.push(String::from_utf8_lossy(line.text).into_owned());
+                // Of a long one the beginning is enough.
+                if line.begins {
+                    found.push(String::from_utf8_lossy(line.text).into_owned());
+                }
                 Ok(())
             })
         });

@@ -50,15 +50,15 @@ impl LogPrinter {
     /// # Errors
     /// What `out` returns.
     pub fn print(&mut self, line: &Line<'_>, out: &mut dyn Write) -> io::Result<()> {
-        if self.style.prefix {
+        if self.style.prefix && line.begins {
             let prefix = self.prefix(line.container);
             out.write_all(prefix.as_bytes())?;
         }
-        if self.style.timestamps {
+        if self.style.timestamps && line.begins {
             write!(out, "{} ", human::timestamp(line.time))?;
         }
         out.write_all(line.text)?;
-        out.write_all(b"\n")
+        if line.ends { out.write_all(b"\n") } else { Ok(()) }
     }
 
     fn prefix(&mut self, name: &str) -> &str {
@@ -87,8 +87,15 @@ mod tests {
         let mut printer = LogPrinter::new(style, names.iter().copied());
         let mut out = Vec::new();
         for (container, text) in lines {
-            let line =
-                Line { container, stream: Stream::Stdout, time: 1_700_000_000_000_000_005, text, complete: true };
+            let line = Line {
+                container,
+                stream: Stream::Stdout,
+                time: 1_700_000_000_000_000_005,
+                text,
+                begins: true,
+                ends: true,
+                complete: true,
+            };
             printer.print(&line, &mut out).unwrap();
         }
         String::from_utf8(out).unwrap()
