@@ -15,6 +15,7 @@ use crate::spec::ContainerState;
 use crate::spec::ProjectSpec;
 use crate::spec::RestartPolicy;
 use crate::spec::container::NetworkMode;
+use crate::spec::logging::Keep;
 
 /// A `run`, ready to be made.
 #[derive(Clone, Debug)]
@@ -52,6 +53,11 @@ impl App {
         let container = &mut service.container;
         container.tty = options.terminal;
         container.stdin_open = options.stdin;
+        if !options.detach {
+            // Whoever stays with it gets all of it through the files, however slowly he takes it.
+            container.logging.keep = Some(Keep { size: 0, files: 1 });
+            container.logging.hidden = false;
+        }
         if !options.service_ports && options.publish.is_empty() {
             container.ports.clear();
         }

@@ -1,7 +1,9 @@
 //! Commands and flags as a person gives them to `docker compose`, with real containers of the host image.
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -111,6 +113,42 @@ fn run_takes_volumes_ports_files_and_entrypoints() {
 }
 
 /// As docker compose ends: what cannot be executed, and what is no folder to work in.
+/// Whoever pipes a dump through `run` gets all of it, whatever the log may hold, and a question without a line's end at once.
+#[test]
+fn run_hands_on_every_byte_as_it_comes() {
+    if !can_run_containers("run_hands_on_every_byte_as_it_comes") {
+        return;
+    }
+    let logging = "logging: {options: {max-size: 1m, max-file: '1'}}";
+    let project = Project::new(&format!("services:\n  a: {{{IDLE}, {logging}}}\n"));
+    let run = |command: &str| {
+        let mut command = project.command(&["run", "--rm", "-T", "a", "sh", "-c", command]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut child = run("head -c 300000000 /dev/zero");
+    let mut output = child.stdout.take().unwrap();
+    let (mut bytes, mut buffer) = (0, vec![0; 1 << 20]);
+    loop {
+        let read = output.read(&mut buffer).unwrap();
+        if read == 0 {
+            break;
+        }
+        bytes += read;
+        // Slower than the container.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((bytes, child.wait().unwrap().code()), (300_000_000, Some(0)));
+    let mut child = run("printf 'name? '; read -r name; printf \"hello $name\"");
+    let mut question = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut question).unwrap();
+    child.stdin.take().unwrap().write_all(b"you\n").unwrap();
+    let mut rest = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+    assert_eq!((&question, rest.as_str()), (b"name? ", "hello you"));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    project.down();
+}
+
 #[test]
 fn programs_that_are_none_end_with_the_statuses_of_docker() {
     if !can_run_containers("programs_that_are_none_end_with_the_statuses_of_docker") {
@@ -348,7 +386,7 @@ fn a_crash_loop_is_seen_and_stopped() {
         assert!(project.run(&["ls"]).ok().out.contains("restarting(1)") || !state().starts_with("restarting"));
     };
     // Long enough waits to hit one of them.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(1500));
     looping();
     for (command, why) in [("pause", "is restarting, wait"), ("unpause", "is not paused")] {
         let refused =
@@ -360,11 +398,11 @@ fn a_crash_loop_is_seen_and_stopped() {
         project.run(end).ok();
         let lines = || project.run(&["logs"]).ok().out.lines().count();
         let before = lines();
-        std::thread::sleep(std::time::Duration::from_secs(4));
+        std::thread::sleep(Duration::from_secs(4));
         assert_eq!((lines(), state()), (before, String::new()), "{end:?}");
         // What was not made yet keeps nothing from being started.
         project.run(&["start"]).ok();
-        std::thread::sleep(std::time::Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(1500));
     }
     project.run(&["start", "b"]).fails(1);
     project.down();
