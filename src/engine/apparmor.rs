@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::sys::userns::{self, Ids};
@@ -11,6 +12,9 @@ pub const DEFAULT: &str = "rcompose-default";
 
 const TEXT: &str = include_str!("apparmor.profile");
 const PARSER: &str = "apparmor_parser";
+/// What the rules are about, pinned where it can be: a newer parser takes user namespaces, message queues and io_uring, which the
+/// rules do not name, for refused.
+const ABI: &str = "abi/3.0";
 
 /// Whether the kernel has it and it is in use.
 pub fn is_enabled() -> bool {
@@ -40,7 +44,9 @@ pub fn load_default() -> io::Result<Option<&'static str>> {
     let mut command = Command::new(parser);
     command.args(["--replace", "--skip-cache"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut parser = command.spawn()?;
-    let written = parser.stdin.take().map_or(Ok(()), |mut input| input.write_all(TEXT.as_bytes()));
+    let abi = Path::new("/etc/apparmor.d").join(ABI).exists();
+    let text = if abi { format!("abi <{ABI}>,\n{TEXT}") } else { TEXT.to_owned() };
+    let written = parser.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
     let ended = parser.wait_with_output()?;
     if !ended.status.success() {
         let complaint = String::from_utf8_lossy(&ended.stderr);
