@@ -1,4 +1,4 @@
-//! `cp`: files between this machine and containers that run.
+//! `cp`: files between this machine and containers, which may run or not.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::app::change::News;
 use crate::app::options::CopyOptions;
 use crate::app::{App, AppError};
-use crate::control::Reply;
+use crate::control::{Connection, Reply, Request};
 use crate::copy::{self, Kind, Owners, Symlinks};
 use crate::spec::{ContainerState, Phase};
 use crate::state::RunState;
@@ -39,6 +39,13 @@ impl End {
             _ => Self::Here(text.to_owned()),
         }
     }
+}
+
+/// A container's files.
+struct Files {
+    root: OwnedFd,
+    /// The supervisor has them mounted until it is hung up on, for a container that does not run.
+    _mounted: Option<Connection>,
 }
 
 /// Where files go: below a directory, perhaps under another name.
@@ -140,12 +147,13 @@ impl App {
         to: &End,
         options: &CopyOptions,
     ) -> Result<(), AppError> {
-        let root = self.root_of(container)?;
-        let kind = source_kind(&root, path, &container.name, options.follow_link)?;
+        let files = self.files_of(container)?;
+        let root = &files.root;
+        let kind = source_kind(root, path, &container.name, options.follow_link)?;
         let reading = AppError::io(format!("read `{path}` in container {}", container.name));
         let End::Here(to) = to else {
             let out = io::stdout().lock();
-            return copy::archive(&root, path, &base_name(path), options.follow_link, out).map_err(reading);
+            return copy::archive(root, path, &base_name(path), options.follow_link, out).map_err(reading);
         };
         let here = machine_root()?;
         let to = self.load.working_dir.join(to).to_string_lossy().into_owned() + trailing_slash(to);
@@ -153,7 +161,7 @@ impl App {
         let owners = if options.archive { Owners::Kept } else { Owners::Ours };
         let writing = AppError::io(format!("write to `{to}`"));
         stream(
-            |out| copy::archive(&root, path, &name, options.follow_link, out),
+            |out| copy::archive(root, path, &name, options.follow_link, out),
             |input| copy::extract(&here, &folder, input, owners, Symlinks::Refused),
         )
         .map_err(|failed| failed.either(reading, writing))
@@ -166,25 +174,47 @@ impl App {
         path: &str,
         options: &CopyOptions,
     ) -> Result<(), AppError> {
-        let root = self.root_of(container)?;
+        let files = self.files_of(container)?;
+        let root = &files.root;
         let owners = if options.archive { Owners::Kept } else { Owners::Ours };
         let writing = AppError::io(format!("write to `{path}` in container {}", container.name));
         let End::Here(from) = from else {
-            if copy::kind(&root, path).ok().flatten() != Some(Kind::Directory) {
+            if copy::kind(root, path).ok().flatten() != Some(Kind::Directory) {
                 return Err(AppError::Usage(format!("`{path}` is no directory in container {}", container.name)));
             }
-            return copy::extract(&root, path, io::stdin().lock(), owners, Symlinks::InRoot).map_err(writing);
+            return copy::extract(root, path, io::stdin().lock(), owners, Symlinks::InRoot).map_err(writing);
         };
         let here = machine_root()?;
         let from = self.load.working_dir.join(from).to_string_lossy().into_owned() + trailing_slash(from);
         let kind = source_kind(&here, &from, "this machine", options.follow_link)?;
-        let Destination { folder, name } = destination(&root, &from, kind, path)?;
+        let Destination { folder, name } = destination(root, &from, kind, path)?;
         let reading = AppError::io(format!("read `{from}`"));
         stream(
             |out| copy::archive(&here, &from, &name, options.follow_link, out),
-            |input| copy::extract(&root, &folder, input, owners, Symlinks::InRoot),
+            |input| copy::extract(root, &folder, input, owners, Symlinks::InRoot),
         )
         .map_err(|failed| failed.either(reading, writing))
+    }
+
+    fn files_of(&self, container: &ContainerState) -> Result<Files, AppError> {
+        if matches!(container.phase, Phase::Running { .. }) {
+            return Ok(Files { root: self.root_of(container)?, _mounted: None });
+        }
+        let talking = || AppError::io(format!("see into container {}", container.name));
+        let request = Request::Files { container: container.name.clone() };
+        let session = self.session(&self.locate()?.0);
+        // It is asked again where a supervisor that has nothing to do was just leaving.
+        let answer = session.request(&request, |reply, connection| match reply {
+            Reply::Started { descriptors } => {
+                let received = connection.receive_descriptors(descriptors);
+                Some(received.and_then(|all| Ok((all, connection.try_clone()?))).map_err(talking()))
+            }
+            Reply::Failed { failures } => Some(Err(AppError::Failed(failures))),
+            _ => None,
+        });
+        let (descriptors, connection) = answer??;
+        let root = descriptors.into_iter().next().ok_or_else(|| talking()(io::ErrorKind::UnexpectedEof.into()))?;
+        Ok(Files { root, _mounted: Some(connection) })
     }
 
     /// The root of a container that runs, as its own processes see it.

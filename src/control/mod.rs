@@ -28,6 +28,9 @@ pub enum Request {
     /// Connect to the standard streams of a container that keeps its input open or has a terminal:
     /// `Started` with descriptors, then `Exited`.
     Attach { container: String },
+    /// The root of a container that does not run: `Started` with its descriptor. Until the client hangs up the container is
+    /// neither started nor removed.
+    Files { container: String },
     /// Put a container on a network, or take it off one, while it runs or not: `Done` or `Failed`.
     Network { container: String, change: NetworkChange },
     /// Containers starting and ending, as `Event`s, until the client hangs up.

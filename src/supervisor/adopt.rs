@@ -13,6 +13,7 @@ use crate::runtime::RuntimeError;
 use crate::state::ContainerRecord;
 use crate::state::RunState;
 use crate::supervisor::failure::{because, failure};
+use crate::supervisor::files::is_holder;
 use crate::supervisor::host::{Host, Live};
 use crate::supervisor::link::{Inherited, Streams, Watched};
 
@@ -25,6 +26,10 @@ impl Host {
         self.sweep()?;
         let Inherited { processes, ended, .. } = inherited;
         let records = self.dir.load().map_err(|error| because("cannot read the project's containers", &error))?;
+        for holder in processes.iter().filter(|process| is_holder(&process.id)) {
+            let ended = self.link.signal(&holder.id, libc::SIGKILL);
+            ended.map_err(|error| because("the keeper could not be reached", &error))?;
+        }
         for record in &records {
             let id = &record.config.id;
             self.seen(record.latest());

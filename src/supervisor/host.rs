@@ -94,6 +94,9 @@ pub(super) struct Parts {
     /// Containers whose start has not been written down yet: their end waits for that.
     pub(super) starting: RefCell<BTreeSet<ContainerId>>,
     pub(super) started: Notify,
+    /// Containers that do not run and whose files somebody copies.
+    pub(super) held: RefCell<BTreeSet<ContainerId>>,
+    pub(super) let_go: Notify,
     /// Descriptors for the containers that are being started.
     pub(super) room: Cell<Room>,
     /// What whoever asked for the change under way should know.
@@ -396,6 +399,7 @@ impl Runtime for Host {
     }
 
     async fn remove_container(&self, id: ContainerId, volumes: bool) -> Result<(), RuntimeError> {
+        self.files_are_free(&id).await;
         self.remove(&id, volumes)
     }
 

@@ -9,6 +9,7 @@ mod create;
 mod end;
 mod events;
 mod failure;
+mod files;
 mod hooks;
 mod host;
 mod label;
@@ -185,6 +186,8 @@ fn host(
         notices: RefCell::default(),
         said_single: Cell::new(false),
         started: Notify::new(),
+        held: RefCell::default(),
+        let_go: Notify::new(),
         room: Cell::default(),
         ends: Mutex::new((ends, JoinSet::new())),
         watchers: RefCell::default(),

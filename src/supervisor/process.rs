@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -156,13 +157,8 @@ impl Host {
             return Err(failure(message).into());
         }
         let Lowered { launch, descriptors } = self.lower_inside(id, options, stdin, terminal)?;
-        let number = self.next_process.get();
-        self.next_process.set(number + 1);
-        let process = format!("exec-{}-{number}", std::process::id());
-        let folder = self.dir.run().join("exec");
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| because(format!("cannot create `{}`", folder.display()), &error))?;
-        let watched = Watched { exit_file: folder.join(&process), oom: None };
+        let (process, exit_file) = self.new_process("exec-")?;
+        let watched = Watched { exit_file, oom: None };
         let end = self.link.end_of(&process);
         let steps = launch.steps.clone();
         match self.link.launch(&process, launch, &descriptors, watched).await {
@@ -179,6 +175,18 @@ impl Host {
                 Err(Refused { error: explain(error, &steps, program), status })
             }
         }
+    }
+
+    /// The id of a process that is no container, and the file for its end.
+    pub(super) fn new_process(&self, prefix: &str) -> Result<(String, PathBuf), RuntimeError> {
+        let number = self.next_process.get();
+        self.next_process.set(number + 1);
+        let process = format!("{prefix}{}-{number}", std::process::id());
+        let folder = self.dir.run().join("exec");
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| because(format!("cannot create `{}`", folder.display()), &error))?;
+        let exit_file = folder.join(&process);
+        Ok((process, exit_file))
     }
 
     fn lower_inside(

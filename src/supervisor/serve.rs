@@ -200,6 +200,7 @@ impl Shared {
             Request::Exec(exec) => self.exec(&mut stream, &exec).await,
             Request::Attach { container } => self.attach(&mut stream, &container).await,
             Request::Network { container, change } => self.network(&mut stream, &container, change).await,
+            Request::Files { container } => self.files(&mut stream, &container).await,
             Request::Events => self.events(&mut stream).await,
             Request::GiveWay => self.give_way(&mut stream).await,
         }
@@ -438,6 +439,22 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Until the client hangs up.
+    async fn files(&self, stream: &mut UnixStream, container: &str) -> io::Result<()> {
+        let served = self.host.with_files(container, async |root| {
+            send(stream, &Reply::Started { descriptors: 1 }).await?;
+            send_descriptors(stream, &[root]).await?;
+            stream.read(&mut [0]).await.map(drop)
+        });
+        match served.await {
+            Ok(served) => served,
+            Err(error) => {
+                let failures = vec![Failed { message: error.message, help: error.help }];
+                send(stream, &Reply::Failed { failures }).await
+            }
+        }
     }
 
     async fn network(&self, stream: &mut UnixStream, container: &str, change: NetworkChange) -> io::Result<()> {

@@ -53,6 +53,7 @@ impl Host {
         if self.live.borrow().contains_key(id) {
             return self.observe_one(id);
         }
+        self.files_are_free(id).await;
         self.check_room(&record.config)?;
         self.forget_last_end(&record, restarts)?;
         self.starting.borrow_mut().insert(id.clone());
@@ -148,7 +149,7 @@ impl Host {
     }
 
     /// The descriptors are what the specification names of volumes: to be kept until the container is made.
-    fn specification(
+    pub(super) fn specification(
         &self,
         config: &ContainerConfig,
         image: &Image,

@@ -499,6 +499,72 @@ fn files_are_copied_in_and_out() {
     project.down();
 }
 
+/// With what is mounted there of volumes and the host, as docker does; what is made when a container starts is not there.
+#[test]
+fn files_of_containers_that_do_not_run_are_copied() {
+    let test = "files_of_containers_that_do_not_run_are_copied";
+    if !can_run_containers(test) {
+        return;
+    }
+    let project = Project::new(&format!(
+        "services:
+  a: {{{IDLE}, volumes: ['data:/vol', './bind:/bind', './bind:/closed:ro', /anon], tmpfs: [/tmpf]}}
+  r: {{{IDLE}, read_only: true}}
+volumes: {{data: {{}}}}\n"
+    ));
+    let here = project.folder();
+    std::fs::create_dir(here.join("bind")).unwrap();
+    project.give(&here.join("bind"));
+    let inside = |script: &str| project.run(&["exec", "-T", "a", "sh", "-c", script]).ok().out;
+    let idle = || project.role("supervisor").is_empty().then_some(());
+    project.run(&["create"]).ok();
+    for state in ["created", "exited"] {
+        assert_eq!(project.container("a")["State"], state);
+        project.write("file", state);
+        for to in ["/etc/new", "/vol/file", "/bind/file", "/anon/file"] {
+            project.run(&["cp", "file", &format!("a:{to}")]).ok();
+            project.run(&["cp", &format!("a:{to}"), "back"]).ok();
+            assert_eq!(std::fs::read_to_string(here.join("back")).unwrap(), state, "{to}");
+            assert!(!Path::new(to).exists(), "{to} is on this machine");
+        }
+        assert_eq!(std::fs::read_to_string(here.join("bind/file")).unwrap(), state);
+        for to in ["a:/closed/other", "r:/etc/new"] {
+            let refused = project.run(&["cp", "file", to]).fails(1);
+            assert!(refused.err.contains("Read-only file system"), "{to}: {}", refused.err);
+        }
+        project.run(&["cp", "a:/tmpf/made", "back"]).fails(1);
+        // Nobody starts it meanwhile; and a supervisor's end is the end of what it has mounted.
+        let hold = || {
+            let mut copying = project.command(&["cp", "-", "a:/srv"]);
+            let copying = copying.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            let mounted = || {
+                let keeper = *project.role("keeper").first()?;
+                let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
+                (children.split_whitespace().count() > 1).then_some(())
+            };
+            eventually("it is mounted", mounted);
+            copying
+        };
+        let copying = hold();
+        let start = project.spawn(&["start", "a"]);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!(project.container("a")["State"], state);
+        assert!(finish(copying).code == 0 && finish(start).code == 0);
+        assert_eq!(inside("cat /etc/new /vol/file /bind/file /anon/file"), state.repeat(4));
+        inside("touch /tmpf/made; ln -sf /etc /srv/link");
+        project.run(&["stop", "a"]).ok();
+        project.run(&["cp", "file", "a:/srv/link/escaped"]).ok();
+        assert!(!Path::new("/etc/escaped").exists());
+        project.run(&["cp", "a:/etc/escaped", "back"]).ok();
+        let mut copying = hold();
+        kill(project.role("supervisor")[0], Signal::SIGKILL);
+        drop(copying.stdin.take());
+        copying.wait().unwrap();
+        eventually("nobody stays", idle);
+    }
+    project.down();
+}
+
 #[test]
 fn events_tell_what_happened() {
     if !can_run_containers("events_tell_what_happened") {

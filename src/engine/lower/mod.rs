@@ -4,6 +4,7 @@
 //! kernel parameters are written while that is still allowed, and the restrictions come last.
 
 mod exec;
+mod files;
 mod lifecycle;
 mod mounts;
 mod other;
@@ -38,6 +39,7 @@ use crate::init::Step;
 pub use exec::Target;
 pub use exec::check_program;
 pub use exec::lower_exec;
+pub use files::lower_files;
 pub use lifecycle::Lifecycle;
 pub use lifecycle::{hooks, own_environment};
 pub use mounts::MOUNT_OPTIONS;

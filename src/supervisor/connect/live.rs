@@ -105,7 +105,7 @@ impl Host {
         Ok(())
     }
 
-    fn by_name(&self, name: &str) -> Result<ContainerRecord, RuntimeError> {
+    pub(in crate::supervisor) fn by_name(&self, name: &str) -> Result<ContainerRecord, RuntimeError> {
         let records = self.dir.load().map_err(|error| because("cannot read the containers", &error))?;
         let found = records.into_iter().find(|record| record.config.name == name);
         let found = found.ok_or_else(|| failure(format!("there is no container `{name}`")))?;

@@ -149,7 +149,7 @@ impl Host {
     }
 
     /// Where they are.
-    pub(super) fn etc_files_of(&self, config: &ContainerConfig) -> EtcFiles {
+    pub(in crate::supervisor) fn etc_files_of(&self, config: &ContainerConfig) -> EtcFiles {
         let folder = self.dir.container(&config.id);
         let path = |name| Some(folder.join(name));
         EtcFiles { hosts: path("hosts"), hostname: path("hostname"), resolv_conf: path("resolv.conf") }
