@@ -505,8 +505,8 @@ networks: {{front: {{}}, rear: {{}}}}\n"
     );
     let leads = gateway();
     let containers = std::fs::read_dir(project.root().join("data/projects").join(&project.name).join("containers"));
-    let folders = containers.unwrap().map(|entry| entry.unwrap());
-    let folder = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with(&web)).next().unwrap();
+    let mut folders = containers.unwrap().map(|entry| entry.unwrap());
+    let folder = folders.find(|entry| entry.file_name().to_string_lossy().starts_with(&web)).unwrap();
     let config = folder.path().join("config.json");
     let mut without: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
     let attachments = without["service"]["container"]["network"]["networks"].as_array_mut().unwrap();
@@ -517,7 +517,8 @@ networks: {{front: {{}}, rear: {{}}}}\n"
     kill(supervisor, Signal::SIGKILL);
     eventually("the link is gone", || (links("web") == 2).then_some(()));
     eventually("the address is given back", || (holding().len() == 1).then_some(()));
-    assert_ne!(gateway(), leads);
+    let elsewhere = gateway();
+    assert!(!elsewhere.is_empty() && elsewhere != leads, "{elsewhere}");
     assert_eq!((hosts(), published()), ("1".to_owned(), "web".to_owned()));
     project.run(&["network", "connect", "front", "web"]).ok();
     assert_eq!((hosts(), links("web"), gateway()), ("2".to_owned(), 3, leads));
