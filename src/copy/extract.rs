@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Timespec, Timestamps, Uid,
+};
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
@@ -178,19 +180,11 @@ fn one(target: &Target, entry: &mut Entry<'_, impl Read>, path: &Path, owners: O
     }
 }
 
-/// A new file in place of what has the name. Where that cannot be removed (something is mounted on it) it is written to.
+/// A new file in place of what has the name.
 fn create(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match unlink_at(parent, name) {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            Ok(rustix::fs::openat(parent, name, flags | OFlags::TRUNC, Mode::empty())?)
-        }
-        removed => {
-            removed?;
-            let new = flags | OFlags::CREATE | OFlags::EXCL;
-            Ok(rustix::fs::openat(parent, name, new, Mode::from_raw_mode(0o600))?)
-        }
-    }
+    unlink_at(parent, name)?;
+    let new = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, new, Mode::from_raw_mode(0o600))?)
 }
 
 fn owner(entry: &Entry<'_, impl Read>) -> io::Result<(Uid, Gid)> {
@@ -212,8 +206,21 @@ fn set_time(file: &impl AsFd, seconds: u64) -> io::Result<()> {
     Ok(rustix::fs::futimens(file, &Timestamps { last_access: time, last_modification: time })?)
 }
 
+/// In the mount namespace of a container, which is not ours, the kernel takes a mount away with the name that it is on.
+fn refuse_mounted(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    match rustix::fs::statx(parent, name, flags, StatxFlags::empty()) {
+        Ok(found) if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => {
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, "something is mounted there"))
+        }
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Makes room for something new; a directory does not give way.
 fn unlink_at(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
+    refuse_mounted(parent, name)?;
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ISDIR) => Err(io::Error::new(io::ErrorKind::IsADirectory, "there is a directory of that name")),
@@ -222,6 +229,7 @@ fn unlink_at(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
 }
 
 fn remove_at(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
+    refuse_mounted(parent, name)?;
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         // Linux says EISDIR, POSIX EPERM.
@@ -231,6 +239,7 @@ fn remove_at(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
 }
 
 fn remove_directory(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
+    refuse_mounted(parent, name)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(parent, name, flags, Mode::empty())?;
     for entry in Dir::read_from(&folder)? {

@@ -486,6 +486,10 @@ fn files_are_copied_in_and_out() {
     assert_eq!(std::fs::read_to_string(here.join("back/inner/file")).unwrap(), "text");
     assert_eq!(std::fs::read_link(here.join("back/link")).unwrap(), Path::new("/etc"));
     assert!(project.run(&["cp", "a:/tmp/tree/inner/file", "-"]).ok().out.contains("text"));
+    // What is mounted in the container stays there, as with docker.
+    let refused = project.run(&["cp", "tree/inner/file", "a:/etc/hosts"]).fails(1);
+    assert!(refused.err.contains("`hosts`: something is mounted there"), "{}", refused.err);
+    project.run(&["exec", "-T", "a", "grep", " /etc/hosts ", "/proc/mounts"]).ok();
     // More directories than may be open at once.
     (0..100).for_each(|number| std::fs::create_dir_all(here.join(format!("many/{number}"))).unwrap());
     let few = "ulimit -n 50; \"$0\" cp many a:/tmp && \"$0\" cp a:/tmp/many again";
@@ -508,13 +512,14 @@ fn files_of_containers_that_do_not_run_are_copied() {
     }
     let project = Project::new(&format!(
         "services:
-  a: {{{IDLE}, volumes: ['data:/vol', './bind:/bind', './bind:/closed:ro', /anon], tmpfs: [/tmpf]}}
+  a: {{{IDLE}, volumes: ['data:/vol', './bind:/bind', './bind:/closed:ro', /anon, './single:/single'], tmpfs: [/tmpf]}}
   r: {{{IDLE}, read_only: true}}
 volumes: {{data: {{}}}}\n"
     ));
     let here = project.folder();
     std::fs::create_dir(here.join("bind")).unwrap();
     project.give(&here.join("bind"));
+    project.write("single", "kept");
     let inside = |script: &str| project.run(&["exec", "-T", "a", "sh", "-c", script]).ok().out;
     let idle = || project.role("supervisor").is_empty().then_some(());
     project.run(&["create"]).ok();
@@ -532,6 +537,7 @@ volumes: {{data: {{}}}}\n"
             let refused = project.run(&["cp", "file", to]).fails(1);
             assert!(refused.err.contains("Read-only file system"), "{to}: {}", refused.err);
         }
+        project.run(&["cp", "file", "a:/single"]).fails(1);
         project.run(&["cp", "a:/tmpf/made", "back"]).fails(1);
         // Nobody starts it meanwhile; and a supervisor's end is the end of what it has mounted.
         let hold = || {
@@ -550,7 +556,7 @@ volumes: {{data: {{}}}}\n"
         std::thread::sleep(std::time::Duration::from_millis(500));
         assert_eq!(project.container("a")["State"], state);
         assert!(finish(copying).code == 0 && finish(start).code == 0);
-        assert_eq!(inside("cat /etc/new /vol/file /bind/file /anon/file"), state.repeat(4));
+        assert_eq!(inside("cat /etc/new /vol/file /bind/file /anon/file /single"), state.repeat(4) + "kept");
         inside("touch /tmpf/made; ln -sf /etc /srv/link");
         project.run(&["stop", "a"]).ok();
         project.run(&["cp", "file", "a:/srv/link/escaped"]).ok();
