@@ -546,7 +546,8 @@ volumes: {{data: {{}}}}\n"
             let mounted = || {
                 let keeper = *project.role("keeper").first()?;
                 let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
-                (children.split_whitespace().count() > 1).then_some(())
+                let mounts = |pid| std::fs::read_to_string(format!("/proc/{pid}/mounts")).unwrap_or_default();
+                children.split_whitespace().any(|pid| mounts(pid).contains(" /vol ")).then_some(())
             };
             eventually("it is mounted", mounted);
             copying
