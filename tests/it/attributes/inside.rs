@@ -182,6 +182,9 @@ secrets: {{token: {{environment: TOKEN}}, file: {{file: ./secret}}}}
         shell(look)
     ));
     project.write("secret", "from a file\n");
+    // Its mode is what is seen inside, and a log-in may give another umask.
+    std::fs::set_permissions(project.folder().join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
     project.write(".env", "TOKEN=abc\n");
     project.run(&["up", "-d"]).ok();
     let said = printed(&project);

@@ -120,12 +120,15 @@ fn stats_and_top_tell_what_the_kernel_counts() {
         return;
     }
     let busy = shell("sleep 1234 & while :; do :; done");
-    let hold = shell("head -c 30000000 /dev/zero | tail -c 30000000 | sleep 1000");
+    // `tail` writes its first byte once it holds all of them.
+    let hold =
+        shell("head -c 30000000 /dev/zero | tail -c 30000000 | (head -c 1 > /dev/null; echo held; exec sleep 1000)");
     let project = Project::new(&format!(
         "services:\n  busy: {{{busy}, cpus: 0.5, mem_limit: 64m}}\n  idle: {{{hold}, user: '7'}}\n  gone: {{{}}}\n",
         shell("true")
     ));
     project.run(&["up", "-d"]).ok();
+    eventually("the memory to be held", || project.run(&["logs", "idle"]).ok().out.contains("held").then_some(()));
     let number = |text: &serde_json::Value| text.as_str().unwrap().trim_end_matches('%').parse::<f64>().unwrap();
     let samples = eventually("a sample of a busy processor", || {
         let lines = project.run(&["stats", "--no-stream", "--format", "json"]).ok().out;
