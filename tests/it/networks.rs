@@ -490,9 +490,7 @@ networks: {{front: {{}}, rear: {{}}}}\n"
         eventually("the next supervisor", || project.role("supervisor").first().filter(|pid| **pid != killed).copied());
     };
     let supervisor = project.role("supervisor")[0];
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    let pid = rustix::process::Pid::from_raw(supervisor);
-    rustix::process::prlimit(pid, rustix::process::Resource::Fsize, none).unwrap();
+    project.run_by(std::path::Path::new("prlimit"), &["--pid", &supervisor.to_string(), "--fsize=0"]).ok();
     project.run(&["network", "disconnect", "rear", "web"]).fails(1);
     next_supervisor(supervisor);
     assert_eq!(inside(&project, "db", &connect("joined", 8000)), "web");
