@@ -9,7 +9,7 @@ use crate::app::pull::{Images, chosen};
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::compose::{self, LoadOptions, VolumeSource};
-use crate::control::Connection;
+use crate::control::Reply;
 use crate::plan::{Change, ChangeKind, WantedImage};
 use crate::spec::ContainerState;
 use crate::spec::ProjectSpec;
@@ -104,13 +104,27 @@ impl App {
         })
     }
 
-    /// Keeps the project's supervisor from ending, although nothing may run, for as long as the connection lives: there is
-    /// something left to do after the container has ended.
+    /// Keeps the project's supervisor from ending, although nothing may run, for as long as this process lives: there is
+    /// something left to do after the container has ended. Where keeper and supervisor were both killed, they are started again: who
+    /// else would tell us of its end?
     ///
     /// # Errors
     /// When the supervisor cannot be reached or started.
-    pub fn stay(&self, one: &OneOff) -> Result<Connection, AppError> {
-        Ok(self.session(&one.project.name).connect_or_start()?)
+    pub fn stay(&self, one: &OneOff) -> Result<(), AppError> {
+        let session = self.session(&one.project.name);
+        let mut connection = session.connect_or_start()?;
+        let stay = move || {
+            loop {
+                // Nothing is asked, and nothing comes.
+                while let Ok(Some(_)) = connection.receive::<Reply>() {}
+                match session.connect_or_start() {
+                    Ok(next) => connection = next,
+                    Err(_) => return,
+                }
+            }
+        };
+        let staying = std::thread::Builder::new().name("stay".to_owned()).spawn(stay);
+        staying.map(drop).map_err(AppError::io("stay with the container"))
     }
 
     /// Starts the container, after what it depends on.

@@ -154,8 +154,9 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
     let progress = if options.quiet { ProgressMode::Quiet } else { context.progress };
     // Of the container itself people see what it does.
     let own = format!("Container {}", one.name);
-    let staying = if context.app.dry_run || options.detach { None } else { Some(context.app.stay(&one)) };
-    let _staying = staying.transpose().map_err(|error| context.failure(error))?;
+    if !context.app.dry_run && !options.detach {
+        context.app.stay(&one).map_err(|error| context.failure(error))?;
+    }
     let started = context.change(progress, "Running", |news| {
         context.app.run(&one, &mut |reply| {
             if !matches!(&reply, Reply::Progress { id, .. } if *id == own) {

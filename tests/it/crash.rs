@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal::SIGKILL;
+use nix::sys::signal::Signal::{self, SIGKILL};
 
-use crate::support::{Project, can_run_containers, eventually, free_port, kill, needs_root};
+use crate::support::{Project, can_run_containers, eventually, finish, free_port, kill, needs_root};
 
 /// Writes numbered lines for ever and answers on port 80.
 const BUSY: &str = r#"exec perl -MIO::Socket -e '
@@ -181,6 +181,33 @@ fn both_killed_while_running_the_next_command_takes_over() {
     project.run(&["up", "-d"]).ok();
     eventually("the server answers", || TcpStream::connect(("127.0.0.1", port)).ok());
     assert_eq!(project.container("a")["State"], "running");
+    project.down();
+}
+
+#[test]
+fn both_killed_while_a_run_is_attended_it_goes_on_to_its_end() {
+    if !can_run_containers("both_killed_while_a_run_is_attended_it_goes_on_to_its_end") {
+        return;
+    }
+    let project = Project::new("services: {a: {image: rcompose/host, volumes: ['.:/out']}}\n");
+    let script = "echo begun; until [ -e /out/go ]; do sleep 0.1; done; echo done";
+    let mut run = project.spawn(&["run", "--rm", "-T", "a", "sh", "-c", script]);
+    let mut begun = [0; 6];
+    run.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+    let (keeper, supervisor) = (project.role("keeper")[0], project.role("supervisor")[0]);
+    // Neither starts the other one again.
+    kill(keeper, Signal::SIGSTOP);
+    kill(supervisor, SIGKILL);
+    kill(keeper, SIGKILL);
+    eventually("both are gone", || {
+        (!project.role("keeper").contains(&keeper) && !project.role("supervisor").contains(&supervisor)).then_some(())
+    });
+    project.write("go", "");
+    let ended = eventually("the command ends", || run.try_wait().unwrap());
+    // Its status is known where the kernel keeps it.
+    assert!([Some(0), Some(255)].contains(&ended.code()), "{ended}");
+    assert_eq!(finish(run).out, "done\n");
+    assert!(project.ps().is_empty());
     project.down();
 }
 
