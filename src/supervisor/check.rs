@@ -1,6 +1,7 @@
 //! What can be checked before anything is changed.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -10,7 +11,8 @@ use crate::engine::runtimes;
 use crate::network::ports::{Holder, PortError};
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
-use crate::spec::container::MountSource;
+use crate::spec::Protocol;
+use crate::spec::container::{MountSource, NetworkMode};
 use crate::spec::observed::Published;
 use crate::state::ContainerConfig;
 use crate::supervisor::failure::{DESCRIPTORS_HELP, because};
@@ -113,7 +115,12 @@ impl Host {
             if freed.iter().any(|port| port.host == first && port.protocol == spec.protocol) {
                 continue;
             }
-            if let Err(error) = self.reserve(spec) {
+            if let Err(mut error) = self.reserve(spec) {
+                if let PortError::InUse { address, protocol, holder: holder @ Holder::Unknown } = &mut error
+                    && let Some(found) = self.recorded_holder(*address, *protocol)
+                {
+                    *holder = found;
+                }
                 let mut problem =
                     because(format!("service `{}`: cannot publish port {last}", new.service.name), &error);
                 problem.help = Some(match holding_project(&error) {
@@ -130,6 +137,28 @@ impl Host {
             }
         }
         problems
+    }
+
+    /// The supervisor of another project with a running container that publishes this port. Descriptors do not tell an ordinary
+    /// user: each project has a user namespace of its own, from which those of another cannot be read.
+    fn recorded_holder(&self, wanted: SocketAddr, protocol: Protocol) -> Option<Holder> {
+        let has = |port: &Published| {
+            let (ours, theirs) = (wanted.ip(), port.host_ip);
+            let meet = ours == theirs || ours.is_unspecified() || theirs.is_unspecified();
+            port.host == wanted.port() && port.protocol == protocol && ours.is_ipv4() == theirs.is_ipv4() && meet
+        };
+        let publishes = |other: &String| {
+            let containers = self.roots.project(other).load().unwrap_or_default();
+            let states = containers.iter().map(|container| &container.state);
+            states.filter(|state| state.run.is_some() && state.exit.is_none()).any(|state| state.ports.iter().any(has))
+        };
+        let mut others = self.roots.projects().ok()?.into_iter().filter(|other| *other != self.project);
+        let wanted = format!("rcompose: supervisor {}", others.find(publishes)?);
+        let mut pids =
+            std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let pid = pids.find(|pid| title(*pid).is_some_and(|title| title == wanted))?;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some(Holder::Process { name: name.trim().to_owned(), pid })
     }
 }
 
@@ -188,8 +217,13 @@ fn wanted_twice(containers: &[NewContainer]) -> Vec<RuntimeError> {
 /// The project whose keeper holds a port.
 fn holding_project(error: &PortError) -> Option<String> {
     let PortError::InUse { holder: Holder::Process { pid, .. }, .. } = error else { return None };
-    let title = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let title = String::from_utf8_lossy(title.split(|byte| *byte == 0).next()?).into_owned();
+    let title = title(*pid)?;
     let project = title.strip_prefix("rcompose: keeper ").or_else(|| title.strip_prefix("rcompose: supervisor "));
     project.map(str::to_owned)
+}
+
+/// What a process calls itself.
+fn title(pid: u32) -> Option<String> {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(String::from_utf8_lossy(words.split(|byte| *byte == 0).next()?).into_owned())
 }

@@ -290,3 +290,21 @@ fn an_archive_is_unpacked_and_removed_again() {
     let failed = project.run(&["up", "-d"]).fails(1);
     assert!(failed.err.contains("made"), "{}", failed.err);
 }
+
+#[test]
+fn a_port_that_another_project_has_is_told_with_its_name() {
+    let web = service("exec sleep 1000", ", ports: ['80']");
+    let project = Project::rootless(&format!("services:\n  web: {web}\n"));
+    if !can_be_rootless(&project, "rootless::a_port_that_another_project_has_is_told_with_its_name") {
+        return;
+    }
+    project.run(&["up", "-d"]).ok();
+    let port = port_of(&project, "web");
+    let rival = service("exec sleep 1000", &format!(", ports: ['{port}:80']"));
+    let rival = project.beside(&format!("services:\n  web: {rival}\n"));
+    let taken = rival.run(&["up", "-d"]).fails(1);
+    assert!(taken.err.contains(&format!("{port}/tcp is in use by `")), "{}", taken.err);
+    assert!(taken.err.contains(&format!("it belongs to project `{}`", project.name)), "{}", taken.err);
+    rival.run(&["down"]).ok();
+    project.down();
+}

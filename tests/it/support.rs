@@ -131,9 +131,9 @@ impl Project {
         project
     }
 
-    /// Another project under the same root directory. It must go first.
+    /// Another project of the same user under the same root directory. It must go first.
     pub(crate) fn beside(&self, compose: &str) -> Self {
-        let mut other = Self::new(compose);
+        let mut other = Self::of(compose, self.user.clone());
         other.root.clone_from(&self.root);
         other
     }
