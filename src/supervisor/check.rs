@@ -12,7 +12,7 @@ use crate::network::ports::{Holder, PortError};
 use crate::runtime::NewContainer;
 use crate::runtime::RuntimeError;
 use crate::spec::Protocol;
-use crate::spec::container::{MountSource, NetworkMode};
+use crate::spec::container::MountSource;
 use crate::spec::observed::Published;
 use crate::state::ContainerConfig;
 use crate::supervisor::failure::{DESCRIPTORS_HELP, because};

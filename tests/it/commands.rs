@@ -554,7 +554,7 @@ volumes: {{data: {{}}}}\n"
         };
         let copying = hold();
         let start = project.spawn(&["start", "a"]);
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(500));
         assert_eq!(project.container("a")["State"], state);
         assert!(finish(copying).code == 0 && finish(start).code == 0);
         assert_eq!(inside("cat /etc/new /vol/file /bind/file /anon/file /single"), state.repeat(4) + "kept");
