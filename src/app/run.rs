@@ -6,10 +6,11 @@ use crate::app::change::News;
 use crate::app::options::RunOptions;
 use crate::app::project::Decided;
 use crate::app::pull::{Images, chosen};
+use crate::app::session::Session;
 use crate::app::{App, AppError, now};
 use crate::base::diagnostic::Diagnostic;
 use crate::compose::{self, LoadOptions, VolumeSource};
-use crate::control::Reply;
+use crate::control::{Connection, Reply, Request};
 use crate::plan::{Change, ChangeKind, WantedImage};
 use crate::spec::ContainerState;
 use crate::spec::ProjectSpec;
@@ -104,27 +105,29 @@ impl App {
         })
     }
 
-    /// Keeps the project's supervisor from ending, although nothing may run, for as long as this process lives: there is
-    /// something left to do after the container has ended. Where keeper and supervisor were both killed, they are started again: who
-    /// else would tell us of its end?
+    /// Keeps the project's supervisor from ending, although nothing may run, for as long as the connection lives: there is
+    /// something left to do after the container has ended.
     ///
     /// # Errors
     /// When the supervisor cannot be reached or started.
-    pub fn stay(&self, one: &OneOff) -> Result<(), AppError> {
+    pub fn stay(&self, one: &OneOff) -> Result<Connection, AppError> {
+        stay(&self.session(&one.project.name))
+    }
+
+    /// The same until this process ends, with the connection that [`stay`](Self::stay) made. Where keeper and supervisor were both
+    /// killed, they are started again: who else would tell us of the container's end?
+    pub fn stay_on(&self, one: &OneOff, mut connection: Connection) {
         let session = self.session(&one.project.name);
-        let mut connection = session.connect_or_start()?;
-        let stay = move || {
+        std::thread::spawn(move || {
             loop {
-                // Nothing is asked, and nothing comes.
+                // What happens to containers is told to others.
                 while let Ok(Some(_)) = connection.receive::<Reply>() {}
-                match session.connect_or_start() {
+                match stay(&session) {
                     Ok(next) => connection = next,
                     Err(_) => return,
                 }
             }
-        };
-        let staying = std::thread::Builder::new().name("stay".to_owned()).spawn(stay);
-        staying.map(drop).map_err(AppError::io("stay with the container"))
+        });
     }
 
     /// Starts the container, after what it depends on.
@@ -214,6 +217,13 @@ impl App {
             }));
         Ok(variables)
     }
+}
+
+/// A request that is answered until the client hangs up: who asks for nothing is not waited for.
+fn stay(session: &Session) -> Result<Connection, AppError> {
+    let mut connection = session.connect_or_start()?;
+    connection.send(&Request::Events).map_err(AppError::io("stay with the containers"))?;
+    Ok(connection)
 }
 
 /// The Compose file that the flags of `run` amount to. JSON is YAML; a `$` is no variable here.

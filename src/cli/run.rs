@@ -154,9 +154,8 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
     let progress = if options.quiet { ProgressMode::Quiet } else { context.progress };
     // Of the container itself people see what it does.
     let own = format!("Container {}", one.name);
-    if !context.app.dry_run && !options.detach {
-        context.app.stay(&one).map_err(|error| context.failure(error))?;
-    }
+    let staying = if context.app.dry_run || options.detach { None } else { Some(context.app.stay(&one)) };
+    let mut staying = staying.transpose().map_err(|error| context.failure(error))?;
     let started = context.change(progress, "Running", |news| {
         context.app.run(&one, &mut |reply| {
             if !matches!(&reply, Reply::Progress { id, .. } if *id == own) {
@@ -186,6 +185,9 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
         foreground::attend_terminal(context, &target)?
     } else {
         interrupt::forwards(&context.app, &target)?;
+        if let Some(connection) = staying.take() {
+            context.app.stay_on(&one, connection);
+        }
         foreground::attend(context, &target, options.stdin, Reached::default())?
     };
     if options.remove {

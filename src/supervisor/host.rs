@@ -63,6 +63,9 @@ impl Live {
     }
 }
 
+/// What is being done about ends.
+pub(super) type Dealings = JoinSet<Option<RuntimeEvent>>;
+
 /// Everything below the seam. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Host(Rc<Parts>);
@@ -104,7 +107,7 @@ pub(super) struct Parts {
     /// What a user with one id does without has been said.
     pub(super) said_single: Cell<bool>,
     /// Ends that the keeper has reported, and those that are being dealt with.
-    pub(super) ends: Mutex<(mpsc::UnboundedReceiver<(String, ExitRecord)>, JoinSet<Option<RuntimeEvent>>)>,
+    pub(super) ends: Mutex<(mpsc::UnboundedReceiver<(String, ExitRecord)>, Dealings)>,
     /// Who follows the containers' lives.
     pub(super) watchers: RefCell<Vec<mpsc::UnboundedSender<control::Event>>>,
     /// The latest time in the project's records.

@@ -51,12 +51,12 @@ impl From<Error> for io::Error {
     }
 }
 
-trait To<T> {
-    fn to(self, what: impl Into<String>) -> Result<T, Error>;
+trait At<T> {
+    fn at(self, what: impl Into<String>) -> Result<T, Error>;
 }
 
-impl<T, E: Into<io::Error>> To<T> for Result<T, E> {
-    fn to(self, what: impl Into<String>) -> Result<T, Error> {
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, what: impl Into<String>) -> Result<T, Error> {
         self.map_err(|error| Error { what: what.into(), source: error.into() })
     }
 }
@@ -70,7 +70,7 @@ impl Overlay<'_> {
         match self.new_options(MountAttrFlags::empty()) {
             Ok(new) => {
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-                mount::move_mount(&new, "", directory, "", flags).to("attaching the overlay")
+                mount::move_mount(&new, "", directory, "", flags).at("attaching the overlay")
             }
             Err(error) if wants_older_options(&error) => self.older_options(directory.as_fd()),
             Err(error) => Err(error),
@@ -89,26 +89,26 @@ impl Overlay<'_> {
     }
 
     fn new_options(&self, attributes: MountAttrFlags) -> Result<OwnedFd, Error> {
-        let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).to("overlay")?;
+        let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at("overlay")?;
         for layer in self.lower {
-            mount::fsconfig_set_string(&context, "lowerdir+", layer.as_path()).to(layer.to_string_lossy())?;
+            mount::fsconfig_set_string(&context, "lowerdir+", layer.as_path()).at(layer.to_string_lossy())?;
         }
         for (name, value) in self.directories() {
-            let value = value.to_str().ok_or(io::ErrorKind::InvalidFilename).to(value.to_string_lossy())?;
-            mount::fsconfig_set_string(&context, name, value.replace('\\', "\\\\")).to(value)?;
+            let value = value.to_str().ok_or(io::ErrorKind::InvalidFilename).at(value.to_string_lossy())?;
+            mount::fsconfig_set_string(&context, name, value.replace('\\', "\\\\")).at(value)?;
         }
         for (name, value) in self.switches() {
             match value {
-                Some(value) => mount::fsconfig_set_string(&context, name, value).to(name)?,
-                None => mount::fsconfig_set_flag(&context, name).to(name)?,
+                Some(value) => mount::fsconfig_set_string(&context, name, value).at(name)?,
+                None => mount::fsconfig_set_flag(&context, name).at(name)?,
             }
         }
         if let Some(label) = self.label {
-            mount::fsconfig_set_string(&context, "context", label).to(format!("SELinux label `{label}`"))?;
+            mount::fsconfig_set_string(&context, "context", label).at(format!("SELinux label `{label}`"))?;
         }
         mount::fsconfig_create(&context)
             .map_err(|error| Error { what: format!("overlay{}", kernel_message(&context)), source: error.into() })?;
-        mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).to("overlay")
+        mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).at("overlay")
     }
 
     /// The options of mount(2) hold a page at most, so directories go by the numbers of their descriptors, which
@@ -127,31 +127,31 @@ impl Overlay<'_> {
         if let Some(label) = self.label {
             options.push_str(&format!(",context=\"{label}\""));
         }
-        let data = CString::new(options).map_err(io::Error::from).to("overlay")?;
+        let data = CString::new(options).map_err(io::Error::from).at("overlay")?;
         let back = open(Path::new("."))?;
-        rustix::process::chdir("/proc/self/fd").to("/proc/self/fd")?;
+        rustix::process::chdir("/proc/self/fd").at("/proc/self/fd")?;
         let target = directory.as_raw_fd().to_string();
         let mounted = mount::mount("overlay", target, "overlay", MountFlags::empty(), Some(data.as_c_str()));
-        rustix::process::fchdir(back).to("the working directory")?;
-        mounted.to(data.to_string_lossy())
+        rustix::process::fchdir(back).at("the working directory")?;
+        mounted.at(data.to_string_lossy())
     }
 
     /// mount(2) wants a place, which a thread has to itself in a mount namespace of its own.
     fn detached_by_older_options(&self, attributes: MountAttrFlags) -> Result<OwnedFd, Error> {
-        let Some(top) = self.lower.first() else { return Err(io::ErrorKind::NotFound).to("an image without layers") };
+        let Some(top) = self.lower.first() else { return Err(io::ErrorKind::NotFound).at("an image without layers") };
         let mounted = || -> Result<OwnedFd, Error> {
-            own_mounts().to("a mount namespace for the overlay")?;
+            own_mounts().at("a mount namespace for the overlay")?;
             self.older_options(open(top)?.as_fd())?;
             let flags =
                 OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-            let clone = mount::open_tree(open(top)?, "", flags).to("overlay")?;
+            let clone = mount::open_tree(open(top)?, "", flags).at("overlay")?;
             let set = MountAttributes { set: attributes.bits().into(), ..MountAttributes::default() };
-            set_attributes(&clone, &set, false).to("overlay")?;
+            set_attributes(&clone, &set, false).at("overlay")?;
             Ok(clone)
         };
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("mount".into()).stack_size(256 << 10);
-            let thread = thread.spawn_scoped(scope, mounted).to("overlay")?;
+            let thread = thread.spawn_scoped(scope, mounted).at("overlay")?;
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
@@ -179,7 +179,7 @@ fn wants_older_options(error: &Error) -> bool {
 
 fn open(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).to(path.to_string_lossy())
+    rustix::fs::open(path, flags, Mode::empty()).at(path.to_string_lossy())
 }
 
 /// Gives this thread a mount namespace of its own, from which no mount gets out.
