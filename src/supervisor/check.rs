@@ -20,7 +20,7 @@ use crate::supervisor::host::Host;
 
 /// Kept for whoever asks for something, for programs inside containers, and for what a start takes for a moment: without any left
 /// nobody is answered, and a successor of this process cannot take over what runs.
-const SPARE: usize = 32;
+const SPARE: usize = 64;
 
 /// Descriptors, counted when containers begin to be started.
 #[derive(Clone, Copy, Debug, Default)]
