@@ -116,9 +116,12 @@ impl App {
 
     /// The same until this process ends, with the connection that [`stay`](Self::stay) made. Where keeper and supervisor were both
     /// killed, they are started again: who else would tell us of the container's end?
-    pub fn stay_on(&self, one: &OneOff, mut connection: Connection) {
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn stay_on(&self, one: &OneOff, mut connection: Connection) -> Result<(), AppError> {
         let session = self.session(&one.project.name);
-        std::thread::spawn(move || {
+        let renew = move || {
             loop {
                 // What happens to containers is told to others.
                 while let Ok(Some(_)) = connection.receive::<Reply>() {}
@@ -127,7 +130,9 @@ impl App {
                     Err(_) => return,
                 }
             }
-        });
+        };
+        let staying = std::thread::Builder::new().name("stay".to_owned()).spawn(renew);
+        staying.map(drop).map_err(AppError::io("stay with the container"))
     }
 
     /// Starts the container, after what it depends on.

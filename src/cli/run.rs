@@ -186,7 +186,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Failure> {
     } else {
         interrupt::forwards(&context.app, &target)?;
         if let Some(connection) = staying.take() {
-            context.app.stay_on(&one, connection);
+            context.app.stay_on(&one, connection).map_err(|error| context.failure(error))?;
         }
         foreground::attend(context, &target, options.stdin, Reached::default())?
     };

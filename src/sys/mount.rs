@@ -67,8 +67,16 @@ pub fn clone_of(pid: i32, path: &[u8]) -> io::Result<OwnedFd> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         Ok(open_tree(found, "", flags)?)
     };
+    apart(clone)?
+}
+
+/// Does something in a thread of its own, whose mount namespace and working directory may become others.
+///
+/// # Errors
+/// No thread.
+pub(super) fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name("mount".into()).stack_size(256 << 10).spawn_scoped(scope, clone)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let thread = thread::Builder::new().name("mount".into()).stack_size(256 << 10).spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags};
@@ -13,7 +12,7 @@ use rustix::mount::{
     self, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
 };
 
-use super::mount::{MountAttributes, kernel_message, set_attributes};
+use super::mount::{MountAttributes, apart, kernel_message, set_attributes};
 use super::userns::Ids;
 
 /// What is to be mounted. Paths are the host's.
@@ -149,11 +148,7 @@ impl Overlay<'_> {
             set_attributes(&clone, &set, false).at("overlay")?;
             Ok(clone)
         };
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().name("mount".into()).stack_size(256 << 10);
-            let thread = thread.spawn_scoped(scope, mounted).at("overlay")?;
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        apart(mounted).at("overlay")?
     }
 
     fn directories(&self) -> impl Iterator<Item = (&'static str, &Path)> {

@@ -384,16 +384,21 @@ pub(super) fn open_source(path: &Path, target: &str, slots: &mut Slots) -> Resul
 /// None where the container has something else of its own there.
 pub(super) fn shared_memory(spec: &Spec, memory: OwnedFd, slots: &mut Slots) -> Option<Step> {
     let taken = spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev/shm"));
-    (!taken).then(|| Step::Bind {
-        source: BindSource::Detached(slots.add(memory)),
-        target: "/dev/shm".to_owned(),
+    (!taken).then(|| attach(memory, "/dev/shm".to_owned(), slots))
+}
+
+/// A mount that is attached nowhere yet, as it is.
+pub(super) fn attach(mount: OwnedFd, target: String, slots: &mut Slots) -> Step {
+    Step::Bind {
+        source: BindSource::Detached(slots.add(mount)),
+        target,
         recursive: false,
         flags: MountFlags::default(),
         clear: Cleared::default(),
         recursive_flags: RecursiveFlags::default(),
         propagation: None,
         id_map: None,
-    })
+    }
 }
 
 /// /dev is filled unless it is a directory of the host.

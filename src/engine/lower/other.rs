@@ -42,16 +42,7 @@ fn spreads(mount: &Mount, options: [&str; 2]) -> bool {
 }
 
 fn share_memory((memory, at): (OwnedFd, &Path), slots: &mut Slots) -> Result<Step, LowerError> {
-    Ok(Step::Bind {
-        source: BindSource::Detached(slots.add(memory)),
-        target: mounts::text(at)?,
-        recursive: false,
-        flags: MountFlags::default(),
-        clear: Cleared::default(),
-        recursive_flags: RecursiveFlags::default(),
-        propagation: None,
-        id_map: None,
-    })
+    Ok(mounts::attach(memory, mounts::text(at)?, slots))
 }
 
 /// In the namespace that the runtime is called in nothing spreads to the host. The host's mount is put over its copy there.

@@ -145,8 +145,7 @@ struct Python;
 
 impl Python {
     fn find() -> Option<Self> {
-        let usable = std::process::Command::new("/usr/bin/python3").args(["-c", "import ctypes"]).status();
-        (usable.is_ok_and(|status| status.success()) && cfg!(target_arch = "x86_64")).then_some(Self)
+        (super::has_ctypes() && cfg!(target_arch = "x86_64")).then_some(Self)
     }
 
     fn show_in(&self, bundle: &mut Bundle) {
